@@ -1,0 +1,1 @@
+"""What fits: classes, placement and quantities. Reads no hardware."""

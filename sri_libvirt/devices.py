@@ -1,0 +1,76 @@
+"""What plugins hand out and the domain builders render: plain data about disks and NIC backends.
+
+Every value is JSON-serialisable, because the store keeps it with its attachment (`backing`), so that a machine boots
+after a restart from what was prepared, not from what a plugin remembers.
+Domain XML does not belong here, nor do addresses, aliases and serials (those are the attachment's own).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+DiskFormat = Literal["qcow2", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """Which file it was: enough to notice that a path holds another file, or changed content, by now."""
+
+    inode: int
+    mtime_ns: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackingFile:
+    """The read-only base of an overlay. `format` is pinned, so that QEMU never probes a tenant's bytes."""
+
+    path: str
+    format: DiskFormat
+    identity: FileIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """A disk that QEMU can open: a local file, `size` bytes as the guest sees it."""
+
+    handle: str  # what the status reports for the volume; stable over restarts
+    path: str
+    format: DiskFormat
+    size: int
+    read_only: bool = False
+    backing: BackingFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NicBackend:
+    """What a guest's NIC is joined to: a libvirt network by name, or a link without peers."""
+
+    handle: str  # never empty; goes to the API's providerID
+    kind: Literal["network", "isolated"]
+    network: str = ""
+
+
+Backing = DiskSource | NicBackend
+
+
+def to_json(backing: Backing) -> str:
+    """Serialise a backing for the store; `from_json` gives an equal value back."""
+    return json.dumps({"type": type(backing).__name__, **asdict(backing)}, sort_keys=True)
+
+
+def from_json(text: str) -> Backing:
+    """Parse what `to_json` wrote. Raises ValueError for an unknown type (a newer version wrote it)."""
+    data: dict[str, Any] = json.loads(text)
+    match data.pop("type"):
+        case "DiskSource":
+            base = data.pop("backing")
+            if base is not None:
+                base = BackingFile(**{**base, "identity": FileIdentity(**base["identity"])})
+            return DiskSource(**data, backing=base)
+        case "NicBackend":
+            return NicBackend(**data)
+        case other:
+            raise ValueError(f"unknown backing type {other!r}: written by a newer version?")

@@ -1,0 +1,77 @@
+"""The domain's errors. Every failure a caller can meet is one of these words.
+
+A message says what was wrong, in which field or resource, and what to do about it; it never holds a secret.
+gRPC codes do not belong here: they stand in the one table of `server/service.py`.
+"""
+
+from __future__ import annotations
+
+
+class SRIError(Exception):
+    """Base of all errors of this project; `str(error)` is fit to be shown to a user."""
+
+
+class NotFound(SRIError):
+    """The named machine, volume or network interface does not exist.
+
+    The poollet takes this as "gone" (contract A.6), so it is raised for exactly that.
+    """
+
+
+class InvalidSpec(SRIError):
+    """A request is wrong in itself; the message begins with the path of the field."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class AlreadyExists(SRIError):
+    """Something of that name exists with another content."""
+
+
+class Exhausted(SRIError):
+    """The host has no room; only CreateMachine answers it (contract G.8)."""
+
+
+class FailedPrecondition(SRIError):
+    """The object is in a state in which this cannot be done."""
+
+
+class Unavailable(SRIError):
+    """Not now; the same request may succeed later."""
+
+
+class Unimplemented(SRIError):
+    """A feature that this version does not have; the message says so in a user's words."""
+
+
+class NotReady(SRIError):
+    """A resource that a machine needs is not there yet; the machine waits and tries again.
+
+    Raised by plugins and performers, never by an RPC. `advice` tells an operator what would end the wait.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem)
+        self.advice = advice
+
+
+class HypervisorError(SRIError):
+    """libvirt or QEMU refused an operation. `code` is libvirt's error number, for the log only."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unreachable(HypervisorError):
+    """libvirt cannot be asked. Says nothing about any domain: never to be read as "gone"."""
+
+
+class StoreError(SRIError):
+    """The state database cannot be read or written (corrupt, full, read-only, of a newer version)."""
+
+
+class ConfigError(SRIError):
+    """A setting, a class file or the host does not allow the program to start."""

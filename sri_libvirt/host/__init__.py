@@ -1,0 +1,1 @@
+"""What the hardware is: one file per subject, a pure parser and a thin reader. No policy."""

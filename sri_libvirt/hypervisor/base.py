@@ -1,0 +1,183 @@
+"""What the rest of the provider asks of a hypervisor, in our words.
+
+A `Connection` belongs to one thread; its objects never cross to another (libvirt drops a connection that five hung
+calls share, and tells only one of several waiting threads of a keepalive time-out). Every method may raise
+`Unreachable`: the hypervisor could not be asked, which says nothing about a domain. `HypervisorError` means that it
+refused. Domains are named and UUIDed by machine id. What to do with the answers does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class DomainState(StrEnum):
+    """A domain's state, as virDomainState has it."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTTING_DOWN = "shutting down"
+    OFF = "off"
+    CRASHED = "crashed"
+    SUSPENDED = "pmsuspended"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSnapshot:
+    """One domain, read at one moment.
+
+    `reason` is libvirt's reason within the state, in lower-case words: for OFF "unknown", "shutdown", "destroyed",
+    "crashed", "migrated", "saved", "failed", "from snapshot", "daemon"; for PAUSED "user", "io error", "starting up" …
+    `live_xml` is "" unless the domain is active, `persistent_xml` "" if it is transient.
+    """
+
+    id: str
+    state: DomainState
+    reason: str
+    live_xml: str
+    persistent_xml: str
+    managed_save: bool
+
+    @property
+    def active(self) -> bool:
+        """A QEMU process exists, whatever its guest does."""
+        return bool(self.live_xml)
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """One UEFI build of the host's QEMU, from its firmware descriptors."""
+
+    loader: str
+    loader_format: str
+    nvram_template: str
+    secure_boot: bool  # needs SMM or has keys enrolled
+    machine_patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What libvirt and QEMU of this host can give. Versions as libvirt counts: major * 1000000 + minor * 1000 + micro.
+
+    `machine_type` is what the alias `q35` means today. `machine_types` are all that this QEMU knows. `domain_types`
+    holds "kvm" and "qemu" as advertised, which does not prove that KVM works (host/kvm.py does). `cpu_modes` are the
+    CPU modes that libvirt supports, per domain type; `cpu_models` the named models usable, per domain type.
+    """
+
+    libvirt_version: int
+    qemu_version: int
+    architecture: str
+    emulator: str
+    domain_types: frozenset[str]
+    machine_type: str
+    machine_types: frozenset[str]
+    cpu_modes: dict[str, frozenset[str]]
+    cpu_models: dict[str, frozenset[str]]
+    firmware: tuple[Firmware, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """How the domain's QEMU log ends: the only durable record of a stop.
+
+    `reason` is of the line `shutting down, reason=…` ("shutdown", "destroyed", "crashed", "failed", "" if there is
+    none); `terminated_by` the process name of `terminating on signal 15 from pid N (name)` in the line before it.
+    """
+
+    reason: str = ""
+    terminated_by: str = ""
+
+
+class Connection(Protocol):
+    """One connection, used by one thread."""
+
+    def close(self) -> None:
+        """Give the connection up. Never raises."""
+
+    def snapshot(self, machine_id: str) -> DomainSnapshot | None:
+        """The domain as it is now; None if libvirt says that there is none."""
+
+    def last_words(self, machine_id: str) -> LastWords:
+        """What the domain's QEMU log says about its end; empty when there is no log or no such line."""
+
+    def define(self, xml: str) -> None:
+        """Define or redefine a persistent domain. Of a running one only the persistent side changes."""
+
+    def start(self, machine_id: str, *, force_boot: bool = False) -> None:
+        """Start a defined domain; of one that is active already: nothing. `force_boot` drops a managed save."""
+
+    def press_power_button(self, machine_id: str) -> None:
+        """Press the ACPI power button. Of a domain that is not active: nothing."""
+
+    def resume(self, machine_id: str) -> None:
+        """Let a paused domain run on."""
+
+    def destroy(self, machine_id: str) -> None:
+        """End the QEMU process at once. Of a domain that is not active or absent: nothing."""
+
+    def undefine(self, machine_id: str) -> None:
+        """Forget a domain with its NVRAM, managed save, snapshot and TPM metadata. Of an absent one: nothing."""
+
+    def network_active(self, name: str) -> bool | None:
+        """Whether the libvirt network runs; None if there is no such network."""
+
+    def domain_ids(self) -> list[str]:
+        """UUIDs of all domains on this libvirt, ours or not."""
+
+    def offer(self) -> Offer:
+        """What the host can give. Slow at first (QEMU is probed): call once per connection life."""
+
+
+class EventKind(StrEnum):
+    """Domain life-cycle events that wake a machine."""
+
+    DEFINED = "defined"
+    UNDEFINED = "undefined"
+    STARTED = "started"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    STOPPED = "stopped"
+    SHUTDOWN = "shutdown"
+    PMSUSPENDED = "pmsuspended"
+    CRASHED = "crashed"
+    REBOOT = "reboot"
+    DEVICE_ADDED = "device added"
+    DEVICE_REMOVED = "device removed"
+    IO_ERROR = "io error"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainEvent:
+    """One event. `detail` in lower-case words: of SHUTDOWN "guest" or "host" or "finished"; of STOPPED "shutdown",
+    "destroyed", "crashed", "migrated", "saved", "failed", "from snapshot"; of DEVICE_* the alias; else ""."""
+
+    machine_id: str
+    kind: EventKind
+    detail: str = ""
+
+
+class Listener(Protocol):
+    """Told by the event thread; must return at once and never raise."""
+
+    def on_connected(self) -> None:
+        """Connected (again) and registered: everything must be looked at anew."""
+
+    def on_disconnected(self, reason: str) -> None:
+        """The event connection is lost; events may be missed from here on."""
+
+    def on_event(self, event: DomainEvent) -> None:
+        """A domain event."""
+
+
+class Hypervisor(Protocol):
+    """A hypervisor that can be connected to and watched."""
+
+    def connect(self) -> Connection:
+        """A new connection for the calling thread. Raises Unreachable."""
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        """Deliver events from a thread with a connection of its own, reconnecting for ever. Returns stop()."""

@@ -1,0 +1,1 @@
+"""Image drivers: data out, no domain XML."""

@@ -1,0 +1,1 @@
+"""NIC drivers: data out, no domain XML."""

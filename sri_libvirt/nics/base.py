@@ -1,0 +1,34 @@
+"""The contract of a NIC driver: from a NetworkInterface of the spec to what the guest's NIC is joined to.
+
+The rules are those of `volumes/base.py`: `supports`, `validate` and `handle` are pure, `prepare` and `release` idempotent,
+`prepare` raises `NotReady` when the network is not there yet. `network_active` is how a driver asks the hypervisor whether
+a libvirt network runs: True, False, or None when there is none of that name.
+A network interface without a network_id is never given to a driver: it waits for its id (contract G.13).
+Third parties register under the entry point group `sri_libvirt.nics`: a callable without arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import NicBackend
+
+NetworkActive = Callable[[str], bool | None]
+
+
+class NicDriver(Protocol):
+    """One kind of network."""
+
+    name: str
+
+    def supports(self, nic: pb.NetworkInterface) -> bool: ...
+
+    def validate(self, nic: pb.NetworkInterface) -> None: ...
+
+    def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str: ...
+
+    def prepare(self, machine_id: str, nic: pb.NetworkInterface, network_active: NetworkActive) -> NicBackend: ...
+
+    def release(self, machine_id: str, nic: pb.NetworkInterface) -> None: ...

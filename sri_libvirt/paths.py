@@ -1,0 +1,119 @@
+"""Every path under the state directory, with its mode and the reason for it.
+
+QEMU runs as a user of its own and must traverse down to its disks: directories above a disk are 0711, so that names
+cannot be listed. Secrets and the store are 0700. A file that only one guest may read is 0600: libvirt hands it to
+QEMU's user at start and takes it back. Disks end in `.qcow2` or `.raw`, which Debian's AppArmor helper knows.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from sri_libvirt import names
+
+TRAVERSABLE = 0o711
+PRIVATE = 0o700
+
+
+def make_directory(path: Path, mode: int) -> Path:
+    """Make one directory with exactly this mode, or set the mode of one that exists. Idempotent."""
+    path.mkdir(mode=mode, exist_ok=True)
+    path.chmod(mode)
+    return path
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and unlinks in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePaths:
+    """The files of one machine, all below `machines/<id>/` (0711)."""
+
+    root: Path
+
+    @property
+    def image_disk(self) -> Path:
+        return self.root / "image.qcow2"
+
+    def empty_disk(self, volume: str, size: int) -> Path:
+        return self.root / names.empty_disk_file(volume, size)
+
+    @property
+    def ignition(self) -> Path:
+        """fw_cfg payload, 0600."""
+        return self.root / "ignition"
+
+    @property
+    def seed(self) -> Path:
+        """NoCloud seed disk, 0600."""
+        return self.root / "seed.raw"
+
+    @property
+    def nvram(self) -> Path:
+        """UEFI variables; made by libvirt at the first start, removed by undefine."""
+        return self.root / "nvram.fd"
+
+    @property
+    def console_log(self) -> Path:
+        """What the guest wrote to its serial console; root 0600, made and rotated by virtlogd."""
+        return self.root / "console.log"
+
+
+@dataclass(frozen=True, slots=True)
+class StatePaths:
+    """The state directory (0711)."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def database(self) -> Path:
+        return self.store / "state.sqlite"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def machines(self) -> Path:
+        return self.root / "machines"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def lock(self) -> Path:
+        """flock'ed by the one provider that owns this directory."""
+        return self.root / "lock"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.root / "admin.sock"
+
+    def machine(self, machine_id: str) -> MachinePaths:
+        """Paths of one machine. The id must be a UUID: it becomes a directory that deletion removes whole."""
+        if str(uuid.UUID(machine_id)) != machine_id:
+            raise ValueError(f"not a machine id: {machine_id!r}")
+        return MachinePaths(self.machines / machine_id)
+
+    def prepare(self) -> None:
+        """Make the directories with their modes. Idempotent; OSError when the root cannot be written."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        make_directory(self.root, TRAVERSABLE)
+        make_directory(self.machines, TRAVERSABLE)
+        make_directory(self.images, TRAVERSABLE)
+        make_directory(self.store, PRIVATE)
+        make_directory(self.secrets, PRIVATE)

@@ -1,0 +1,231 @@
+"""The plain data that the store keeps and every room reads: machines, attachments, profile, run, classes, events.
+
+All times are integer Unix nanoseconds, as in the SRI. Nothing here is mutable and nothing has a side effect; change is
+made with `dataclasses.replace` and written through `store/`. Rules of what may change when do not belong here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from sri_libvirt import names
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import Backing
+
+SECOND = 1_000_000_000
+"""Nanoseconds in a second."""
+
+GIB = 1 << 30
+
+AttachmentKind = Literal["image", "seed", "volume", "nic"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPolicy:
+    """What a class says beyond its capabilities; resolved at create and kept with the machine (contract G.1)."""
+
+    root_disk_bytes: int = 10 * GIB
+    firmware: Literal["default", "bios", "uefi"] = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineClass:
+    """A machine class: `cpu_millis` thousandths of a core, `memory_bytes` bytes."""
+
+    name: str
+    cpu_millis: int
+    memory_bytes: int
+    policy: ClassPolicy = ClassPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What was chosen for a machine at its first define and never drifts (design, "What is stored").
+
+    `layout` is the version of the fixed PCI layout in domain/. `loader` and `nvram_template` are "" by BIOS.
+    `cpu_model` is "" unless `cpu_mode` is "custom".
+    """
+
+    layout: int
+    domain_type: Literal["kvm", "qemu"]
+    machine_type: str
+    cpu_mode: Literal["host-passthrough", "host-model", "maximum", "custom"]
+    cpu_model: str
+    vcpus: int
+    cpu_millis: int
+    memory_bytes: int
+    firmware: Literal["bios", "uefi"]
+    loader: str
+    loader_format: Literal["raw", "qcow2"]
+    nvram_template: str
+    ports: int
+    emulator: str
+
+
+class StopCause(StrEnum):
+    """Who stopped the guest (contract G.5)."""
+
+    GUEST = "guest"  # its own power-off: remembered
+    REQUESTED = "requested"  # we pressed the button or destroyed it
+    HOST = "host"  # SIGTERM, host shutdown or reboot
+    FAILED = "failed"  # QEMU ended with an error or was killed
+    DESTROYED = "destroyed"  # somebody else destroyed it
+    SAVED = "saved"  # managed save
+    START_FAILED = "start failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class StopEvent:
+    """What libvirt's events said of a stop, as it came; plan() makes a StopCause of it.
+
+    `shutdown` is the detail of the SHUTDOWN event that came before ("guest", "host" or "" for none seen), `stopped`
+    the detail of the STOPPED event ("shutdown", "destroyed", "crashed", "migrated", "saved", "failed", "snapshot").
+    """
+
+    shutdown: str
+    stopped: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The latest run of a machine's guest, and what the loop must remember between passes.
+
+    `uuid` is put into the domain's metadata by the define before each start ("" = never started). `started_at` is 0
+    until the start call returned. `pressed_at` is the first, `last_press_at` the latest press of the power button in
+    this run.
+    `stopped` says why it ended (None while it runs or nobody knows yet). `failures` counts starts in a row that
+    failed or lasted less than a minute; no start before `not_before`.
+    """
+
+    uuid: str = ""
+    boot_id: str = ""
+    started_at: int = 0
+    pressed_at: int = 0
+    last_press_at: int = 0
+    stopped: StopCause | None = None
+    stopped_at: int = 0
+    failures: int = 0
+    not_before: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One device of a machine, as wanted and as prepared. One row per incarnation of a name.
+
+    RPCs own `spec`, `wanted`, `changed_at`, `target`, `mac`, `serial`; the loop owns `port`, `backing`, `problem`.
+    `spec` is a serialised Volume or NetworkInterface, b"" for image and seed. `port` is the index of the device's root
+    port (1 = first), 0 = none yet. `problem` is why the last prepare failed, at `problem_at`, with advice for an
+    operator.
+    """
+
+    machine: str
+    kind: AttachmentKind
+    name: str
+    incarnation: int
+    spec: bytes
+    wanted: bool
+    changed_at: int
+    target: str = ""
+    mac: str = ""
+    serial: str = ""
+    port: int = 0
+    backing: Backing | None = None
+    problem: str = ""
+    problem_advice: str = ""
+    problem_at: int = 0
+
+    @property
+    def key(self) -> tuple[AttachmentKind, str, int]:
+        return (self.kind, self.name, self.incarnation)
+
+    @property
+    def alias(self) -> str:
+        return names.alias(self.kind, self.name, self.incarnation)
+
+    def volume(self) -> pb.Volume:
+        """The volume as it arrived; only for kind "volume"."""
+        return pb.Volume.FromString(self.spec)
+
+    def nic(self) -> pb.NetworkInterface:
+        """The network interface as it arrived; only for kind "nic"."""
+        return pb.NetworkInterface.FromString(self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a machine is not (yet) what it should be: a stable code, a sentence, and what to do about it."""
+
+    code: str
+    message: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as the store holds it.
+
+    `spec` is the message as it arrived and as RPCs changed it. `power_at` is when its power last changed (creation
+    counts). `deleted_at` is 0 while it lives. `stop_event` is written by the event listener and consumed by the loop.
+    """
+
+    id: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    spec: pb.MachineSpec
+    status: pb.MachineStatus
+    generation: int
+    observed_generation: int
+    created_at: int
+    deleted_at: int
+    power_at: int
+    machine_class: MachineClass
+    profile: Profile | None = None
+    run: Run = Run()
+    stop_event: StopEvent | None = None
+    reasons: tuple[Reason, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def uid(self) -> str:
+        return self.labels.get(LABEL_UID, "")
+
+    @property
+    def namespace(self) -> str:
+        return self.labels.get(LABEL_NAMESPACE, "")
+
+    @property
+    def name(self) -> str:
+        return self.labels.get(LABEL_NAME, "")
+
+
+LABEL_UID = "machinepoollet.spheric.cloud/machine-uid"
+LABEL_NAMESPACE = "machinepoollet.spheric.cloud/machine-namespace"
+LABEL_NAME = "machinepoollet.spheric.cloud/machine-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a machine's timeline. `took` is nanoseconds, 0 where it means nothing."""
+
+    kind: str
+    reason: str
+    message: str
+    time: int = 0
+    took: int = 0
+    machine: str = field(default="")
+
+
+def class_name(spec: pb.MachineSpec) -> str:
+    """`spec.class`, whose name is a keyword of Python."""
+    value: str = getattr(spec, "class")
+    return value
+
+
+def set_class_name(spec: pb.MachineSpec, name: str) -> None:
+    """Set `spec.class`."""
+    setattr(spec, "class", name)

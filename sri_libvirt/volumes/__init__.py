@@ -1,0 +1,1 @@
+"""Volume drivers: data out, no domain XML."""

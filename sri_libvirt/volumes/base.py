@@ -1,0 +1,38 @@
+"""The contract of a volume driver: from a Volume of the spec to a disk source.
+
+1. `supports(volume)` is a pure look at the message. Exactly one registered driver must say yes.
+2. `validate(volume)` raises `InvalidSpec`, its path relative to the volume, for what is wrong in itself. Pure; called
+   in the RPC.
+3. `handle(machine_id, volume)` is what the status reports, also before the volume is prepared. Pure, stable,
+   never empty.
+4. `prepare(...)` is idempotent and called before every cold start and every attach; raises `NotReady`.
+5. `release(...)` undoes prepare once the device is gone from the guest, or was never there. Idempotent. `final` is
+   set when the machine is being deleted: data that survives a detach (an empty disk's, contract G.4) goes only then.
+
+Drivers hand out plain data (`DiskSource`) and no domain XML, and keep no state of their own about machines.
+Third parties register a driver under the entry point group `sri_libvirt.volumes`: a callable without arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import DiskSource
+from sri_libvirt.paths import MachinePaths
+
+
+class VolumeDriver(Protocol):
+    """One kind of volume."""
+
+    name: str
+
+    def supports(self, volume: pb.Volume) -> bool: ...
+
+    def validate(self, volume: pb.Volume) -> None: ...
+
+    def handle(self, machine_id: str, volume: pb.Volume) -> str: ...
+
+    def prepare(self, machine_id: str, volume: pb.Volume, paths: MachinePaths) -> DiskSource: ...
+
+    def release(self, machine_id: str, volume: pb.Volume, paths: MachinePaths, *, final: bool) -> None: ...
