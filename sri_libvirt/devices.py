@@ -13,6 +13,13 @@ from typing import Any, Literal
 
 DiskFormat = Literal["qcow2", "raw"]
 
+_CLOUD_CONFIG = b"#cloud-config"
+
+
+def is_cloud_config(ignition_data: bytes) -> bool:
+    """Whether a spec's ignition data goes to the guest on a NoCloud seed disk; any other by fw_cfg."""
+    return ignition_data.startswith(_CLOUD_CONFIG)
+
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:

@@ -34,6 +34,18 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def install(unfinished: Path, path: Path, mode: int = 0o600) -> None:
+    """Give a finished file its name and mode; it is durable when this returns. Replaces what is there."""
+    fd = os.open(unfinished, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    unfinished.rename(path)
+    sync_directory(path.parent)
+
+
 @dataclass(frozen=True, slots=True)
 class MachinePaths:
     """The files of one machine, all below `machines/<id>/` (0711)."""

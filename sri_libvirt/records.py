@@ -82,7 +82,8 @@ class StopEvent:
     """What libvirt's events said of a stop, as it came; plan() makes a StopCause of it.
 
     `shutdown` is the detail of the SHUTDOWN event that came before ("guest", "host" or "" for none seen), `stopped`
-    the detail of the STOPPED event ("shutdown", "destroyed", "crashed", "migrated", "saved", "failed", "snapshot").
+    the detail of the STOPPED event ("shutdown", "destroyed", "crashed", "migrated", "saved", "failed",
+    "from snapshot").
     """
 
     shutdown: str
@@ -97,8 +98,9 @@ class Run:
     `uuid` is put into the domain's metadata by the define before each start ("" = never started). `started_at` is 0
     until the start call returned. `pressed_at` is the first, `last_press_at` the latest press of the power button in
     this run.
-    `stopped` says why it ended (None while it runs or nobody knows yet). `failures` counts starts in a row that
-    failed or lasted less than a minute; no start before `not_before`.
+    `resumed_at` is when the loop last resumed it after an I/O error. `stopped` says why it ended (None while it runs or
+    nobody knows yet). `failures` counts starts in a row that failed or lasted less than a minute; no start before
+    `not_before`; `error` is what the last failed start said.
     """
 
     uuid: str = ""
@@ -106,6 +108,7 @@ class Run:
     started_at: int = 0
     pressed_at: int = 0
     last_press_at: int = 0
+    resumed_at: int = 0
     stopped: StopCause | None = None
     stopped_at: int = 0
     failures: int = 0
@@ -158,11 +161,16 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a machine is not (yet) what it should be: a stable code, a sentence, and what to do about it."""
+    """Why a machine is not (yet) what it should be: a stable code, a sentence, and what to do about it.
+
+    `since` is when it was first given; `told` is set once a long wait for it has become an event.
+    """
 
     code: str
     message: str
     advice: str = ""
+    since: int = 0
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)

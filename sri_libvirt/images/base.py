@@ -27,7 +27,10 @@ class ImageDriver(Protocol):
         """Whether this driver is for such a reference. Pure."""
 
     def prepare(self, image: str, paths: MachinePaths, disk_bytes: int, made: DiskSource | None) -> DiskSource:
-        """The machine's boot disk of `disk_bytes` bytes. `made` is what an earlier prepare returned. Raises NotReady."""
+        """The machine's boot disk of `disk_bytes` bytes. `made` is what an earlier prepare returned.
+
+        Raises NotReady.
+        """
 
     def release(self, paths: MachinePaths) -> None:
         """Remove the machine's boot disk."""

@@ -1,8 +1,8 @@
 """The contract of a NIC driver: from a NetworkInterface of the spec to what the guest's NIC is joined to.
 
-The rules are those of `volumes/base.py`: `supports`, `validate` and `handle` are pure, `prepare` and `release` idempotent,
-`prepare` raises `NotReady` when the network is not there yet. `network_active` is how a driver asks the hypervisor whether
-a libvirt network runs: True, False, or None when there is none of that name.
+The rules are those of `volumes/base.py`: `supports`, `validate` and `handle` are pure, `prepare` and `release`
+idempotent, `prepare` raises `NotReady` when the network is not there yet. `network_active` is how a driver asks the
+hypervisor whether a libvirt network runs: True, False, or None when there is none of that name.
 A network interface without a network_id is never given to a driver: it waits for its id (contract G.13).
 Third parties register under the entry point group `sri_libvirt.nics`: a callable without arguments.
 """

@@ -1,1 +1,1 @@
-"""The gRPC side: validate, write what should be, answer. No libvirt call happens in an RPC."""
+"""The RPCs: parse, validate, write what should be, answer. No effects and no libvirt call belong here."""

@@ -1,0 +1,63 @@
+# Two commands for a fresh Debian or Ubuntu host: `make demo` and `make test`. `make help` lists all.
+# Settings: SUDO (how to become root), PYTHON, PYTEST_ARGS, SERVE_ARGS.
+
+SHELL = /bin/sh
+.DEFAULT_GOAL = help
+MAKEFLAGS += --no-print-directory
+
+SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+SOURCES = sri_libvirt tests deploy
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
+SERVE_ARGS ?=
+
+# $(call install,EXTRAS): the project and its extras in .venv, quickly when neither pyproject.toml nor Python changed.
+define install
+@set -eu; \
+version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+stamp="$(VENV)/installed$(1)-$$({ cat pyproject.toml; echo "$$version"; pwd; } | sha256sum | cut -c -16)"; \
+[ ! -e "$$stamp" ] || exit 0; \
+[ -x $(BIN)/python ] && [ -e $(VENV)/lib/python$$version ] || $(PYTHON) -m venv --clear $(VENV); \
+echo "installing sri-libvirt$(1) into $(VENV)"; \
+$(BIN)/python -m pip install -q --disable-pip-version-check -e '.$(1)'; \
+touch "$$stamp"
+endef
+
+.PHONY: help setup setup-test demo run test lint proto clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: ## Install packages and make .venv: all that `demo` and `run` need
+	@$(SUDO) vagrant/provision.sh runtime
+	$(call install)
+
+setup-test: ## The same, with what the test suite needs
+	@$(SUDO) vagrant/provision.sh test
+	$(call install,[dev])
+
+demo: setup ## Boot a machine through the SRI, power it off and on, delete it, prove that nothing is left
+	@$(SUDO) $(BIN)/python -m deploy.demo
+
+run: setup ## Serve in the foreground (SERVE_ARGS="--image-dir DIR")
+	@$(SUDO) vagrant/provision.sh start >/dev/null
+	$(SUDO) $(BIN)/sri-libvirt serve $(SERVE_ARGS)
+
+test: setup-test ## The whole suite: style, types, stubs, unit, contract and real guests
+	@$(MAKE) lint
+	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: ## Style, types, and whether the generated stubs are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	sh proto/generate.sh --check
+
+proto: ## Generate sri_libvirt/api from proto/
+	sh proto/generate.sh
+
+clean: ## Remove what was built; .venv too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find sri_libvirt tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +

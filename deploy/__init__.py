@@ -1,0 +1,1 @@
+"""What runs sri-libvirt: the demo, and what an operator installs beside it."""

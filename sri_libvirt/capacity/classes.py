@@ -1,0 +1,235 @@
+"""The machine classes of this pool: a built-in ladder, or a file of the operator's.
+
+A file holds Kubernetes MachineClass manifests (several documents, lists) or the short form::
+
+    classes:
+      - {name: small, cpu: 500m, memory: 1Gi, root_disk: 20Gi, firmware: uefi}
+
+Names and capabilities must equal those of the API's MachineClass objects, else the poollet does not find the class
+(contract A.8). In a manifest the policy stands in annotations: `sri-libvirt.spheric.cloud/root-disk` and
+`…/firmware`. A file is read as YAML nodes, never as values: so every mistake has its line, a duplicate key is one, and
+`010` or `1_000` cannot turn into a number that nobody meant.
+How many machines of a class fit does not belong here (that is `placement.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from sri_libvirt.capacity import quantity
+from sri_libvirt.errors import ConfigError
+from sri_libvirt.records import GIB, ClassPolicy, MachineClass
+
+KINDS = ("MachineClass", "MachineClassList", "List")
+API_GROUP = "compute.spheric.cloud/"
+POLICY_PREFIX = "sri-libvirt.spheric.cloud/"
+LEAST_CPU_MILLIS = 10
+"""Below it QEMU's share of a period would be under libvirt's least quota of 1 ms."""
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_FIRMWARE: Mapping[str, ClassPolicy] = {
+    "default": ClassPolicy(),
+    "bios": ClassPolicy(firmware="bios"),
+    "uefi": ClassPolicy(firmware="uefi"),
+}
+_STRING = "tag:yaml.org,2002:str"
+
+T = TypeVar("T")
+
+
+def built_in() -> dict[str, MachineClass]:
+    """The ladder `c<cpu>-m<GiB>`: c1-m1, then 1 to 32 CPUs with 2, 4 and 8 GiB for each."""
+    steps = [(1, 1)] + [(cpus, cpus * each) for cpus in (1, 2, 4, 8, 16, 32) for each in (2, 4, 8)]
+    ladder = [MachineClass(f"c{cpus}-m{gib}", cpus * 1000, gib * GIB) for cpus, gib in steps]
+    return {step.name: step for step in ladder}
+
+
+def load(path: Path) -> dict[str, MachineClass]:
+    """The classes of a file, in its order. Raises ConfigError with all its mistakes, each with its line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"machine classes {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"machine classes {path}: not UTF-8 text") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> dict[str, MachineClass]:
+    """The classes of a file's text; `source` names it in messages. Raises ConfigError."""
+    try:
+        documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"machine classes {source}: line {line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"machine classes {source}: not YAML: {error}") from None
+    reader = _Reader()
+    for document in documents:
+        if not _is_null(document):
+            reader.document(document)
+    if not reader.classes and not reader.mistakes:
+        reader.mistakes.append((1, "there is no machine class in it"))
+    if reader.mistakes:
+        lines = [f"line {line}: {problem}" for line, problem in sorted(reader.mistakes)]
+        raise ConfigError("\n  ".join([f"machine classes {source}: {len(lines)} mistake(s)", *lines]))
+    return reader.classes
+
+
+@dataclass
+class _Reader:
+    """Reads nodes into classes and collects mistakes: (line, problem)."""
+
+    classes: dict[str, MachineClass] = field(default_factory=dict)
+    mistakes: list[tuple[int, str]] = field(default_factory=list)
+
+    def wrong(self, node: yaml.Node, problem: str) -> None:
+        self.mistakes.append((node.start_mark.line + 1, problem))
+
+    def document(self, node: yaml.Node) -> None:
+        """One document: a manifest, a list of manifests, or the short form."""
+        if isinstance(node, yaml.MappingNode) and "classes" in (key.value for key, _ in node.value):
+            fields = self.mapping(node, "the file", {"classes"})
+            for item in self.sequence(fields["classes"], "classes"):
+                self.short(item)
+        else:
+            self.manifest(node)
+
+    def short(self, node: yaml.Node) -> None:
+        fields = self.mapping(node, "a class", {"name", "cpu", "memory", "root_disk", "firmware"})
+        if isinstance(node, yaml.MappingNode):
+            policy = {"root_disk": fields.get("root_disk"), "firmware": fields.get("firmware")}
+            self.add(node, fields.get("name"), fields.get("cpu"), fields.get("memory"), policy)
+
+    def manifest(self, node: yaml.Node, kinds: tuple[str, ...] = KINDS) -> None:
+        """A MachineClass, or a List or MachineClassList of them (one level: an alias could nest without end)."""
+        allowed = {"apiVersion", "kind", "metadata", "capabilities", "items"}
+        fields = self.mapping(node, "a manifest", allowed)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        kind = self.text(fields, "kind", node)
+        if kind is not None and kind not in kinds:
+            self.wrong(fields["kind"], f"kind {kind!r} is not {' or '.join(kinds)}")
+        elif kind == "MachineClass":
+            self.machine_class(node, fields)
+        elif kind is not None:
+            for item in self.sequence(fields.get("items"), "items"):
+                self.manifest(item, KINDS[:1])
+
+    def machine_class(self, node: yaml.Node, fields: dict[str, yaml.Node]) -> None:
+        version = self.text(fields, "apiVersion", node)
+        if version is not None and not version.startswith(API_GROUP):
+            self.wrong(fields["apiVersion"], f"apiVersion {version!r} is not of the group {API_GROUP[:-1]}")
+        if "items" in fields:
+            self.wrong(fields["items"], "unknown key 'items' in a MachineClass")
+        metadata = self.mapping(fields.get("metadata"), "metadata")
+        capabilities = self.mapping(fields.get("capabilities"), "capabilities", {"cpu", "memory"})
+        policy: dict[str, yaml.Node | None] = {}
+        for key, value in self.mapping(metadata.get("annotations"), "annotations").items():
+            word = key.removeprefix(POLICY_PREFIX)
+            if word in ("root-disk", "firmware") and word != key:
+                policy[word.replace("-", "_")] = value
+            elif word != key:
+                self.wrong(value, f"unknown annotation {key!r}")
+        self.add(node, metadata.get("name"), capabilities.get("cpu"), capabilities.get("memory"), policy)
+
+    def add(
+        self,
+        node: yaml.Node,
+        name_node: yaml.Node | None,
+        cpu_node: yaml.Node | None,
+        memory_node: yaml.Node | None,
+        policy: Mapping[str, yaml.Node | None],
+    ) -> None:
+        """Check one class's values and take it up."""
+        name = self.value(node, name_node, "name", _name, string=True)
+        cpu = self.value(node, cpu_node, "cpu", _cpu)
+        memory = self.value(node, memory_node, "memory", _bytes)
+        disk_node, firmware_node = policy.get("root_disk"), policy.get("firmware")
+        root_disk = self.value(node, disk_node, "root_disk", _bytes) if disk_node else ClassPolicy().root_disk_bytes
+        firmware = self.value(node, firmware_node, "firmware", _firmware) if firmware_node else ClassPolicy()
+        if name is not None and name in self.classes:
+            self.wrong(name_node or node, f"class {name!r} is there twice")
+        elif name and cpu and memory and root_disk and firmware:
+            self.classes[name] = MachineClass(name, cpu, memory, replace(firmware, root_disk_bytes=root_disk))
+
+    def value(
+        self, parent: yaml.Node, node: yaml.Node | None, key: str, convert: Callable[[str], T], *, string: bool = False
+    ) -> T | None:
+        """A scalar through `convert`, whose ValueError becomes a mistake; None after a mistake."""
+        if node is None:
+            self.wrong(parent, f"{key} is missing")
+        elif not isinstance(node, yaml.ScalarNode) or (string and node.tag != _STRING):
+            self.wrong(node, f"{key} must be a {'string' if string else 'single value'}")
+        else:
+            try:
+                return convert(node.value)
+            except ValueError as error:
+                self.wrong(node, f"{key}: {error}")
+        return None
+
+    def text(self, fields: Mapping[str, yaml.Node], key: str, parent: yaml.Node) -> str | None:
+        return self.value(parent, fields.get(key), key, str, string=True)
+
+    def mapping(self, node: yaml.Node | None, what: str, allowed: set[str] | None = None) -> dict[str, yaml.Node]:
+        """A mapping's values by key; unknown and duplicate keys are mistakes. Nothing is an empty mapping."""
+        if node is None or _is_null(node):
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            self.wrong(node, f"{what} must be a mapping")
+            return {}
+        fields: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.wrong(key, f"a key of {what} must be a string")
+            elif key.value in fields:
+                self.wrong(key, f"key {key.value!r} is there twice in {what}")
+            elif allowed is not None and key.value not in allowed:
+                self.wrong(key, f"unknown key {key.value!r} in {what}; known are {', '.join(sorted(allowed))}")
+            else:
+                fields[key.value] = value
+        return fields
+
+    def sequence(self, node: yaml.Node | None, what: str) -> Iterator[yaml.Node]:
+        if isinstance(node, yaml.SequenceNode):
+            yield from node.value
+        elif node is not None and not _is_null(node):
+            self.wrong(node, f"{what} must be a list")
+
+
+def _is_null(node: yaml.Node) -> bool:
+    """An empty document, or a key without a value."""
+    return bool(node.tag == "tag:yaml.org,2002:null")
+
+
+def _name(text: str) -> str:
+    if len(text) > 253 or not _NAME.fullmatch(text):
+        raise ValueError(f"{text[:64]!r} is not a name of lower-case letters, digits, '-' and '.'")
+    return text
+
+
+def _cpu(text: str) -> int:
+    value = quantity.millis(text)
+    if value < LEAST_CPU_MILLIS:
+        raise ValueError(f"{text} is below the least, {LEAST_CPU_MILLIS}m")
+    return value
+
+
+def _bytes(text: str) -> int:
+    value = quantity.whole(text)
+    if value <= 0:
+        raise ValueError(f"{text} must be more than 0")
+    return value
+
+
+def _firmware(text: str) -> ClassPolicy:
+    if text not in _FIRMWARE:
+        raise ValueError(f"{text!r} is not one of {', '.join(_FIRMWARE)}")
+    return _FIRMWARE[text]

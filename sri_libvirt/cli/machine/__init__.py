@@ -1,0 +1,24 @@
+"""`sri-libvirt machine`: looks at machines through the store, read-only, whether the daemon runs or not."""
+
+from __future__ import annotations
+
+import click
+
+from sri_libvirt.cli.lazy import LazyGroup
+
+_ROOM = "sri_libvirt.cli.machine"
+COMMANDS = {
+    "list": (f"{_ROOM}.listing:list_machines", "List the machines of this host."),
+    "get": (f"{_ROOM}.get:get", "Show one machine with its devices."),
+    "events": (f"{_ROOM}.events:events", "Show a machine's timeline."),
+    "why": (f"{_ROOM}.why:why", "Say why a machine is not what it should be, and what to do."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def machine() -> None:
+    """Look at the machines of this host.
+
+    A MACHINE is an id, the beginning of one, or namespace/name. Works while the daemon runs and while it does not;
+    secrets and ignition data are never shown.
+    """

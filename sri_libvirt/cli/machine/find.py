@@ -1,0 +1,63 @@
+"""Finding the machine that a user means, and whether the daemon runs. Read-only.
+
+What is shown of a machine does not belong here (that is `show.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from sri_libvirt.config import Settings
+from sri_libvirt.errors import NotFound
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import Machine
+from sri_libvirt.store import Reader, Store
+
+_SHOWN = 5
+
+
+def open_store(settings: Settings) -> Reader:
+    """The store of the state directory, read-only. Raises StoreError."""
+    return Store.open_read_only(StatePaths(settings.state_dir))
+
+
+def find(reader: Reader, word: str) -> Machine:
+    """The machine of this id, unique beginning of an id, `namespace/name` or name. Raises NotFound.
+
+    A name that several machines have means the one that is not being deleted, if there is only one.
+    """
+    exact = reader.machine(word)
+    if exact is not None:
+        return exact
+    machines = reader.machines() if word else []
+    matching = [each for each in machines if word in (each.name, f"{each.namespace}/{each.name}")]
+    matching = matching or [each for each in machines if each.id.startswith(word)]
+    if len(matching) > 1:
+        matching = [each for each in matching if not each.deleted_at] or matching
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        raise NotFound(f"there is no machine {word!r}; see: sri-libvirt machine list")
+    ids = ", ".join(each.id for each in matching[:_SHOWN]) + (", …" if len(matching) > _SHOWN else "")
+    raise NotFound(f"{word!r} means {len(matching)} machines ({ids}): give more of the id")
+
+
+def daemon_runs(paths: StatePaths) -> bool | None:
+    """Whether a provider holds the state directory's lock; None when this user may not ask.
+
+    The lock is asked for in shared mode, so that two such questions never see each other, and given back at once.
+    """
+    try:
+        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

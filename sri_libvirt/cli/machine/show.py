@@ -1,0 +1,166 @@
+"""What people and scripts are shown of a machine: an allow-list of fields, as plain data.
+
+Ignition data, secret and encryption data and a connection's attributes are not in it, and nothing is copied whole out
+of a message: a field that a later version adds stays hidden until it is named here. How it is printed does not belong
+here (that is `output.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, class_name
+
+_MICRO = 1000
+
+
+def timestamp(nanoseconds: int) -> str | None:
+    """RFC 3339 in UTC to the microsecond; None for 0, "never"."""
+    if not nanoseconds:
+        return None
+    seconds, rest = divmod(nanoseconds, SECOND)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // _MICRO).isoformat().replace("+00:00", "Z")
+
+
+def ago(then: int, now: int) -> str:
+    """A span as people say it: `8s`, `12m`, `3h`, `4d`."""
+    seconds = max(0, now - then) // SECOND
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def took(nanoseconds: int) -> str:
+    """A duration: `430 ms`, `2.5 s`; "" for 0."""
+    if nanoseconds < SECOND:
+        return f"{nanoseconds / 1e6:.0f} ms" if nanoseconds else ""
+    return f"{nanoseconds / SECOND:.1f} s"
+
+
+def name(machine: Machine) -> str:
+    """`namespace/name`, the name alone, or "" when it has none."""
+    return f"{machine.namespace}/{machine.name}" if machine.namespace else machine.name
+
+
+def state(machine: Machine) -> str:
+    """The SRI state without its prefix."""
+    return enum_name(pb.MachineState, machine.status.state, "MACHINE_")
+
+
+def power(machine: Machine) -> str:
+    """`ON` or `OFF`, as asked for."""
+    return enum_name(pb.Power, machine.spec.power, "POWER_")
+
+
+def enum_name(enum: Any, number: int, prefix: str) -> str:
+    """The enum value's name without its prefix, or the number of a value that this version does not know."""
+    value = enum.DESCRIPTOR.values_by_number.get(number)
+    return value.name.removeprefix(prefix) if value else str(number)
+
+
+def brief(machine: Machine) -> dict[str, Any]:
+    """A machine in a list."""
+    return {
+        "id": machine.id,
+        "namespace": machine.namespace,
+        "name": machine.name,
+        "class": class_name(machine.spec),
+        "power": power(machine),
+        "state": state(machine),
+        "created": timestamp(machine.created_at),
+        "deleted": timestamp(machine.deleted_at),
+        "reasons": [reason.message for reason in machine.reasons],
+    }
+
+
+def full(machine: Machine) -> dict[str, Any]:
+    """A machine by itself: its wish, its hardware, its devices, its latest run."""
+    return {
+        **brief(machine),
+        "uid": machine.uid,
+        "labels": dict(machine.labels),
+        "annotations": dict(machine.annotations),
+        "generation": machine.generation,
+        "observed_generation": machine.observed_generation,
+        "cpu_millis": machine.machine_class.cpu_millis,
+        "memory_bytes": machine.machine_class.memory_bytes,
+        "image": machine.spec.image.image,
+        "ignition_bytes": len(machine.spec.ignition_data),
+        "hardware": _hardware(machine),
+        "devices": [_device(row, machine.status) for row in sorted(machine.attachments, key=_order)],
+        "run": {
+            "started": timestamp(machine.run.started_at),
+            "stopped": timestamp(machine.run.stopped_at),
+            "stopped_by": machine.run.stopped.value if machine.run.stopped else None,
+            "failures": machine.run.failures,
+            "not_before": timestamp(machine.run.not_before),
+        },
+        "reasons": reasons(machine.reasons),
+    }
+
+
+def reasons(given: Iterable[Reason]) -> list[dict[str, Any]]:
+    """Why a machine is not what it should be."""
+    return [
+        {"code": each.code, "message": each.message, "advice": each.advice, "since": timestamp(each.since)}
+        for each in given
+    ]
+
+
+def event(each: Event) -> dict[str, Any]:
+    """One line of a timeline; `took_seconds` is None where it means nothing."""
+    return {
+        "time": timestamp(each.time),
+        "kind": each.kind,
+        "reason": each.reason,
+        "message": each.message,
+        "took_seconds": round(each.took / SECOND, 6) if each.took else None,
+    }
+
+
+def _hardware(machine: Machine) -> dict[str, Any] | None:
+    profile = machine.profile
+    if profile is None:
+        return None
+    return {
+        "domain_type": profile.domain_type,
+        "machine_type": profile.machine_type,
+        "firmware": profile.firmware,
+        "cpu_mode": profile.cpu_mode,
+        "vcpus": profile.vcpus,
+        "pcie_ports": profile.ports,
+    }
+
+
+def _order(row: Attachment) -> tuple[int, str, int]:
+    return ("image", "seed", "volume", "nic").index(row.kind), row.name, row.incarnation
+
+
+def _device(row: Attachment, status: pb.MachineStatus) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "kind": row.kind,
+        "name": row.name,
+        "wanted": row.wanted,
+        "alias": row.alias,
+        "port": row.port or None,
+        "handle": row.backing.handle if row.backing else None,
+        "problem": row.problem or None,
+    }
+    if row.kind == "nic":
+        nic = row.nic()
+        found = next((each.state for each in status.network_interfaces if each.name == row.name), 0)
+        told = enum_name(pb.NetworkInterfaceState, found, "NETWORK_INTERFACE_") if row.wanted else None
+        shown |= {"mac": row.mac, "network_id": nic.network_id, "ips": list(nic.ips), "state": told}
+        return shown
+    shown |= {"target": row.target, "serial": row.serial}
+    if row.kind == "volume":
+        volume = row.volume()
+        found = next((each.state for each in status.volumes if each.name == row.name), 0)
+        shown["device"] = volume.device
+        shown["driver"] = volume.connection.driver if volume.HasField("connection") else "empty_disk"
+        shown["state"] = enum_name(pb.VolumeState, found, "VOLUME_") if row.wanted else None
+    return shown

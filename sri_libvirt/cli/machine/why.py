@@ -1,0 +1,82 @@
+"""`sri-libvirt machine why`: why a machine is not what it should be, in sentences, and what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import click
+
+from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli.machine import show
+from sri_libvirt.cli.machine.find import daemon_runs, find, open_store
+from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.config import Settings
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import Event, Machine
+
+
+@click.command()
+@click.argument("machine")
+@settings_options("state_dir")
+@out.form("text", "json", "yaml")
+def why(machine: str, settings: Settings, output: str) -> None:
+    """Say why a machine is not what it should be, and what to do."""
+    with open_store(settings) as reader:
+        found = find(reader, machine)
+        latest = reader.events(found.id, 1)
+    running = daemon_runs(StatePaths(settings.state_dir))
+    if output == "text":
+        for line in sentences(found, latest[-1] if latest else None, running, time.time_ns()):
+            click.echo(line)
+        return
+    shown = {key: value for key, value in show.brief(found).items() if key != "reasons"}
+    shown |= {
+        "as_it_should_be": settled(found),
+        "generation": found.generation,
+        "observed_generation": found.observed_generation,
+        "provider_running": running,
+        "reasons": show.reasons(found.reasons),
+    }
+    out.data(shown, output)
+
+
+def settled(machine: Machine) -> bool:
+    """Whether the latest pass looked at the latest wish and found nothing missing."""
+    return not machine.reasons and not machine.deleted_at and machine.observed_generation >= machine.generation
+
+
+def sentences(machine: Machine, latest: Event | None, running: bool | None, now: int) -> Iterator[str]:
+    """The answer, line by line. `running`: whether the provider runs, None when that cannot be known."""
+    title = f"{show.name(machine)} ({machine.id})" if show.name(machine) else machine.id
+    wish = "gone" if machine.deleted_at else {"ON": "on", "OFF": "off"}.get(show.power(machine), "?")
+    yield out.clean(f"Machine {title} is {show.state(machine)} and should be {wish}.")
+    if running is False:
+        yield "The provider does not run: what follows is as it left it, and nothing changes until it runs again."
+    if settled(machine):
+        yield "It is as it should be."
+    elif machine.reasons:
+        yield from _numbered(machine, now)
+    elif machine.deleted_at:
+        yield f"It is being deleted since {show.ago(machine.deleted_at, now)}; nothing is known that holds it up."
+    if machine.observed_generation < machine.generation:
+        yield _not_looked_at(machine)
+    if latest is not None:
+        yield out.clean(f"Latest entry of its timeline, {show.ago(latest.time, now)} ago: {latest.message}")
+
+
+def _numbered(machine: Machine, now: int) -> Iterator[str]:
+    for number, reason in enumerate(machine.reasons, 1):
+        since = f" (for {show.ago(reason.since, now)})" if reason.since else ""
+        yield out.clean(f"{number}. {reason.message[:1].upper()}{reason.message[1:]}{since}.")
+        if reason.advice:
+            yield out.clean(f"   {reason.advice}")
+
+
+def _not_looked_at(machine: Machine) -> str:
+    if not machine.observed_generation:
+        return "No pass has looked at it yet with libvirt at hand."
+    return (
+        f"Its latest change (generation {machine.generation}) has not been looked at yet with libvirt at hand; "
+        f"the last one that was is generation {machine.observed_generation}."
+    )

@@ -1,0 +1,57 @@
+"""The command line's entry: which commands there are, and how a failure ends the process.
+
+Exit status: 0 done, 1 an error (one line on standard error), 2 wrong usage, 130 interrupted. A traceback means a bug.
+What a command does does not belong here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from sri_libvirt import __version__
+from sri_libvirt.cli.lazy import LazyGroup
+from sri_libvirt.errors import NotReady, SRIError
+
+COMMANDS = {
+    "serve": ("sri_libvirt.cli.serve:serve", "Serve this host as a pool of machines."),
+    "machine": ("sri_libvirt.cli.machine:machine", "Look at machines: list, get, events, why."),
+    "render": ("sri_libvirt.cli.render:render", "Print a machine's domain XML; touches nothing."),
+    "version": ("sri_libvirt.cli.version:version", "Print the version."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sri-libvirt", message="%(prog)s %(version)s")
+def sri_libvirt() -> None:
+    """A libvirt/QEMU pool provider for the Spheric Runtime Interface."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit status."""
+    try:
+        status = sri_libvirt.main(list(argv), prog_name="sri-libvirt", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        return _failed(error.format_message())
+    except NotReady as error:
+        return _failed(f"{error}. {error.advice}" if error.advice else str(error))
+    except SRIError as error:
+        return _failed(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+
+
+def _failed(message: str) -> int:
+    click.echo(f"sri-libvirt: {message}", err=True)
+    return 1

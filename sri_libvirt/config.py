@@ -1,0 +1,290 @@
+"""The program's settings: one table, from which flags, environment variables and TOML keys all come.
+
+Precedence: flags, then `SRI_LIBVIRT_<NAME>` in the environment, then the TOML file, then the default. This is the only
+place that reads the environment or TOML. What a setting does does not belong here, nor how a command line is parsed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sri_libvirt.errors import ConfigError
+from sri_libvirt.records import SECOND
+
+DEFAULT_FILE = Path("/etc/sri-libvirt/config.toml")
+PREFIX = "SRI_LIBVIRT_"
+MOST_PORTS = 192
+"""Root ports that fit on pcie.0: eight to a slot, and some slots are taken by fixed devices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, parsed. Durations are nanoseconds; an empty string or None means "not set"."""
+
+    address: str
+    socket_group: str
+    socket_mode: int
+    insecure_tcp: bool
+    libvirt_uri: str
+    state_dir: Path
+    streaming_address: str
+    domain_type: Literal["auto", "kvm", "qemu"]
+    firmware: Literal["auto", "bios", "uefi"]
+    pcie_ports: int
+    template_dir: Path | None
+    image_dir: tuple[Path, ...]
+    machine_classes: Path | None
+    shutdown_grace: int
+    on_guest_poweroff: Literal["stay", "restart"]
+    lanes: int
+    log_level: str
+    log_format: Literal["auto", "json", "console"]
+    metrics_address: str
+    schema_dir: Path
+
+    @property
+    def image_dirs(self) -> tuple[Path, ...]:
+        """Where local images may lie: `image_dir`, or `images` in the state directory."""
+        return self.image_dir or (self.state_dir / "images",)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting. `parse` makes its value of a text, or raises ValueError with a sentence.
+
+    `native` are the types that TOML may give instead of a text; they go through `parse` as `str(value)`, numbers of an
+    octal setting in octal. `multiple`: a flag that repeats, a TOML array, a `:`-separated list in the environment.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    default: str
+    help: str
+    metavar: str = "TEXT"
+    choices: tuple[str, ...] = ()
+    native: type | None = None
+    multiple: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+    @property
+    def is_switch(self) -> bool:
+        return self.native is bool
+
+    def of_text(self, text: str) -> Any:
+        """The value of a text from the environment, or the default."""
+        if self.multiple:
+            return tuple(self.parse(part) for part in text.split(os.pathsep) if part)
+        return self.parse(text)
+
+    def of_toml(self, value: object) -> Any:
+        """The value of what a TOML file holds. Raises ValueError."""
+        if self.multiple and isinstance(value, list):
+            return tuple(self.of_toml_item(item) for item in value)
+        item = self.of_toml_item(value)
+        return (item,) if self.multiple else item
+
+    def of_toml_item(self, value: object) -> Any:
+        if isinstance(value, str) and not self.is_switch:
+            return self.parse(value)
+        if self.native is None or type(value) is not self.native:
+            wanted = "true or false" if self.is_switch else "a string" if self.native is None else "a number"
+            raise ValueError(f"must be {wanted}, not {value!r}")
+        return self.parse(f"{value:o}" if self.parse is octal_mode else str(value))
+
+
+def duration(text: str) -> int:
+    """Nanoseconds of `30s`, `1m30s`, `500ms`, `2h`. Raises ValueError."""
+    match = re.fullmatch(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?", text)
+    if not match or not text:
+        raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
+    hours, minutes, seconds, milliseconds = (int(part or 0) for part in match.groups())
+    return (hours * 3600 + minutes * 60 + seconds) * SECOND + milliseconds * 1_000_000
+
+
+def octal_mode(text: str) -> int:
+    """A file mode such as 0660. Raises ValueError."""
+    if not re.fullmatch(r"(0o)?[0-7]{1,4}", text) or int(text.removeprefix("0o"), 8) > 0o777:
+        raise ValueError(f"{text!r} is not an octal file mode such as 0660")
+    return int(text.removeprefix("0o"), 8)
+
+
+def switch(text: str) -> bool:
+    """A yes or no. Raises ValueError."""
+    match text.strip().lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off" | "":
+            return False
+    raise ValueError(f"{text!r} is not true or false")
+
+
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser that takes these words only."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `[v6]:port` or `:port` (which is loopback). Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or (":" in host and not bracketed):
+        raise ValueError(f"{text!r} is not an address such as 127.0.0.1:20251 or [::1]:20251")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def host_port(text: str) -> str:
+    """The text, checked by `split_host_port`; "" stays "" (off)."""
+    if text:
+        split_host_port(text)
+    return text
+
+
+def listen_address(text: str) -> str:
+    """Where gRPC listens: `unix:///path` or `host:port`. Raises ValueError."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path.startswith("/") or path.endswith("/") or len(os.fsencode(path)) > 107:
+            raise ValueError(f"{text!r} does not name a socket by an absolute path of at most 107 bytes")
+        return text
+    if not text or text.startswith("/"):
+        raise ValueError(f"{text!r} is not an address; a socket is written unix://{text or '/path'}")
+    return host_port(text)
+
+
+def absolute_path(text: str) -> Path:
+    """A path, made absolute (a daemon's working directory is nobody's choice). Raises ValueError."""
+    if not text or "\0" in text:
+        raise ValueError("the path is empty or holds a NUL")
+    return Path(os.path.normpath(Path.cwd() / text))
+
+
+def optional_path(text: str) -> Path | None:
+    """A path, or None for ""."""
+    return absolute_path(text) if text else None
+
+
+def _choice(name: str, words: str, default: str, help: str) -> Option:  # noqa: A002
+    choices = tuple(words.split("|"))
+    return Option(name, one_of(*choices), default, help, f"[{words}]", choices)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("address", listen_address, "unix:///var/run/sri-virtd.sock", "Where the SRI is served.", "ADDRESS"),
+    Option("socket_group", str, "", "Group that owns the socket; the daemon's own when empty.", "GROUP"),
+    Option("socket_mode", octal_mode, "0660", "Mode of the socket, octal.", "MODE", native=int),
+    Option(
+        "insecure_tcp", switch, "false", "Allow TCP on other addresses than loopback (no authentication!).", native=bool
+    ),
+    Option("libvirt_uri", str, "qemu:///system", "libvirt to use.", "URI"),
+    Option("state_dir", absolute_path, "/var/lib/sri-libvirt", "Where the store and the machines' files are.", "DIR"),
+    Option(
+        "streaming_address",
+        host_port,
+        "127.0.0.1:20251",
+        "For console sessions, which come with a later version.",
+        "HOST:PORT",
+    ),
+    _choice("domain_type", "auto|kvm|qemu", "auto", "Virtualisation of new machines; auto probes whether KVM works."),
+    _choice("firmware", "auto|bios|uefi", "auto", "Firmware of new machines; auto is UEFI when the host has one."),
+    Option("pcie_ports", integer(2, MOST_PORTS), "24", "Devices that a new machine can hold.", "N", native=int),
+    Option("template_dir", optional_path, "", "Templates of yours that override ours, file by file.", "DIR"),
+    Option(
+        "image_dir",
+        absolute_path,
+        "",
+        "Where local images may lie [<state-dir>/images]; repeats.",
+        "DIR",
+        multiple=True,
+    ),
+    Option("machine_classes", optional_path, "", "File of machine classes, instead of the built-in ladder.", "FILE"),
+    Option("shutdown_grace", duration, "30s", "How long a guest may take to power off.", "DURATION"),
+    _choice("on_guest_poweroff", "stay|restart", "stay", "What becomes of a guest that powers itself off."),
+    Option("lanes", integer(1, 64), "4", "Machines that are worked on at a time.", "N", native=int),
+    _choice("log_level", "debug|info|warning|error", "info", "Least level that is logged."),
+    _choice("log_format", "auto|json|console", "auto", "Form of the log; auto is console on a terminal, else JSON."),
+    Option("metrics_address", host_port, "", "Where Prometheus metrics are served; off when empty.", "HOST:PORT"),
+    Option("schema_dir", absolute_path, "/usr/share/libvirt/schemas", "libvirt's own XML schemas.", "DIR"),
+)
+"""The one table of settings; names are those of `Settings`."""
+
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    default_file: Path = DEFAULT_FILE,
+) -> Settings:
+    """The settings of this process. Raises ConfigError that names the place of every bad value.
+
+    `flags` holds parsed values by name; None means that the flag was not given. `config` is the TOML file of
+    `--config`, which must exist; without it (and `SRI_LIBVIRT_CONFIG`) the default file is read when it exists.
+    Unknown variables `SRI_LIBVIRT_*` are no mistake: Kubernetes makes some for a Service of that name.
+    """
+    environ = os.environ if environ is None else environ
+    flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    named = config or optional_path(environ.get(PREFIX + "CONFIG", ""))
+    file = named or (default_file if default_file.exists() else None)
+    written = read_file(file) if file else {}
+    mistakes = [f"{file}: unknown key {key!r}" for key in written if key not in BY_NAME]
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        place = option.flag
+        try:
+            if option.name in flags:
+                values[option.name] = flags[option.name]
+            elif option.variable in environ:
+                place = f"environment variable {option.variable}"
+                values[option.name] = option.of_text(environ[option.variable])
+            elif option.name in written:
+                place = f"{file}: {option.name}"
+                values[option.name] = option.of_toml(written[option.name])
+            else:
+                values[option.name] = option.of_text(option.default)
+        except ValueError as error:
+            mistakes.append(f"{place}: {error}")
+    if mistakes:
+        raise ConfigError("; ".join(mistakes))
+    return Settings(**values)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A TOML file's top-level table. Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None

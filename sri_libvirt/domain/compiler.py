@@ -1,0 +1,48 @@
+"""The way from a machine to checked domain XML, and from what libvirt gives back to what it lost.
+
+What the XML says does not belong here (see `build.py` and the templates), nor when it is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sri_libvirt.domain import observed
+from sri_libvirt.domain.build import build
+from sri_libvirt.domain.render import Renderer
+from sri_libvirt.domain.schema import DomainSchema
+from sri_libvirt.errors import HypervisorError
+from sri_libvirt.paths import MachinePaths
+from sri_libvirt.records import Attachment, Machine
+
+
+class DomainCompiler:
+    """Compiles machines of one provider. Thread-safe. Raises ConfigError for templates that cannot be used.
+
+    `instance` is the store's uuid; `template_dir` overrides single templates; `schema_dir` holds libvirt's schemas.
+    """
+
+    def __init__(self, instance: str, template_dir: Path | None, schema_dir: Path) -> None:
+        self._instance = instance
+        self._renderer = Renderer(template_dir)
+        self._schema = DomainSchema(schema_dir)
+
+    def domain_xml(self, machine: Machine, rows: Sequence[Attachment], paths: MachinePaths, run: str) -> str:
+        """The XML of a domain with exactly these devices. Raises HypervisorError when it would not be valid.
+
+        The machine has a profile; the rows are prepared and have ports.
+        """
+        if machine.profile is None:
+            raise ValueError(f"machine {machine.id} has no profile yet")
+        spec = build(machine, machine.profile, rows, paths=paths, instance=self._instance, run=run)
+        text = self._renderer.render(spec)
+        # An operator's template may have lost what the loop and the guest rely on.
+        if lost := observed.verify(spec, text):
+            raise HypervisorError(f"the templates do not keep what the machine must have: {'; '.join(lost[:5])}")
+        self._schema.validate(text)
+        return text
+
+    def differences(self, asked: str, got: str) -> list[str]:
+        """What of the XML asked for is not in the XML that libvirt gives back, in words."""
+        return observed.differences(observed.read(asked), observed.read(got))

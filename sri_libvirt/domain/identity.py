@@ -1,0 +1,20 @@
+"""Identity: the marks in `<metadata>` and the title that an operator reads.
+
+The domain's name and UUID are the machine's id. Names of files do not belong here (see `paths.py`).
+"""
+
+from __future__ import annotations
+
+from sri_libvirt import names
+from sri_libvirt.domain.spec import Marks
+from sri_libvirt.records import Machine
+
+
+def marks(machine: Machine, instance: str, run: str) -> Marks:
+    """Whose domain this is, of which machine, class and run."""
+    return Marks(instance=instance, id=machine.id, class_name=machine.machine_class.name, run=run)
+
+
+def title(machine: Machine) -> str:
+    """`namespace/name` on one line, as libvirt wants it; "" for a machine without a name."""
+    return " ".join(names.title(machine.namespace, machine.name).split())

@@ -1,0 +1,25 @@
+"""NICs: from prepared attachments to virtio NICs behind their root ports.
+
+What a network is does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sri_libvirt.devices import NicBackend
+from sri_libvirt.domain.spec import Nic
+from sri_libvirt.records import Attachment
+
+
+def build(rows: Sequence[Attachment]) -> tuple[Nic, ...]:
+    """The NICs among these attachments, in the order of their ports."""
+    nics = [one(row) for row in rows if isinstance(row.backing, NicBackend)]
+    return tuple(sorted(nics, key=lambda nic: nic.port))
+
+
+def one(row: Attachment) -> Nic:
+    """The NIC of one prepared attachment that has a port."""
+    backend = row.backing
+    assert isinstance(backend, NicBackend)
+    return Nic(alias=row.alias, mac=row.mac, kind=backend.kind, network=backend.network, port=row.port)

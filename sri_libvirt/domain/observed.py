@@ -1,0 +1,170 @@
+"""A read view of domain XML, live or persistent: our marks, our devices, and what must not have moved.
+
+libvirt drops what it does not understand without a word (an alias with a dot, for one), so what was defined is read
+back and compared. What follows from a difference does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lxml import etree
+
+from sri_libvirt import names
+from sri_libvirt.domain import xml
+from sri_libvirt.domain.spec import DomainSpec, PciAddress
+
+_NS = {"sri": names.METADATA_NAMESPACE}
+_FIXED = {
+    "virtio-serial": "devices/controller[@type='virtio-serial']",
+    "balloon": "devices/memballoon",
+    "rng": "devices/rng",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedDevice:
+    """One of our devices. `port` is the index of its root port, 0 if it is elsewhere; `source` a path or a network."""
+
+    alias: str
+    kind: Literal["disk", "interface"]
+    port: int
+    source: str = ""
+    target: str = ""
+    serial: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedDomain:
+    """What one XML says. All strings are "" where it says nothing.
+
+    `addresses` are those on pcie.0, "slot.function" by name ("root port 3", "balloon").
+    """
+
+    instance: str = ""
+    machine_id: str = ""
+    run: str = ""
+    domain_type: str = ""
+    machine_type: str = ""
+    loader: str = ""
+    nvram: str = ""
+    nvram_template: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, ObservedDevice] = field(default_factory=dict)
+
+
+def read(text: str) -> ObservedDomain:
+    """Read live or persistent XML, ours or not. Raises HypervisorError when it is not XML."""
+    root = xml.parse(text, "domain XML from libvirt")
+    marks = root.find("metadata/sri:machine", _NS)
+    devices = [_device(node) for node in root.iterfind("devices/*") if node.tag in ("disk", "interface")]
+    return ObservedDomain(
+        instance=_attribute(marks, "instance"),
+        machine_id=_attribute(marks, "id"),
+        run=_attribute(marks, "run"),
+        domain_type=_attribute(root, "type"),
+        machine_type=_attribute(root.find("os/type"), "machine"),
+        loader=root.findtext("os/loader") or "",
+        nvram=root.findtext("os/nvram") or "",
+        nvram_template=_attribute(root.find("os/nvram"), "template"),
+        addresses=_addresses(root),
+        devices={device.alias: device for device in devices if device.alias.startswith("ua-")},
+    )
+
+
+def expected(spec: DomainSpec) -> ObservedDomain:
+    """What the XML of a spec must say."""
+    layout, firmware = spec.layout, spec.firmware
+    fixed = {"virtio-serial": layout.virtio_serial, "balloon": layout.balloon, "rng": layout.rng}
+    ports = {f"root port {port.index}": port.address for port in layout.root_ports}
+    disks = [ObservedDevice(disk.alias, "disk", disk.port, disk.path, disk.target, disk.serial) for disk in spec.disks]
+    nics = [ObservedDevice(nic.alias, "interface", nic.port, nic.network, mac=nic.mac) for nic in spec.nics]
+    return ObservedDomain(
+        instance=spec.marks.instance,
+        machine_id=spec.marks.id,
+        run=spec.marks.run,
+        domain_type=spec.domain_type,
+        machine_type=spec.machine_type,
+        loader=firmware.loader if firmware else "",
+        nvram=firmware.nvram if firmware else "",
+        nvram_template=firmware.nvram_template if firmware else "",
+        addresses={name: _place(address) for name, address in {**ports, **fixed}.items()},
+        devices={device.alias: device for device in [*disks, *nics]},
+    )
+
+
+def differences(asked: ObservedDomain, got: ObservedDomain) -> list[str]:
+    """What of one is not so in the other, in words; empty when all is there and nothing of ours is there besides."""
+    found = []
+    for word in ("instance", "machine_id", "run", "domain_type", "machine_type", "loader", "nvram", "nvram_template"):
+        found += _difference(word.replace("_", " "), getattr(asked, word), getattr(got, word))
+    for name, place in asked.addresses.items():
+        found += _difference(f"address of {name}", place, got.addresses.get(name, ""))
+    for alias, device in asked.devices.items():
+        other = got.devices.get(alias)
+        if other is None:
+            found.append(f"{device.kind} {alias} is missing")
+            continue
+        for word in ("kind", "port", "source", "target", "serial", "mac"):
+            found += _difference(f"{word} of {alias}", str(getattr(device, word)), str(getattr(other, word)))
+    found += [f"{got.devices[alias].kind} {alias} was not asked for" for alias in got.devices.keys() - asked.devices]
+    return found
+
+
+def verify(spec: DomainSpec, text: str) -> list[str]:
+    """What of a spec is not in an XML, in words: in a template's, or in what libvirt gives back after a define."""
+    return differences(expected(spec), read(text))
+
+
+def _device(node: etree._Element) -> ObservedDevice:
+    kind: Literal["disk", "interface"] = "disk" if node.tag == "disk" else "interface"
+    source = node.find("source")
+    return ObservedDevice(
+        alias=_attribute(node.find("alias"), "name"),
+        kind=kind,
+        port=_port(node.find("address")),
+        source=_attribute(source, "file") or _attribute(source, "network"),
+        target=_attribute(node.find("target"), "dev") if kind == "disk" else "",
+        serial=node.findtext("serial") or "",
+        mac=_attribute(node.find("mac"), "address"),
+    )
+
+
+def _addresses(root: etree._Element) -> dict[str, str]:
+    nodes = {f"root port {_attribute(node, 'index')}": node for node in root.iterfind("devices/controller")
+             if node.get("model") == "pcie-root-port"}  # fmt: skip
+    for name, path in _FIXED.items():
+        if (node := root.find(path)) is not None:
+            nodes[name] = node
+    return {name: _slot_of(node.find("address")) for name, node in nodes.items()}
+
+
+def _slot_of(address: etree._Element | None) -> str:
+    if address is None or address.get("type") != "pci" or _number(address, "bus"):
+        return ""
+    return _place(PciAddress(_number(address, "slot"), _number(address, "function")))
+
+
+def _port(address: etree._Element | None) -> int:
+    if address is None or address.get("type") != "pci" or _number(address, "slot") or _number(address, "function"):
+        return 0
+    return _number(address, "bus")
+
+
+def _place(address: PciAddress) -> str:
+    return f"{address.slot:02x}.{address.function:x}"
+
+
+def _number(node: etree._Element, name: str) -> int:
+    return int(node.get(name) or "0", 0)
+
+
+def _attribute(node: etree._Element | None, name: str) -> str:
+    return (node.get(name) or "") if node is not None else ""
+
+
+def _difference(what: str, asked: str, got: str) -> list[str]:
+    return [] if asked == got else [f"{what} is {got!r}, not {asked!r}"]

@@ -1,0 +1,117 @@
+"""The typed domain spec: all that the templates render, as plain data.
+
+Builders fill it, templates read it; nothing in it is optional knowledge of a template. Units are in the names. How it
+is decided does not belong here, nor any XML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sri_libvirt.devices import BackingFile, DiskFormat
+
+
+@dataclass(frozen=True, slots=True)
+class PciAddress:
+    """A place on pcie.0, where everything but SRI's own devices sits."""
+
+    slot: int
+    function: int = 0
+    multifunction: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RootPort:
+    """A PCIe root port; `index` is the bus number behind it and names the port to the rest of the provider."""
+
+    index: int
+    chassis: int
+    port: int
+    address: PciAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The fixed part of a machine's PCI topology. It never depends on which devices exist."""
+
+    root_ports: tuple[RootPort, ...]
+    virtio_serial: PciAddress
+    balloon: PciAddress
+    rng: PciAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What tells our domains from others', and one run of a machine from another (kept in `<metadata>`)."""
+
+    instance: str
+    id: str
+    class_name: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """CPU of the guest. `quota_us` of `period_us` bounds all its threads together; 0 = unbounded."""
+
+    mode: Literal["host-passthrough", "host-model", "maximum", "custom"]
+    model: str
+    vcpus: int
+    period_us: int = 0
+    quota_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """UEFI as two flash devices: read-only code, and variables copied from a template at the first start."""
+
+    loader: str
+    loader_format: Literal["raw", "qcow2"]
+    nvram_template: str
+    nvram: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One virtio disk behind a root port. `boot_order` 0 = never booted from."""
+
+    alias: str
+    target: str
+    serial: str
+    path: str
+    format: DiskFormat
+    read_only: bool
+    backing: BackingFile | None
+    port: int
+    boot_order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """One virtio NIC behind a root port. `network` is "" of an isolated one."""
+
+    alias: str
+    mac: str
+    kind: Literal["network", "isolated"]
+    network: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSpec:
+    """One domain. `ignition` is the path of the fw_cfg payload, "" without one; `firmware` is None by BIOS."""
+
+    marks: Marks
+    title: str
+    domain_type: Literal["kvm", "qemu"]
+    emulator: str
+    machine_type: str
+    cpu: Cpu
+    memory_kib: int
+    firmware: Firmware | None
+    ignition: str
+    layout: Layout
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...]
+    console_log: str

@@ -1,0 +1,201 @@
+"""Does KVM really work here? /dev/kvm and what libvirt advertises do not prove it; a small guest does.
+
+A child QEMU starts a boot sector that enters long mode, counts to 2,000,000, runs one SSE instruction and writes to
+isa-debug-exit. A kernel that emulates such guests (kvm_pvm does, at a million instructions a second) passes a shorter
+one, so the child is judged by its CPU time: some tenths of a second where KVM works. It starts with `-cpu host`, then
+with a plain 64-bit model; each is tried three times before the answer is no.
+What follows for machines does not belong here, nor does the memory of what this host once could.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sri_libvirt import process
+from sri_libvirt.process import Measured, ProcessError
+
+DEVICE = Path("/dev/kvm")
+PLAIN_MODEL = "qemu64"
+TRIES = 3
+CPU_SECONDS = 2
+"""Ten times what QEMU, its firmware and the loop use on real KVM, and less than half of what an emulation takes."""
+
+WALL_SECONDS = 10.0
+"""For a host so busy that the child hardly runs."""
+
+PASSED = 0x10 << 1 | 1
+"""isa-debug-exit ends QEMU with twice the byte that was written, plus one."""
+
+_EMULATORS = ("qemu-system-x86_64", "/usr/libexec/qemu-kvm")
+_QEMU_USERS = ("libvirt-qemu", "qemu")
+
+_CODE = bytes.fromhex(
+    # 16 bits, loaded at 0x7c00
+    "fa 31c0 8ed8 8ec0"  # cli; xor ax, ax; mov ds, ax; mov es, ax
+    "bf0010 b90018 fc f3ab"  # clear 12 KiB at 0x1000 for three page tables: di, cx; cld; rep stosw
+    "66c706 0010 03200000"  # level 4, first entry: the table at 0x2000, present and writable
+    "66c706 0020 03300000"  # level 3, first entry: the table at 0x3000
+    "66c706 0030 83000000"  # level 2, first entry: the first 2 MiB, one large page
+    "0f0116 8b7c"  # lgdt [0x7c8b]
+    "0f20e0 660d20060000 0f22e0"  # cr4 |= PAE, OSFXSR, OSXMMEXCPT
+    "66b800100000 0f22d8"  # cr3 = 0x1000
+    "66b9800000c0 0f32 660d00010000 0f30"  # EFER |= LME
+    "0f20c0 6683e0fb 660d03000080 0f22c0"  # cr0 &= ~EM; cr0 |= PG, MP, PE: long mode
+    "ea 6a7c 0800"  # jmp 8:0x7c6a
+    # 64 bits, at 0x7c6a
+    "31c0 b980841e00"  # xor eax, eax; mov ecx, 2000000
+    "48ffc0 48ffc9 75f8"  # turn: inc rax; dec rcx; jnz turn
+    "660fefc0"  # pxor xmm0, xmm0
+    "3d80841e00 7504"  # cmp eax, 2000000; jne stop
+    "b010 e6f4"  # mov al, 0x10; out 0xf4, al
+    "f4 ebfd"  # stop: hlt; jmp stop
+    # at 0x7c8b: the descriptor table's size and address, then no segment and one of 64-bit code
+    "0f00 917c0000"
+    "0000000000000000 00000000009a2000"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KvmVerdict:
+    """Whether guests run under KVM, and whether they can have the host's own CPU model; `detail` says why (not)."""
+
+    works: bool
+    host_passthrough: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whom libvirt runs QEMU as."""
+
+    name: str
+    uid: int
+    groups: frozenset[int]
+
+
+class Runner(Protocol):
+    """See `process.measure`."""
+
+    def __call__(self, argv: Sequence[str], *, deadline: float, cpu_seconds: int) -> Measured: ...
+
+
+def boot_disk() -> bytes:
+    """The probe's disk: the boot sector, and zeros up to the least size that the firmware boots from."""
+    return (_CODE.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0")
+
+
+def qemu_user() -> User | None:
+    """QEMU's user as distributions name it; None when there is none (then libvirt runs elsewhere)."""
+    for name in _QEMU_USERS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return User(name, entry.pw_uid, frozenset(os.getgrouplist(name, entry.pw_gid)))
+    return None
+
+
+def may_open(user: User, mode: int, uid: int, gid: int) -> bool:
+    """Whether the mode bits let a user read and write."""
+    if user.uid == uid:
+        wanted = stat.S_IRUSR | stat.S_IWUSR
+    elif gid in user.groups:
+        wanted = stat.S_IRGRP | stat.S_IWGRP
+    else:
+        wanted = stat.S_IROTH | stat.S_IWOTH
+    return mode & wanted == wanted
+
+
+def probe(
+    *,
+    device: Path = DEVICE,
+    emulator: str = "",
+    run: Runner = process.measure,
+    user: Callable[[], User | None] = qemu_user,
+) -> KvmVerdict:
+    """Find out whether KVM works; takes half a second where it does and at most some seconds where it does not."""
+    hindrance = _cannot_open(device, user())
+    if hindrance:
+        return KvmVerdict(works=False, host_passthrough=False, detail=hindrance)
+    emulator = emulator or next((found for name in _EMULATORS if (found := shutil.which(name))), "")
+    if not emulator:
+        return KvmVerdict(works=False, host_passthrough=False, detail="QEMU is not installed (qemu-system-x86_64)")
+    with tempfile.NamedTemporaryFile(prefix="sri-libvirt-kvm-", suffix=".raw") as disk:
+        disk.write(boot_disk())
+        disk.flush()
+        host = _try(run, _command(emulator, disk.name, "host"))
+        if not host:
+            return KvmVerdict(works=True, host_passthrough=True, detail="a guest with the host's CPU model runs")
+        plain = _try(run, _command(emulator, disk.name, PLAIN_MODEL))
+    said = f"with -cpu host: {host}"
+    if not plain:
+        return KvmVerdict(works=True, host_passthrough=False, detail=f"a guest with -cpu {PLAIN_MODEL} runs; {said}")
+    return KvmVerdict(works=False, host_passthrough=False, detail=f"{said}; with -cpu {PLAIN_MODEL}: {plain}")
+
+
+def _cannot_open(device: Path, user: User | None) -> str:
+    try:
+        found = device.stat()
+    except OSError as error:
+        return f"{device}: {error.strerror} (is virtualisation on in the BIOS, and kvm_intel or kvm_amd loaded?)"
+    if user is None or may_open(user, found.st_mode, found.st_uid, found.st_gid):
+        return ""
+    mode = f"{stat.S_IMODE(found.st_mode):04o}"
+    return (
+        f"{device} has mode {mode}, user {found.st_uid} and group {_group(found.st_gid)}, so "
+        f"QEMU's user {user.name} cannot open it: do as udev's rule does, chgrp kvm {device} && chmod 660 {device}"
+    )
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _command(emulator: str, disk: str, cpu: str) -> list[str]:
+    return [
+        emulator,
+        *("-machine", "q35,accel=kvm", "-cpu", cpu, "-m", "32"),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        *("-drive", f"file={disk},format=raw,if=ide,snapshot=on"),
+        *("-device", "isa-debug-exit,iobase=0xf4,iosize=1"),
+    ]
+
+
+def _try(run: Runner, argv: list[str]) -> str:
+    """Why the guest did not run, in the last of the tries; "" when one of them passed."""
+    problem = ""
+    for _ in range(TRIES):
+        try:
+            ended = run(argv, deadline=WALL_SECONDS, cpu_seconds=CPU_SECONDS)
+        except ProcessError as error:
+            return str(error)
+        problem = _judge(ended)
+        if not problem:
+            return ""
+    return problem
+
+
+def _judge(ended: Measured) -> str:
+    if ended.cpu_seconds >= CPU_SECONDS * 0.95:
+        return (
+            f"it used {CPU_SECONDS} s of CPU time where some tenths are enough, so KVM only emulates it "
+            "(nested virtualisation without hardware support?)"
+        )
+    if ended.late:
+        return f"it did not end within {WALL_SECONDS:g} s"
+    if ended.returncode == PASSED:
+        return ""
+    how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"status {ended.returncode}"
+    return f"QEMU ended with {how}: {ended.message or 'no message'}"

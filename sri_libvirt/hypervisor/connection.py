@@ -1,0 +1,221 @@
+"""One connection to libvirtd, for one thread.
+
+libvirt's objects are looked up by UUID at every call (0.1 ms) and never kept. A connection that was lost once is dead:
+every further call says so at once, and its owner opens another. The XML is never read with the flag that shows secrets.
+Where libvirt's versions differ, `undefine_flags` and `words.py` say so. Retries and deadlines do not belong here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import libvirt
+
+from sri_libvirt.errors import HypervisorError, Unreachable
+from sri_libvirt.hypervisor import capabilities, faults, firmware, qemulog, words
+from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords, Offer
+
+TPM_SINCE = 8_009_000
+"""The first libvirt that knows VIR_DOMAIN_UNDEFINE_TPM; older ones refuse the flag."""
+
+DOMAIN_TYPES = frozenset({"kvm", "qemu"})
+
+SNAPSHOT_TRIES = 5
+"""How often state and XML are read until they tell of one moment."""
+
+_LIVE = re.compile(r"\s*<domain\b[^>]*\sid='\d+'")
+"""Only the XML of an active domain has a number; libvirt answers with the persistent XML once it has stopped."""
+
+
+def undefine_flags(libvirt_version: int) -> int:
+    """All that a domain can leave behind; each is accepted of domains that have none of it."""
+    flags: int = (
+        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    )
+    # The client's and the daemon's version both count; the binding lacks the name where the client is older.
+    tpm: int = getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+    return flags | tpm if libvirt_version >= TPM_SINCE else flags
+
+
+class LibvirtConnection:
+    """See `base.Connection`, whose promises these methods keep."""
+
+    def __init__(
+        self,
+        connection: libvirt.virConnect,
+        *,
+        qemu_log_dir: Path,
+        firmware_dirs: Sequence[Path] = firmware.DIRECTORIES,
+    ) -> None:
+        self._connection = connection
+        self._qemu_log_dir = qemu_log_dir
+        self._firmware_dirs = firmware_dirs
+        self._lost = ""
+
+    def close(self) -> None:
+        self._lost = self._lost or "the connection was closed"
+        try:
+            self._connection.close()
+        except libvirt.libvirtError:
+            return  # a connection that broke is as closed as it can be
+
+    def snapshot(self, machine_id: str) -> DomainSnapshot | None:
+        with self._asking("read the domain"):
+            try:
+                domain = self._find(machine_id)
+                return self._snapshot(machine_id, domain) if domain else None
+            except libvirt.libvirtError as error:
+                if faults.is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                    return None  # it vanished between two calls
+                raise
+
+    def last_words(self, machine_id: str) -> LastWords:
+        return qemulog.read(self._qemu_log_dir / f"{machine_id}.log")
+
+    def define(self, xml: str) -> None:
+        with self._asking("define the domain"):
+            self._connection.defineXMLFlags(xml, 0)
+
+    def start(self, machine_id: str, *, force_boot: bool = False) -> None:
+        with self._asking("start the domain"):
+            domain = self._connection.lookupByUUIDString(machine_id)
+            if domain.isActive():
+                return
+            try:
+                domain.createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT if force_boot else 0)
+            except libvirt.libvirtError as error:
+                if not (faults.is_code(error, libvirt.VIR_ERR_OPERATION_INVALID) and domain.isActive()):
+                    raise
+
+    def press_power_button(self, machine_id: str) -> None:
+        with self._asking("press the domain's power button"):
+            self._on_active(machine_id, lambda d: d.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+
+    def resume(self, machine_id: str) -> None:
+        with self._asking("resume the domain"):
+            self._connection.lookupByUUIDString(machine_id).resume()
+
+    def destroy(self, machine_id: str) -> None:
+        with self._asking("destroy the domain"):
+            self._on_active(machine_id, lambda d: d.destroyFlags(0))
+
+    def undefine(self, machine_id: str) -> None:
+        with self._asking("undefine the domain"):
+            domain = self._find(machine_id)
+            if domain is None or not domain.isPersistent():
+                return
+            try:
+                domain.undefineFlags(undefine_flags(self._connection.getLibVersion()))
+            except libvirt.libvirtError as error:
+                if not faults.is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                    raise
+
+    def network_active(self, name: str) -> bool | None:
+        with self._asking(f"look up the network {name}"):
+            try:
+                return bool(self._connection.networkLookupByName(name).isActive())
+            except libvirt.libvirtError as error:
+                if faults.is_code(error, libvirt.VIR_ERR_NO_NETWORK):
+                    return None
+                raise
+
+    def domain_ids(self) -> list[str]:
+        with self._asking("list the domains"):
+            return [domain.UUIDString() for domain in self._connection.listAllDomains(0)]
+
+    def offer(self) -> Offer:
+        with self._asking("tell what this host offers"):
+            host = capabilities.parse_host(self._connection.getCapabilities())
+            domains = self._domain_capabilities(host)
+            return Offer(
+                libvirt_version=self._connection.getLibVersion(),
+                qemu_version=self._connection.getVersion(),
+                architecture=host.architecture,
+                emulator=next((found.emulator for found in domains.values()), ""),
+                domain_types=frozenset(domains),
+                machine_type=host.machine_type,
+                machine_types=host.machine_types,
+                cpu_modes={name: found.cpu_modes for name, found in domains.items()},
+                cpu_models={name: found.cpu_models for name, found in domains.items()},
+                firmware=firmware.read(self._firmware_dirs),
+            )
+
+    def _domain_capabilities(self, host: capabilities.Host) -> dict[str, capabilities.Domain]:
+        """By domain type. Without a q35 there is nothing to ask for; the caller refuses such a host by its name."""
+        found: dict[str, capabilities.Domain] = {}
+        for domain_type in sorted(host.domain_types & DOMAIN_TYPES) if host.machine_type else ():
+            try:
+                xml = self._connection.getDomainCapabilities(None, host.architecture, host.machine_type, domain_type, 0)
+            except libvirt.libvirtError as error:
+                # KVM that was there when libvirt probed QEMU and is not any more
+                if faults.is_code(error, libvirt.VIR_ERR_INVALID_ARG):
+                    continue
+                raise
+            found[domain_type] = capabilities.parse_domain(xml)
+        return found
+
+    def _snapshot(self, machine_id: str, domain: libvirt.virDomain) -> DomainSnapshot:
+        for _ in range(SNAPSHOT_TRIES):
+            state, reason = words.state(*domain.state())
+            live = "" if state is DomainState.OFF else domain.XMLDesc(0)
+            if not live or _LIVE.match(live):
+                break
+        else:
+            raise HypervisorError("the domain starts and stops faster than it can be read")
+        persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else ""
+        return DomainSnapshot(
+            id=machine_id,
+            state=state,
+            reason=reason,
+            live_xml=live,
+            persistent_xml=persistent,
+            managed_save=bool(domain.hasManagedSaveImage(0)),
+        )
+
+    def _find(self, machine_id: str) -> libvirt.virDomain | None:
+        try:
+            return self._connection.lookupByUUIDString(machine_id)
+        except libvirt.libvirtError as error:
+            if faults.is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                return None
+            raise
+
+    def _on_active(self, machine_id: str, action: Callable[[libvirt.virDomain], object]) -> None:
+        """Do it to an active domain; one that is off or gone, also meanwhile, needs nothing done."""
+        domain = self._find(machine_id)
+        if domain is None or not domain.isActive():
+            return
+        try:
+            action(domain)
+        except libvirt.libvirtError as error:
+            if faults.is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                return
+            if faults.is_code(error, libvirt.VIR_ERR_OPERATION_INVALID):
+                again = self._find(machine_id)
+                if again is None or not again.isActive():
+                    return
+            raise
+
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        if self._lost:
+            raise Unreachable(f"libvirt cannot be asked to {doing}: {self._lost}")
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            fault = faults.translate(error, doing, alive=self._alive())
+            if isinstance(fault, Unreachable):
+                self._lost = str(fault)
+            raise fault from error
+
+    def _alive(self) -> bool:
+        try:
+            return bool(self._connection.isAlive())
+        except libvirt.libvirtError:
+            return False

@@ -1,0 +1,340 @@
+"""A hypervisor for tests: small, stateful, and failing on demand.
+
+It keeps domains as libvirt does (live XML = the persistent one at the start), optionally in a file, so that they
+survive a kill of the provider. The contract tests that run on libvirt run on it too (tests/contract/hypervisor). It
+looks at nothing in the XML but the UUID. Rules of what a provider does with domains do not belong here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sri_libvirt.errors import HypervisorError, SRIError, Unreachable
+from sri_libvirt.hypervisor.base import (
+    DomainEvent,
+    DomainSnapshot,
+    DomainState,
+    EventKind,
+    Firmware,
+    LastWords,
+    Listener,
+    Offer,
+)
+
+_UUID = re.compile(r"<uuid>\s*([0-9a-fA-F-]{36})\s*</uuid>")
+_LIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED})
+
+OFFER = Offer(
+    libvirt_version=9_000_000,
+    qemu_version=7_002_000,
+    architecture="x86_64",
+    emulator="/usr/bin/qemu-system-x86_64",
+    domain_types=frozenset({"qemu", "kvm"}),
+    machine_type="pc-q35-7.2",
+    machine_types=frozenset({"pc-q35-7.2", "pc-q35-7.1"}),
+    cpu_modes={
+        "qemu": frozenset({"maximum", "host-model", "custom"}),
+        "kvm": frozenset({"maximum", "host-model", "host-passthrough", "custom"}),
+    },
+    cpu_models={"qemu": frozenset({"qemu64"}), "kvm": frozenset({"qemu64"})},
+    firmware=(
+        Firmware("/fw/OVMF_CODE.secboot.fd", "raw", "/fw/OVMF_VARS.ms.fd", True, ("pc-q35-*",)),
+        Firmware("/fw/OVMF_CODE.fd", "raw", "/fw/OVMF_VARS.fd", False, ("pc-q35-*",)),
+    ),
+)
+
+
+@dataclass
+class _Domain:
+    persistent: str = ""
+    live: str = ""
+    state: DomainState = DomainState.OFF
+    reason: str = "unknown"
+    managed_save: bool = False
+    deaf: bool = False
+    said: str = ""  # reason in the QEMU log
+    terminated_by: str = ""
+
+
+class FakeHypervisor:
+    """See `base.Hypervisor`. Events are delivered before the call that causes them returns."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        self.offered = OFFER
+        self.networks: dict[str, bool] = {}
+        self._file = state
+        self._lock = threading.RLock()
+        self._listeners: list[Listener] = []
+        self._failures: dict[str, deque[SRIError]] = defaultdict(deque)
+        self._gates: dict[str, threading.Event] = {}
+        self._reachable = True
+        self._life = 0  # a connection is of one life of the daemon
+        self._after_return: list[Callable[[], None]] = []
+        self._domains: dict[str, _Domain] = {}
+        if state and state.exists():
+            data = json.loads(state.read_text())
+            self.networks = data["networks"]
+            self._domains = {
+                key: _Domain(**{**value, "state": DomainState(value["state"])})
+                for key, value in data["domains"].items()
+            }
+
+    def connect(self) -> FakeConnection:
+        """A new connection. Raises Unreachable while `set_reachable(False)`."""
+        self._enter("connect")
+        with self._lock:
+            if not self._reachable:
+                raise Unreachable("libvirt cannot be reached: the fake is off")
+            return FakeConnection(self, self._life)
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        """Deliver events to the listener until the returned stop() is called."""
+        with self._lock:
+            self._listeners.append(listener)
+            reachable = self._reachable
+        listener.on_connected() if reachable else listener.on_disconnected("the fake is off")
+
+        def stop() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return stop
+
+    # What tests do to it.
+
+    def fail_next(self, method: str, *errors: SRIError) -> None:
+        """Let the next calls of a method ("start", "define" …) raise these errors, one each."""
+        with self._lock:
+            self._failures[method].extend(errors)
+
+    def hang(self, method: str) -> Callable[[], None]:
+        """Let calls of a method block until the returned function is called."""
+        gate = threading.Event()
+        self._gates[method] = gate
+
+        def release() -> None:
+            self._gates.pop(method, None)
+            gate.set()
+
+        return release
+
+    def set_reachable(self, reachable: bool) -> None:
+        """End or start the daemon. Guests live on; the new daemon has forgotten why the others ended."""
+        with self._lock:
+            if reachable == self._reachable:
+                return
+            self._reachable = reachable
+            listeners = list(self._listeners)
+            late: list[Callable[[], None]] = []
+            if reachable:
+                self._life += 1
+                late, self._after_return = self._after_return, []
+                for domain in self._domains.values():
+                    domain.reason = "unknown" if domain.state is DomainState.OFF else domain.reason
+        for listener in listeners:
+            listener.on_connected() if reachable else listener.on_disconnected("the fake was stopped")
+        for ending in late:
+            ending()
+
+    def set_deaf(self, machine_id: str, deaf: bool = True) -> None:
+        """Let a guest ignore its power button, or answer it again."""
+        with self._change():
+            self._domains[machine_id].deaf = deaf
+
+    def guest_powers_off(self, machine_id: str) -> None:
+        """The guest's own operator powers it off."""
+        self._ends(machine_id, "guest", "shutdown", "shutdown", "libvirtd")
+
+    def kill_qemu(self, machine_id: str) -> None:
+        """QEMU dies at once, by SIGKILL or a bug of its own."""
+        self._ends(machine_id, "", "failed", "crashed", "")
+
+    def terminate_qemu(self, machine_id: str) -> None:
+        """QEMU gets SIGTERM from somebody, as at a host's shutdown."""
+        self._ends(machine_id, "host", "shutdown", "shutdown", "bash")
+
+    def destroy_from_outside(self, machine_id: str) -> None:
+        """Somebody else destroys the domain."""
+        self._ends(machine_id, "host", "destroyed", "destroyed", "libvirtd")
+
+    def save(self, machine_id: str) -> None:
+        """Somebody saves the guest (virsh managedsave); the next start restores it."""
+        with self._change():
+            self._domains[machine_id].managed_save = True
+        self._ends(machine_id, "", "saved", "saved", "libvirtd")
+
+    def pause(self, machine_id: str, reason: str = "user") -> None:
+        """Pause a guest: by "user", or by an "io error"."""
+        with self._change() as events:
+            domain = self._domains[machine_id]
+            domain.state, domain.reason = DomainState.PAUSED, reason
+            if reason == "io error":
+                events.append(DomainEvent(machine_id, EventKind.IO_ERROR))
+            events.append(DomainEvent(machine_id, EventKind.SUSPENDED))
+
+    # What its connections use.
+
+    def _enter(self, method: str) -> None:
+        gate = self._gates.get(method)
+        if gate is not None:
+            gate.wait()
+        with self._lock:
+            if self._failures[method]:
+                raise self._failures[method].popleft()
+
+    def _alive(self, life: int) -> bool:
+        return self._reachable and self._life == life
+
+    @contextmanager
+    def _change(self) -> Iterator[list[DomainEvent]]:
+        """Change domains under the lock, keep them in the file, then tell the listeners what was put into the list."""
+        events: list[DomainEvent] = []
+        with self._lock:
+            yield events
+            self._save()
+            listeners = list(self._listeners) if self._reachable else []
+        for event in events:
+            for listener in listeners:
+                listener.on_event(event)
+
+    def _save(self) -> None:
+        if self._file is None:
+            return
+        domains = {key: asdict(domain) for key, domain in self._domains.items()}
+        new = self._file.with_suffix(".new")
+        new.write_text(json.dumps({"networks": self.networks, "domains": domains}))
+        new.replace(self._file)
+
+    def _ends(self, machine_id: str, shutdown: str, stopped: str, said: str, terminated_by: str) -> None:
+        """The QEMU of a domain ends. While the daemon is away it finds out when it is back, and sees no SHUTDOWN."""
+        with self._lock:
+            if not self._reachable:
+                self._after_return.append(lambda: self._ends(machine_id, "", stopped, said, terminated_by))
+                return
+        with self._change() as events:
+            domain = self._domains[machine_id]
+            domain.live, domain.state, domain.reason = "", DomainState.OFF, said
+            domain.said, domain.terminated_by = said, terminated_by
+            if shutdown:
+                events.append(DomainEvent(machine_id, EventKind.SHUTDOWN, shutdown))
+            events.append(DomainEvent(machine_id, EventKind.STOPPED, stopped))
+            if not domain.persistent:
+                del self._domains[machine_id]
+
+
+class FakeConnection:
+    """See `base.Connection`."""
+
+    def __init__(self, hypervisor: FakeHypervisor, life: int) -> None:
+        self._hypervisor = hypervisor
+        self._life = life
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+
+    def snapshot(self, machine_id: str) -> DomainSnapshot | None:
+        with self._call("snapshot"):
+            domain = self._domains.get(machine_id)
+            if domain is None:
+                return None
+            return DomainSnapshot(
+                machine_id, domain.state, domain.reason, domain.live, domain.persistent, domain.managed_save
+            )
+
+    def last_words(self, machine_id: str) -> LastWords:
+        domain = self._domains.get(machine_id)
+        return LastWords(domain.said, domain.terminated_by) if domain else LastWords()
+
+    def define(self, xml: str) -> None:
+        with self._call("define") as events:
+            found = _UUID.search(xml)
+            if found is None:
+                raise HypervisorError("libvirt could not define the domain: XML error: no uuid")
+            self._domains.setdefault(found[1], _Domain()).persistent = xml
+            events.append(DomainEvent(found[1], EventKind.DEFINED))
+
+    def start(self, machine_id: str, *, force_boot: bool = False) -> None:
+        with self._call("start") as events:
+            domain = self._existing(machine_id)
+            if domain.state in _LIVE:
+                return
+            restored = domain.managed_save and not force_boot
+            domain.state, domain.reason = DomainState.RUNNING, "restored" if restored else "booted"
+            domain.live, domain.managed_save = domain.persistent, False
+            domain.said = domain.terminated_by = ""
+            events.append(DomainEvent(machine_id, EventKind.STARTED))
+
+    def press_power_button(self, machine_id: str) -> None:
+        with self._call("press_power_button"):
+            domain = self._domains.get(machine_id)
+            heard = domain is not None and domain.state is DomainState.RUNNING and not domain.deaf
+        if heard:
+            self._hypervisor.guest_powers_off(machine_id)
+
+    def resume(self, machine_id: str) -> None:
+        with self._call("resume") as events:
+            domain = self._existing(machine_id)
+            if domain.state not in _LIVE:
+                raise HypervisorError("libvirt could not resume the domain: domain is not running", 55)
+            domain.state, domain.reason = DomainState.RUNNING, "unpaused"
+            events.append(DomainEvent(machine_id, EventKind.RESUMED))
+
+    def destroy(self, machine_id: str) -> None:
+        with self._call("destroy"):
+            domain = self._domains.get(machine_id)
+            active = domain is not None and domain.state in _LIVE
+        if active:
+            self._hypervisor.destroy_from_outside(machine_id)
+
+    def undefine(self, machine_id: str) -> None:
+        with self._call("undefine") as events:
+            domain = self._domains.get(machine_id)
+            if domain is None or not domain.persistent:
+                return
+            domain.persistent, domain.managed_save = "", False
+            if domain.state not in _LIVE:
+                del self._domains[machine_id]
+            events.append(DomainEvent(machine_id, EventKind.UNDEFINED))
+
+    def network_active(self, name: str) -> bool | None:
+        with self._call("network_active"):
+            return self._hypervisor.networks.get(name)
+
+    def domain_ids(self) -> list[str]:
+        with self._call("domain_ids"):
+            return list(self._domains)
+
+    def offer(self) -> Offer:
+        with self._call("offer"):
+            return self._hypervisor.offered
+
+    @property
+    def _domains(self) -> dict[str, _Domain]:
+        return self._hypervisor._domains
+
+    def _existing(self, machine_id: str) -> _Domain:
+        try:
+            return self._domains[machine_id]
+        except KeyError:
+            raise HypervisorError(f"Domain not found: no domain with matching uuid '{machine_id}'", 42) from None
+
+    @contextmanager
+    def _call(self, method: str) -> Iterator[list[DomainEvent]]:
+        self._check()
+        self._hypervisor._enter(method)
+        with self._hypervisor._change() as events:
+            self._check()
+            yield events
+
+    def _check(self) -> None:
+        if self._closed or not self._hypervisor._alive(self._life):
+            raise Unreachable("libvirt cannot be asked: the connection is dead")

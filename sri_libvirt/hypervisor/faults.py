@@ -1,0 +1,71 @@
+"""libvirt's errors in our words, by one table: is the connection lost, is there no such domain, or was it refused?
+
+What is lost says nothing about a domain and never reads as "gone" (design 4). What follows from an error does not
+belong here.
+"""
+
+from __future__ import annotations
+
+import libvirt
+
+from sri_libvirt.errors import HypervisorError, Unreachable
+
+_LOST_CODES = frozenset(
+    {
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_INVALID_CONN,
+        libvirt.VIR_ERR_RPC,
+        libvirt.VIR_ERR_AUTH_FAILED,
+        libvirt.VIR_ERR_AUTH_CANCELLED,
+        libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+    }
+)
+_LOST_DOMAINS = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_POLKIT})
+"""Parts of libvirt that only carry a call: "client socket is closed", "Cannot recv data", "Failed to connect"."""
+
+_ANSWERS = frozenset(
+    {
+        libvirt.VIR_ERR_NO_DOMAIN,
+        libvirt.VIR_ERR_NO_NETWORK,
+        libvirt.VIR_ERR_OPERATION_INVALID,
+        libvirt.VIR_ERR_XML_ERROR,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    }
+)
+"""Codes that only a daemon that thought about the call can give."""
+
+_ADVICE = {
+    libvirt.VIR_ERR_OPERATION_TIMEOUT: "its QEMU does not answer; only destroying it ends that",
+    libvirt.VIR_ERR_NO_DOMAIN: "somebody undefined it",
+}
+
+
+def is_lost(error: libvirt.libvirtError, alive: bool) -> bool:
+    """Whether the connection failed rather than the operation. `alive` is what the connection says of itself."""
+    code, domain = error.get_error_code(), error.get_error_domain()
+    if code in _LOST_CODES or domain in _LOST_DOMAINS:
+        return True
+    return not alive and code not in _ANSWERS
+
+
+def translate(error: libvirt.libvirtError, doing: str, *, alive: bool = True) -> HypervisorError:
+    """The error in our words; `doing` says what was tried, as in "start the domain"."""
+    code, message = error.get_error_code(), _message(error)
+    if is_lost(error, alive):
+        return Unreachable(f"libvirt cannot be asked to {doing}: {message}", code)
+    advice = _ADVICE.get(code)
+    return HypervisorError(f"libvirt could not {doing}: {message}" + (f" ({advice})" if advice else ""), code)
+
+
+def not_connected(error: libvirt.libvirtError, uri: str) -> Unreachable:
+    """No connection could be opened, for whatever reason."""
+    return Unreachable(f"libvirt cannot be reached at {uri}: {_message(error)}", error.get_error_code())
+
+
+def is_code(error: libvirt.libvirtError, code: int) -> bool:
+    """Whether the daemon itself answered with this code."""
+    return bool(error.get_error_code() == code and error.get_error_domain() not in _LOST_DOMAINS)
+
+
+def _message(error: libvirt.libvirtError) -> str:
+    return str(error.get_error_message() or error).strip()

@@ -1,0 +1,70 @@
+"""The hypervisor protocol on libvirt: connections with keepalive, and the watching of events.
+
+This package alone imports libvirt. What differs between libvirt 9.0 (Debian 12) and 11.3 (Debian 13) and matters here:
+
+- VIR_DOMAIN_UNDEFINE_TPM is known from 8.9 on (`connection.undefine_flags`);
+- "paused (api error)" exists from 9.2 on (`words.py`);
+- an unknown device alias is code 1 in 9.0 and 99 in 11.3, so such codes are not looked at: the XML is read again;
+- loader and NVRAM are kept in the inactive XML of a domain with firmware autoselection in 11.3 only, which domain/
+  never uses.
+
+What to do with domains does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import libvirt
+
+from sri_libvirt.hypervisor import faults, firmware
+from sri_libvirt.hypervisor.base import Listener
+from sri_libvirt.hypervisor.connection import LibvirtConnection
+from sri_libvirt.hypervisor.eventloop import LOOP
+from sri_libvirt.hypervisor.events import Watcher
+
+KEEPALIVE = (5, 3)
+"""Seconds between messages and how many may stay unanswered: a hung libvirtd is given up after 20 s."""
+
+
+class LibvirtHypervisor:
+    """One libvirt, by URI. `qemu_log_dir` is where its daemon keeps QEMU's logs, as seen from here."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        qemu_log_dir: str | Path = "/var/log/libvirt/qemu",
+        firmware_dirs: Sequence[Path] = firmware.DIRECTORIES,
+        keepalive: tuple[int, int] = KEEPALIVE,
+    ) -> None:
+        self._uri = uri
+        self._qemu_log_dir = Path(qemu_log_dir)
+        self._firmware_dirs = tuple(firmware_dirs)
+        self._keepalive = keepalive
+
+    def connect(self) -> LibvirtConnection:
+        """A new connection for the calling thread. Raises Unreachable."""
+        return LibvirtConnection(self._open(), qemu_log_dir=self._qemu_log_dir, firmware_dirs=self._firmware_dirs)
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        """Deliver events until the returned stop() is called; reconnects for ever."""
+        watcher = Watcher(self._open, listener)
+        watcher.start()
+        return watcher.stop
+
+    def _open(self) -> libvirt.virConnect:
+        LOOP.ensure_running()
+        try:
+            connection = libvirt.open(self._uri)
+        except libvirt.libvirtError as error:
+            raise faults.not_connected(error, self._uri) from error
+        try:
+            connection.setKeepAlive(*self._keepalive)
+        except libvirt.libvirtError as error:
+            # libvirt's in-process drivers (test:///) have no connection that could hang
+            if not faults.is_code(error, libvirt.VIR_ERR_NO_SUPPORT):
+                connection.close()
+                raise faults.not_connected(error, self._uri) from error
+        return connection

@@ -1,0 +1,40 @@
+"""How a domain's QEMU log ends: the only record of a stop that survives a restart of libvirtd.
+
+The log is of all runs; only what the latest run wrote counts, and of the file only its end is read. What a stop means
+does not belong here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from sri_libvirt.hypervisor.base import LastWords
+
+TAIL = 64 << 10
+"""Bytes read from the end; the two lines looked for are the last ones."""
+
+_STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+[+-]\d{4}: "
+# Anchored: what QEMU repeats of a guest's or an operator's words in the middle of a line is no statement of libvirt.
+_STARTING = re.compile(_STAMP + r"starting up", re.MULTILINE)
+_REASON = re.compile(_STAMP + r"shutting down, reason=([a-z-]+)\s*$", re.MULTILINE)
+_SIGNAL = re.compile(r"^\S+ [^\n:]*: terminating on signal \d+ from pid \d+ \((.*)\)\s*$", re.MULTILINE)
+
+
+def parse(tail: str) -> LastWords:
+    """The last words of the latest run in a log's tail."""
+    starts = [match.start() for match in _STARTING.finditer(tail)]
+    run = tail[starts[-1] :] if starts else tail
+    reasons, signals = _REASON.findall(run), _SIGNAL.findall(run)
+    return LastWords(reason=reasons[-1] if reasons else "", terminated_by=signals[-1] if signals else "")
+
+
+def read(path: Path) -> LastWords:
+    """The last words in a log file; empty when there is none or it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            return parse(file.read(TAIL).decode(errors="replace"))
+    except OSError:
+        return LastWords()

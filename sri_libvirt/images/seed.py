@@ -1,0 +1,67 @@
+"""What a guest configures itself from: a NoCloud seed disk, or a payload for fw_cfg.
+
+Both hold secrets and are 0600; libvirt hands them to QEMU's user while the guest runs. Which of the two a machine's
+ignition data becomes is told by its first bytes. Disks with an operating system on them do not belong here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import pycdlib
+
+from sri_libvirt.devices import DiskSource, is_cloud_config
+from sri_libvirt.errors import NotReady
+from sri_libvirt.paths import MachinePaths, install
+
+HANDLE = "seed"
+_HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
+
+LABEL = "cidata"
+"""The volume label by which cloud-init's NoCloud source knows its disk."""
+
+
+def write_seed(paths: MachinePaths, user_data: bytes, instance_id: str, hostname: str) -> DiskSource:
+    """Write the NoCloud seed, anew each time. What is no hostname is left out. Raises NotReady."""
+    meta = {"instance-id": instance_id}
+    if _HOSTNAME.fullmatch(hostname):
+        meta["local-hostname"] = hostname
+    # JSON is YAML, and every string is quoted in it.
+    image = iso9660({"user-data": user_data, "meta-data": json.dumps(meta).encode() + b"\n"})
+    _write(paths.seed, image)
+    return DiskSource(handle=HANDLE, path=str(paths.seed), format="raw", size=len(image), read_only=True)
+
+
+def write_ignition(paths: MachinePaths, data: bytes) -> None:
+    """Write the fw_cfg payload of a machine that has one; of another, nothing. Raises NotReady."""
+    if data and not is_cloud_config(data):
+        _write(paths.ignition, data)
+
+
+def iso9660(files: dict[str, bytes]) -> bytes:
+    """An ISO 9660 image labelled `cidata` with these files in its root, by Rock Ridge and Joliet names too."""
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
+    for number, (name, data) in enumerate(files.items()):
+        iso.add_fp(io.BytesIO(data), len(data), f"/F{number}.;1", rr_name=name, joliet_path=f"/{name}")
+    out = io.BytesIO()
+    iso.write_fp(out)
+    iso.close()
+    return out.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        unfinished.unlink(missing_ok=True)
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        install(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise NotReady(f"{path} cannot be written: {error.strerror}") from error

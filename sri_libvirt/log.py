@@ -1,0 +1,77 @@
+"""Structured logs: one JSON object per line in production, coloured lines on a terminal.
+
+Other modules call `structlog.get_logger()`; what libraries say through `logging` comes out in the same form. Only plain
+values get through: of a protobuf message, bytes or any other object its type alone, because a spec holds secrets and
+redaction is an allow-list. Which events are worth a line does not belong here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+LONGEST = 2000
+"""Characters of one text value in a log line; tracebacks are not cut."""
+
+_PLAIN = (str, int, float, bool, type(None))
+_OWN_KEYS = frozenset({"exc_info", "exception", "stack_info", "_record", "_from_structlog"})
+
+
+def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO | None = None) -> None:
+    """Send all logs of `level` and above to `stream` (standard error). Call once, before the first log line."""
+    stream = stream or sys.stderr
+    console = form == "console" or (form == "auto" and stream.isatty())
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        only_plain,
+    ]
+    # no local variables in tracebacks: they hold specs and secrets
+    rendering: list[structlog.types.Processor]
+    if console:
+        plain = structlog.dev.plain_traceback
+        rendering = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+    else:
+        rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    structlog.configure(
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def only_plain(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Let plain values through, and of everything else the name of its type. A structlog processor."""
+    for key, value in event.items():
+        if key not in _OWN_KEYS:
+            event[key] = _plain(value, 3)
+    return event
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST else value[:LONGEST] + "…"
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, BaseException):
+        return _plain(f"{type(value).__name__}: {value}", depth)
+    if depth and type(value) in (list, tuple, set, frozenset):
+        return [_plain(item, depth - 1) for item in value]
+    if depth and isinstance(value, Mapping) and type(value).__module__ == "builtins":
+        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
+    return f"<{type(value).__name__}>"

@@ -1,0 +1,100 @@
+"""What Prometheus can scrape: RPCs, passes of the loop, its actions, machines by state, libvirt's reachability.
+
+One `Metrics` object per process, made by `app.py` and handed to whoever counts. No label ever holds a machine's id or
+name: a pool's label sets stay few. When something is counted does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from sri_libvirt import __version__
+from sri_libvirt.config import split_host_port
+from sri_libvirt.errors import ConfigError
+
+_RPC_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
+_WORK_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        build = Gauge("sri_libvirt_build_info", "The running version.", ["version"], registry=self.registry)
+        build.labels(__version__).set(1)
+        self._rpcs = self._counter("rpcs", "RPCs answered.", "method", "code")
+        self._rpc_seconds = self._histogram("rpc_seconds", "Time of an RPC.", _RPC_SECONDS, "method")
+        self._passes = self._counter("passes", "Passes of the loop over one machine.", "outcome")
+        self._pass_seconds = self._histogram("pass_seconds", "Time of a pass.", _WORK_SECONDS)
+        self._actions = self._counter("actions", "Actions performed.", "action", "outcome")
+        self._action_seconds = self._histogram("action_seconds", "Time of an action.", _WORK_SECONDS, "action")
+        self._reachable = Gauge("sri_libvirt_hypervisor_reachable", "1 if libvirt answers.", registry=self.registry)
+
+    def rpc(self, method: str, code: str, seconds: float) -> None:
+        """Count an answered RPC; `code` is the gRPC code's name."""
+        self._rpcs.labels(method, code).inc()
+        self._rpc_seconds.labels(method).observe(seconds)
+
+    def loop_pass(self, outcome: str, seconds: float) -> None:
+        """Count a pass over one machine; `outcome` is "ok", "waiting", "unreachable" or "error"."""
+        self._passes.labels(outcome).inc()
+        self._pass_seconds.observe(seconds)
+
+    def action(self, action: str, outcome: str, seconds: float) -> None:
+        """Count a performed action; `outcome` is "ok" or the name of the error's class."""
+        self._actions.labels(action, outcome).inc()
+        self._action_seconds.labels(action).observe(seconds)
+
+    def hypervisor_reachable(self, reachable: bool) -> None:
+        """Say whether libvirt answers."""
+        self._reachable.set(int(reachable))
+
+    def follow(self, *, queue_depth: Callable[[], int], machines: Callable[[], Mapping[str, int]]) -> None:
+        """Ask these at every scrape: machines waiting for a lane, and machines by SRI state. Call once."""
+        self.registry.register(_Followed(queue_depth, machines))
+
+    def serve(self, address: str) -> Callable[[], None]:
+        """Serve `/metrics` on `host:port` from threads of its own; returns stop(). Raises ConfigError. Call once."""
+        host, port = split_host_port(address)
+        ProcessCollector(registry=self.registry)
+        try:
+            server, thread = start_http_server(port, host, self.registry)
+        except OSError as error:
+            raise ConfigError(f"--metrics-address {address}: {error.strerror or error}") from error
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"sri_libvirt_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"sri_libvirt_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class _Followed(Collector):
+    """Values that are read at the scrape, so that nobody has to keep them up to date."""
+
+    def __init__(self, queue_depth: Callable[[], int], machines: Callable[[], Mapping[str, int]]) -> None:
+        self._queue_depth = queue_depth
+        self._machines = machines
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        yield GaugeMetricFamily("sri_libvirt_queue_depth", "Machines waiting for a lane.", value=self._queue_depth())
+        family = GaugeMetricFamily("sri_libvirt_machines", "Machines by SRI state.", labels=["state"])
+        for state, count in self._machines().items():
+            family.add_metric([state], count)
+        yield family
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Nothing: registering must not call the sources, which may not be ready yet."""
+        return []

@@ -1,0 +1,37 @@
+"""NICs without peers, `isolated`: the guest has a NIC with link, and nothing is at the other end (contract G.13).
+
+Networks of any kind do not belong here.
+"""
+
+from __future__ import annotations
+
+from sri_libvirt import names
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import NicBackend
+from sri_libvirt.nics.base import NetworkActive
+
+
+class IsolatedNics:
+    """The NIC driver for `isolated`."""
+
+    name = "isolated"
+
+    def supports(self, nic: pb.NetworkInterface) -> bool:
+        return nic.network_id == "isolated"
+
+    def validate(self, nic: pb.NetworkInterface) -> None:
+        """There is nothing more to say."""
+
+    def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
+        return f"isolated://{names.digest(machine_id, nic.name, length=16)}"
+
+    def prepare(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        network_active: NetworkActive,  # noqa: ARG002 of the contract
+    ) -> NicBackend:
+        return NicBackend(handle=self.handle(machine_id, nic), kind="isolated")
+
+    def release(self, machine_id: str, nic: pb.NetworkInterface) -> None:
+        """Nothing was made: libvirt removes the tap device with the guest."""

@@ -1,0 +1,99 @@
+"""What a plan can ask for. Each action has one idempotent performer in `perform.py`.
+
+How an action is carried out does not belong here, nor when it is wanted (that is `plan.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sri_libvirt.records import AttachmentKind
+
+Key = tuple[AttachmentKind, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareDevice:
+    """Make a device's backing ready, or verify that it still is. A failure is kept with the attachment."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseProfile:
+    """Choose, once, the hardware that must not drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssignPorts:
+    """Give a root port to every prepared device that has none, as far as ports go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Define:
+    """Write the persistent domain. With `new_run` a run begins: its uuid goes into the metadata."""
+
+    new_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start the guest. With `restore` the managed save is restored, else one that exists is dropped."""
+
+    restore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PressButton:
+    """Press the guest's ACPI power button. `first` begins the grace time."""
+
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let a guest run on that QEMU paused at an I/O error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    """End the guest's QEMU at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undefine:
+    """Forget the domain with its NVRAM and managed save."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDevice:
+    """Undo the prepare of a device that no domain XML holds any more, and drop its row."""
+
+    key: Key
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFiles:
+    """Remove the machine's directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove the machine from the store. The last action of a machine's life."""
+
+
+Action = (
+    PrepareDevice
+    | ChooseProfile
+    | AssignPorts
+    | Define
+    | Start
+    | PressButton
+    | Resume
+    | Destroy
+    | Undefine
+    | ReleaseDevice
+    | RemoveFiles
+    | Forget
+)

@@ -1,0 +1,50 @@
+"""Look at one machine's domain and at the host, through the lane's own connection.
+
+What is read here is handed to plan() as plain data. What it means does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from sri_libvirt.domain import observed as domain_view
+from sri_libvirt.errors import Unreachable
+from sri_libvirt.hypervisor.base import Connection, LastWords
+from sri_libvirt.reconcile.view import NotSeen, Observed
+from sri_libvirt.records import Machine
+
+
+class HostSigns(Protocol):
+    """What the loop asks of the host itself."""
+
+    def boot_id(self) -> str:
+        """The kernel's boot id: another one means that the host was down in between."""
+
+    def stopping(self) -> bool:
+        """Whether the host is shutting down."""
+
+
+def observe(machine: Machine, connect: Callable[[], Connection], host: HostSigns, instance: str) -> Observed | NotSeen:
+    """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
+    try:
+        connection = connect()
+        domain = connection.snapshot(machine.id)
+        off = domain is None or not domain.active
+        explain = off and machine.run.started_at and machine.run.stopped is None
+        words = connection.last_words(machine.id) if explain else LastWords()
+    except Unreachable as error:
+        return NotSeen(str(error))
+    live = domain_view.read(domain.live_xml) if domain and domain.live_xml else None
+    persistent = domain_view.read(domain.persistent_xml) if domain and domain.persistent_xml else None
+    marks = live or persistent
+    return Observed(
+        domain=domain,
+        boot_id=host.boot_id(),
+        host_stopping=host.stopping() if off else False,
+        foreign=marks is not None and (marks.instance, marks.machine_id) != (instance, machine.id),
+        run=marks.run if marks else "",
+        live=frozenset(live.devices) if live else frozenset(),
+        persistent=frozenset(persistent.devices) if persistent else frozenset(),
+        last_words=words,
+    )

@@ -1,0 +1,271 @@
+"""One idempotent performer per action of a plan. Each leaves the store saying what it did before it returns.
+
+A performer raises `NotReady` or `HypervisorError` when it cannot; `note_failure` keeps that with the machine, so that
+the next plan waits and says why. Whether an action is right does not belong here (that is `plan.py`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sri_libvirt.devices import Backing, DiskSource
+from sri_libvirt.domain import ports
+from sri_libvirt.errors import HypervisorError, NotReady
+from sri_libvirt.hypervisor.base import Connection, Offer
+from sri_libvirt.images import seed
+from sri_libvirt.images.base import ImageDriver
+from sri_libvirt.nics.base import NicDriver
+from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
+from sri_libvirt.reconcile import actions as act
+from sri_libvirt.reconcile.actions import Action, Key
+from sri_libvirt.reconcile.plan import back_off
+from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
+from sri_libvirt.store.store import Store
+from sri_libvirt.store.transaction import Transaction
+from sri_libvirt.volumes.base import VolumeDriver
+
+
+class Plugins(Protocol):
+    """The driver of each device; raises InvalidSpec when there is none (any more)."""
+
+    def image(self, reference: str) -> ImageDriver: ...
+
+    def volume(self, row: Attachment) -> VolumeDriver: ...
+
+    def nic(self, row: Attachment) -> NicDriver: ...
+
+
+class Compiler(Protocol):
+    """From a machine to its domain XML and back (the `domain` room, with its templates and schemas)."""
+
+    def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
+        """The XML of a domain with exactly these devices. Raises HypervisorError when it would not be valid."""
+
+    def differences(self, asked: str, got: str) -> list[str]:
+        """What of the XML asked for is not in the XML that libvirt gives back, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performer:
+    """Carries actions out. Shared by all lanes: it keeps no state, and the connection is the lane's."""
+
+    store: Store
+    paths: StatePaths
+    plugins: Plugins
+    compiler: Compiler
+    choose_profile: Callable[[Offer, MachineClass], Profile]
+    boot_id: Callable[[], str]
+    clock: Callable[[], int]
+
+    def perform(self, action: Action, machine_id: str, connection: Connection) -> None:
+        """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError."""
+        machine = self.store.machine(machine_id)
+        if machine is None:
+            return
+        match action:
+            case act.PrepareDevice():
+                self._prepare(machine, action.key, connection)
+            case act.ChooseProfile():
+                self._choose_profile(machine, connection)
+            case act.AssignPorts():
+                self._assign_ports(machine)
+            case act.Define():
+                self._define(machine, connection, new_run=action.new_run)
+            case act.Start():
+                self._start(machine, connection, restore=action.restore)
+            case act.PressButton():
+                self._press(machine, connection, first=action.first)
+            case act.Resume():
+                connection.resume(machine_id)
+                self._set_run(machine, replace(machine.run, resumed_at=self.clock()))
+            case act.Destroy():
+                if not machine.run.pressed_at:  # so that the stop is known for ours
+                    self._set_run(machine, replace(machine.run, pressed_at=self.clock()))
+                connection.destroy(machine_id)
+            case act.Undefine():
+                connection.undefine(machine_id)
+            case act.ReleaseDevice():
+                self._release(machine, action.key, final=action.final)
+            case act.RemoveFiles():
+                self._remove_files(machine_id)
+            case act.Forget():
+                self.store.write(lambda tx: tx.forget(machine_id))
+
+    def independent(self, action: Action) -> bool:
+        """Whether an action may go on after one before it failed: every device says by itself what it lacks."""
+        return isinstance(action, act.PrepareDevice)
+
+    def note_failure(self, action: Action, machine_id: str, error: Exception) -> bool:
+        """Keep a failure with the machine, so that plan() sees it. False when only time can help."""
+        machine = self.store.machine(machine_id)
+        if machine is None:
+            return False
+        now = self.clock()
+        message = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        match action:
+            case act.PrepareDevice() | act.ReleaseDevice():
+                row = _row(machine, action.key)
+                if row is None:
+                    return False
+                advice = error.advice if isinstance(error, NotReady) else ""
+                self.store.write(
+                    lambda tx: tx.set_backing(
+                        machine_id, row.key, row.backing, problem=message, advice=advice, problem_at=now
+                    )
+                )
+                return True
+            case act.ChooseProfile() | act.AssignPorts() | act.Define() | act.Start():
+                self._note_start_failure(machine, message, now)
+                return True
+            case _:
+                name = type(action).__name__
+                event = Event(kind="failed", reason=name, message=f"{name} failed, tried again: {message}", time=now)
+                self.store.write(lambda tx: tx.add_event(machine_id, event))
+                return False
+
+    def _note_start_failure(self, machine: Machine, message: str, now: int) -> None:
+        failures = machine.run.failures + 1
+        run = replace(machine.run, failures=failures, not_before=now + back_off(failures), error=message)
+        event = Event(kind="failed", reason="start-failed", message=f"the start failed: {message}", time=now)
+
+        def work(tx: Transaction) -> None:
+            tx.set_run(machine.id, run)
+            tx.add_event(machine.id, event)
+
+        self.store.write(work)
+
+    def _prepare(self, machine: Machine, key: Key, connection: Connection) -> None:
+        row = _row(machine, key)
+        if row is None:
+            return
+        paths = self._machine_directory(machine.id)
+        made = self._prepared(machine, row, paths, connection)
+        if made != row.backing or row.problem:
+            self.store.write(lambda tx: tx.set_backing(machine.id, row.key, made))
+
+    def _prepared(self, machine: Machine, row: Attachment, paths: MachinePaths, connection: Connection) -> Backing:
+        match row.kind:
+            case "image":
+                reference = machine.spec.image.image
+                size = machine.machine_class.policy.root_disk_bytes
+                made = row.backing if isinstance(row.backing, DiskSource) else None
+                return self.plugins.image(reference).prepare(reference, paths, size, made)
+            case "seed":
+                return seed.write_seed(paths, machine.spec.ignition_data, machine.id, machine.name)
+            case "volume":
+                return self.plugins.volume(row).prepare(machine.id, row.volume(), paths)
+            case "nic":
+                return self.plugins.nic(row).prepare(machine.id, row.nic(), connection.network_active)
+
+    def _choose_profile(self, machine: Machine, connection: Connection) -> None:
+        if machine.profile is None:
+            profile = self.choose_profile(connection.offer(), machine.machine_class)
+            self.store.write(lambda tx: tx.set_profile(machine.id, profile))
+
+    def _assign_ports(self, machine: Machine) -> None:
+        assert machine.profile is not None
+        assigned = ports.assign(machine.attachments, machine.profile.ports)
+        new = {row.key: assigned[row.key] for row in machine.attachments if not row.port and assigned.get(row.key)}
+        if new:
+            self.store.write(lambda tx: tx.set_ports(machine.id, new))
+
+    def _define(self, machine: Machine, connection: Connection, *, new_run: bool) -> None:
+        run = machine.run
+        if new_run:
+            # Before the define: a run that libvirt knows and the store does not would be nobody's.
+            run = Run(
+                uuid=str(uuid.uuid4()),
+                boot_id=self.boot_id(),
+                failures=run.failures,
+                not_before=run.not_before,
+                error=run.error,
+            )
+            self._begin_run(machine, run)
+        paths = self._machine_directory(machine.id)
+        seed.write_ignition(paths, machine.spec.ignition_data)
+        rows = [row for row in machine.attachments if row.wanted and row.backing is not None and row.port]
+        xml = self.compiler.domain_xml(machine, rows, paths, run.uuid)
+        connection.define(xml)
+        snapshot = connection.snapshot(machine.id)
+        got = snapshot.persistent_xml if snapshot else ""
+        missing = self.compiler.differences(xml, got) if got else ["the domain"]
+        if missing:
+            raise HypervisorError(f"libvirt did not keep what was defined: {'; '.join(missing)}")
+
+    def _start(self, machine: Machine, connection: Connection, *, restore: bool) -> None:
+        begun = self.clock()
+        connection.start(machine.id, force_boot=not restore)
+        now = self.clock()
+        run = replace(
+            machine.run,
+            started_at=now,
+            stopped=None,
+            stopped_at=0,
+            pressed_at=0,
+            last_press_at=0,
+            not_before=0,
+            error="",
+        )
+        word = "restored from its managed save" if restore else "started"
+        event = Event(kind="started", reason="restored" if restore else "booted", message=f"the guest is {word}",
+                      time=now, took=now - begun)  # fmt: skip
+
+        def work(tx: Transaction) -> None:
+            tx.set_run(machine.id, run)
+            tx.add_event(machine.id, event)
+
+        self.store.write(work)
+
+    def _press(self, machine: Machine, connection: Connection, *, first: bool) -> None:
+        connection.press_power_button(machine.id)
+        now = self.clock()
+        pressed = now if first else machine.run.pressed_at
+        self._set_run(machine, replace(machine.run, pressed_at=pressed, last_press_at=now))
+
+    def _release(self, machine: Machine, key: Key, *, final: bool) -> None:
+        row = _row(machine, key)
+        if row is None:
+            return
+        paths = self.paths.machine(machine.id)
+        match row.kind:
+            case "image":
+                self.plugins.image(machine.spec.image.image).release(paths)
+            case "seed":
+                paths.seed.unlink(missing_ok=True)
+            case "volume":
+                self.plugins.volume(row).release(machine.id, row.volume(), paths, final=final)
+            case "nic":
+                if row.nic().network_id:
+                    self.plugins.nic(row).release(machine.id, row.nic())
+        self.store.write(lambda tx: tx.delete_attachment(machine.id, row.key))
+
+    def _remove_files(self, machine_id: str) -> None:
+        root = self.paths.machine(machine_id).root
+        if root.exists():
+            shutil.rmtree(root)
+            sync_directory(root.parent)
+
+    def _machine_directory(self, machine_id: str) -> MachinePaths:
+        paths = self.paths.machine(machine_id)
+        if not paths.root.is_dir():
+            make_directory(paths.root, TRAVERSABLE)
+            sync_directory(paths.root.parent)
+        return paths
+
+    def _begin_run(self, machine: Machine, run: Run) -> None:
+        def work(tx: Transaction) -> None:
+            tx.set_run(machine.id, run)
+            tx.note_stop(machine.id, None)  # one that was noted is of an earlier run
+
+        self.store.write(work)
+
+    def _set_run(self, machine: Machine, run: Run) -> None:
+        self.store.write(lambda tx: tx.set_run(machine.id, run))
+
+
+def _row(machine: Machine, key: Key) -> Attachment | None:
+    return next((row for row in machine.attachments if row.key == key), None)

@@ -1,0 +1,372 @@
+"""plan(): from a machine's record, what was observed and the time to what is to be done. Pure.
+
+Create, power, delete, crash recovery and host boot are the same decision. From any observed state the plans that follow
+one another reach a fixed point: no actions, and a reason wherever the machine is not what it should be. All waiting
+(grace, retry, back-off) is arithmetic on stored times, so that a restart changes nothing; `wake_at` says when to look
+again. How an action is carried out does not belong here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.hypervisor.base import DomainState
+from sri_libvirt.reconcile import reasons as why
+from sri_libvirt.reconcile import status as statuses
+from sri_libvirt.reconcile import stops
+from sri_libvirt.reconcile.actions import (
+    Action,
+    AssignPorts,
+    ChooseProfile,
+    Define,
+    Destroy,
+    Forget,
+    PrepareDevice,
+    PressButton,
+    ReleaseDevice,
+    RemoveFiles,
+    Resume,
+    Start,
+    Undefine,
+)
+from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
+from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, Run, StopCause
+
+MAX_BACK_OFF = 300 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, what to record, and when to look again (None: when something wakes the machine).
+
+    `run` and `status` are to be stored before the actions are performed; the stop event at `consumed_stop_at` is
+    used up.
+    """
+
+    actions: tuple[Action, ...]
+    status: pb.MachineStatus
+    run: Run
+    reasons: tuple[Reason, ...]
+    wake_at: int | None
+    events: tuple[Event, ...]
+    observed_generation: int
+    consumed_stop_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one branch of the decision comes to."""
+
+    actions: tuple[Action, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    wake_at: int | None = None
+    events: tuple[Event, ...] = ()
+
+
+def back_off(failures: int) -> int:
+    """How long to wait after that many failures in a row: 1, 2, 4 … 300 s."""
+    return min(SECOND << min(failures - 1, 16), MAX_BACK_OFF) if failures else 0
+
+
+def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Policy) -> Plan:
+    """Decide. Every action of the result is right to do now, in this order, until one fails."""
+    if isinstance(observed, NotSeen):
+        step = _Step(reasons=(why.unreachable(observed.message),), wake_at=now + 2 * SECOND)
+        return _finish(machine, step, machine.status, machine.run, now, policy, machine.observed_generation)
+    run, run_events = _account(machine, observed, now, policy)
+    if observed.foreign:
+        step = _Step(reasons=(why.foreign_domain(),), wake_at=now + 60 * SECOND)
+    elif machine.deleted_at:
+        step = _delete(machine, observed, run, now, policy)
+    elif observed.active:
+        step = _running(machine, observed, run, now, policy)
+    else:
+        step = _off(machine, observed, run, now, policy)
+    status = statuses.build(machine, observed, run, policy)
+    events = run_events + step.events + _state_events(machine, status, now)
+    # A stop that was noted before a guest was seen active is of an earlier run: used up either way.
+    consumed = machine.stop_event.at if machine.stop_event else 0
+    result = _finish(machine, step, status, run, now, policy, machine.generation)
+    return replace(result, events=events + result.events, consumed_stop_at=consumed)
+
+
+def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> tuple[Run, tuple[Event, ...]]:
+    """Bring the run's record up to what is observed: that it runs, or that and why it stopped."""
+    run = machine.run
+    if observed.active:
+        if observed.run and observed.run != run.uuid:
+            # Started, but the record of it was lost (a restored store): what runs is the truth.
+            run = Run(uuid=observed.run, boot_id=observed.boot_id, started_at=now)
+        elif not run.started_at or run.stopped is not None:
+            run = replace(run, started_at=run.started_at or now, boot_id=observed.boot_id, stopped=None, stopped_at=0)
+        return run, ()
+    started = run.started_at or (machine.stop_event and run.uuid)
+    if not started or run.stopped is not None:
+        return run, ()
+    cause = stops.classify(
+        run,
+        machine.stop_event,
+        state_reason=observed.domain.reason if observed.domain else "",
+        managed_save=observed.domain.managed_save if observed.domain else False,
+        last_words=observed.last_words,
+        boot_id=observed.boot_id,
+        host_stopping=observed.host_stopping,
+    )
+    at = machine.stop_event.at if machine.stop_event else now
+    lasted = max(at - run.started_at, 0) if run.started_at else 0
+    failures, not_before = 0, 0
+    if _needs_back_off(cause, run, observed, policy):
+        failures = run.failures + 1 if lasted < policy.short_run else 1
+        not_before = at + back_off(failures)
+    event = Event(
+        kind="stopped", reason=cause.value, message=f"the guest stopped: {why.STOP_WORDS[cause]}", took=lasted
+    )
+    return replace(run, stopped=cause, stopped_at=at, failures=failures, not_before=not_before), (event,)
+
+
+def _needs_back_off(cause: StopCause, run: Run, observed: Observed, policy: Policy) -> bool:
+    """Stops that may come again at once, so that a start right after each would be a busy loop."""
+    if cause is StopCause.HOST:
+        return run.boot_id == observed.boot_id
+    if cause is StopCause.GUEST:
+        return policy.restart_after_guest_poweroff
+    return cause in (StopCause.FAILED, StopCause.DESTROYED, StopCause.UNKNOWN)
+
+
+def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> _Step:
+    """Guest off, then domain, then devices, then files, then the record."""
+    if observed.active:
+        since = machine.power_at if machine.spec.power == pb.POWER_OFF else machine.deleted_at
+        return _stop_guest(run, since, now, policy)
+    if observed.domain is not None:
+        return _Step(actions=(Undefine(),))
+    stuck = [row for row in machine.attachments if _release_cooling(row, machine.deleted_at, now, policy)]
+    if stuck:
+        wake = min(row.problem_at for row in stuck) + policy.prepare_retry
+        return _Step(reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
+    release = tuple(ReleaseDevice(row.key, final=True) for row in machine.attachments)
+    return _Step(actions=(*release, RemoveFiles(), Forget()))
+
+
+def _stop_guest(run: Run, since: int, now: int, policy: Policy) -> _Step:
+    """The button, again and again, and at the end of the grace time the axe (contract G.10)."""
+    if policy.shutdown_grace == 0:
+        return _Step(actions=(Destroy(),))
+    if run.pressed_at < since:  # never pressed, or for an earlier wish
+        return _Step(actions=(PressButton(first=True),))
+    end = run.pressed_at + policy.shutdown_grace
+    reason = why.shutting_down((now - run.pressed_at) // SECOND, policy.shutdown_grace // SECOND)
+    if now >= end:
+        event = Event(kind="destroy", reason="grace-over", message=reason.message, took=now - run.pressed_at)
+        return _Step(actions=(Destroy(),), reasons=(reason,), events=(event,), wake_at=now + policy.press_every)
+    again = run.last_press_at + policy.press_every
+    if now >= again:
+        # A press is lost while the firmware runs or before the guest listens.
+        return _Step(actions=(PressButton(first=False),), reasons=(reason,))
+    return _Step(reasons=(reason,), wake_at=min(again, end))
+
+
+def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> _Step:
+    """A QEMU is there. Nothing is plugged or unplugged by this version; the next cold start does that."""
+    if machine.spec.power == pb.POWER_OFF:
+        return _stop_guest(run, machine.power_at, now, policy)
+    domain = observed.domain
+    assert domain is not None
+    reasons = _plugging(machine, observed)
+    if domain.state is DomainState.PAUSED:
+        if domain.reason == "io error":
+            due = run.resumed_at + policy.resume_every
+            if now >= due:
+                return _Step(actions=(Resume(),), reasons=(why.io_error(), *reasons))
+            return _Step(reasons=(why.io_error(), *reasons), wake_at=due)
+        if domain.reason != "starting up":
+            return _Step(reasons=(why.paused(domain.reason), *reasons))
+    return _Step(reasons=reasons)
+
+
+def _plugging(machine: Machine, observed: Observed) -> tuple[Reason, ...]:
+    """Why devices of a running machine are not as the spec has them."""
+    found: list[Reason] = []
+    for row in machine.attachments:
+        present = row.alias in observed.live
+        if row.wanted and not present:
+            found.append(why.network_unknown(row) if _without_network(row) else why.attach_waits(row))
+        elif present and not row.wanted:
+            found.append(why.detach_waits(row))
+    return tuple(found)
+
+
+def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> _Step:
+    """No QEMU. First what is unwanted goes, then what is wanted is prepared, then it is defined and started."""
+    unwanted = _drop_unwanted(machine, observed, now, policy)
+    if unwanted.actions:
+        return unwanted
+    want_on = machine.spec.power == pb.POWER_ON and not statuses.stays_off(machine, run, policy)
+    waiting = _pending(machine, now, policy)
+    rest = _Step(reasons=unwanted.reasons + waiting.reasons, wake_at=_soonest(unwanted.wake_at, waiting.wake_at))
+    if not want_on:
+        return _keep_off(machine, observed, run, now, policy, rest)
+    if observed.host_stopping:
+        return replace(rest, reasons=(why.host_stopping(), *rest.reasons), wake_at=now + 5 * SECOND)
+    blocked = policy.start_blocked(machine)
+    if blocked:
+        return replace(rest, reasons=(blocked, *rest.reasons), wake_at=now + 60 * SECOND)
+    if now < run.not_before:
+        return _hold(run, rest)
+    if waiting.wake_at is not None:
+        return rest
+    return _start(machine, observed, run, rest)
+
+
+def _start(machine: Machine, observed: Observed, run: Run, rest: _Step) -> _Step:
+    """Everything that a cold start needs, each step verified anew; or the restore of a managed save."""
+    reasons = (why.starting(), *rest.reasons)
+    domain = observed.domain
+    prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and not _without_network(row))
+    if domain is not None and domain.managed_save and observed.run == run.uuid:
+        changed = max((machine.power_at, *(row.changed_at for row in machine.attachments)))
+        if changed <= run.stopped_at:
+            return _Step(actions=(*prepare, Start(restore=True)), reasons=reasons)
+    events: tuple[Event, ...] = ()
+    if domain is not None and domain.managed_save:
+        message = "the managed save is dropped: it is of another run, or the machine was changed since"
+        events = (Event(kind="save-dropped", reason="spec-changed", message=message),)
+    actions: tuple[Action, ...] = (*prepare, ChooseProfile(), AssignPorts(), Define(new_run=True), Start())
+    return _Step(actions=actions, reasons=reasons, events=events)
+
+
+def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy, rest: _Step) -> _Step:
+    """Off and to stay so: its devices are prepared and in the persistent XML all the same (contract G.11)."""
+    if machine.spec.power == pb.POWER_ON:
+        rest = replace(rest, reasons=(why.guest_powered_off(), *rest.reasons))
+    older = _unwanted_names(machine)
+    prepare = tuple(
+        PrepareDevice(row.key)
+        for row in machine.attachments
+        if row.wanted and row.backing is None and not _without_network(row) and not _cooling(row, now, policy)
+        if (row.kind, row.name) not in older
+    )
+    domain = observed.domain
+    if prepare or (domain is not None and domain.managed_save):
+        return replace(rest, actions=prepare)
+    ready = [row for row in machine.attachments if row.wanted and row.backing is not None]
+    if machine.profile is not None and all(row.port or _no_room(machine) for row in ready):
+        planned = frozenset(row.alias for row in ready if row.port)
+        if planned == observed.persistent and domain is not None:
+            return rest
+    if now < run.not_before:
+        return _hold(run, rest)
+    return replace(rest, actions=(ChooseProfile(), AssignPorts(), Define(new_run=False)))
+
+
+def _drop_unwanted(machine: Machine, observed: Observed, now: int, policy: Policy) -> _Step:
+    """Unwanted devices: out of the persistent XML first, then their backing is released, never earlier."""
+    unwanted = [row for row in machine.attachments if not row.wanted]
+    if any(row.alias in observed.persistent for row in unwanted):
+        if now < machine.run.not_before:
+            return _Step(wake_at=machine.run.not_before)
+        return _Step(actions=(Define(new_run=False),))
+    stuck = [row for row in unwanted if _release_cooling(row, row.changed_at, now, policy)]
+    actions = tuple(ReleaseDevice(row.key, final=False) for row in unwanted if row not in stuck)
+    wake = min((row.problem_at + policy.prepare_retry for row in stuck), default=None)
+    return _Step(actions=actions, reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
+
+
+def _pending(machine: Machine, now: int, policy: Policy) -> _Step:
+    """Wanted devices that are not ready. A `wake_at` means that a cold start has to wait for one of them."""
+    found: list[Reason] = []
+    wake: int | None = None
+    older = _unwanted_names(machine)
+    for row in machine.attachments:
+        if not row.wanted:
+            continue
+        if _without_network(row):
+            found.append(why.network_unknown(row))
+        elif (row.kind, row.name) in older:
+            found.append(why.older_device_first(row))
+            wake = _soonest(wake, now + policy.prepare_retry)
+        elif row.problem:
+            found.append(why.device_not_ready(row))
+            if _cooling(row, now, policy):
+                wake = _soonest(wake, row.problem_at + policy.prepare_retry)
+        elif row.backing is not None and not row.port and _no_room(machine):
+            found.append(why.no_port(row, machine.profile.ports if machine.profile else 0))
+    return _Step(reasons=tuple(found), wake_at=wake)
+
+
+def _unwanted_names(machine: Machine) -> set[tuple[str, str]]:
+    """Names whose older device is not released yet: the new one waits for it."""
+    return {(row.kind, row.name) for row in machine.attachments if not row.wanted}
+
+
+def _without_network(row: Attachment) -> bool:
+    return row.kind == "nic" and not row.nic().network_id
+
+
+def _cooling(row: Attachment, now: int, policy: Policy) -> bool:
+    """Its last prepare failed, and it is too early for another."""
+    return bool(row.problem) and now < row.problem_at + policy.prepare_retry
+
+
+def _release_cooling(row: Attachment, unwanted_since: int, now: int, policy: Policy) -> bool:
+    """Its last release failed. A problem from before it became unwanted was a prepare's and delays nothing."""
+    return row.problem_at >= unwanted_since and _cooling(row, now, policy)
+
+
+def _no_room(machine: Machine) -> bool:
+    """Every root port is taken by a row of this machine."""
+    if machine.profile is None:
+        return False
+    return len({row.port for row in machine.attachments if row.port}) >= machine.profile.ports
+
+
+def _hold(run: Run, rest: _Step) -> _Step:
+    """Wait for the end of the back-off, saying what it is for."""
+    cause = run.stopped or StopCause.UNKNOWN
+    reason = why.start_failed(run.error, run.failures) if run.error else why.back_off(cause, run.failures)
+    return replace(rest, reasons=(reason, *rest.reasons), wake_at=_soonest(rest.wake_at, run.not_before))
+
+
+def _soonest(*times: int | None) -> int | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _state_events(machine: Machine, status: pb.MachineStatus, now: int) -> tuple[Event, ...]:
+    """One event per transition of the machine's state, with the time since what was asked last."""
+    if status.state == machine.status.state:
+        return ()
+    name = pb.MachineState.Name(status.state).removeprefix("MACHINE_").lower()
+    asked = max(machine.deleted_at, machine.power_at)
+    return (Event(kind="state", reason=name, message=f"the machine is {name}", took=max(now - asked, 0)),)
+
+
+def _finish(
+    machine: Machine, step: _Step, status: pb.MachineStatus, run: Run, now: int, policy: Policy, generation: int
+) -> Plan:
+    """Carry over since when each reason holds, and tell of a wait that has become long."""
+    before = {(reason.code, reason.message): reason for reason in machine.reasons}
+    kept: list[Reason] = []
+    events: list[Event] = []
+    wake = step.wake_at
+    for reason in step.reasons:
+        old = before.get((reason.code, reason.message))
+        reason = replace(reason, since=old.since or now, told=old.told) if old else replace(reason, since=now)
+        if not reason.told:
+            if now >= reason.since + policy.long_wait:
+                reason = replace(reason, told=True)
+                events.append(
+                    Event(kind="waiting", reason=reason.code, message=reason.message, took=now - reason.since)
+                )
+            else:
+                wake = _soonest(wake, reason.since + policy.long_wait)
+        kept.append(reason)
+    return Plan(
+        actions=step.actions,
+        status=status,
+        run=run,
+        reasons=tuple(kept),
+        wake_at=wake,
+        events=tuple(events),
+        observed_generation=generation,
+    )

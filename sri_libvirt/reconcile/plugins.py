@@ -1,0 +1,57 @@
+"""The drivers of every device, chosen by their registries: what the loop performs with and the RPCs check with.
+
+How a driver works does not belong here, nor which drivers there are (that is each room's `registry.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.images.base import ImageDriver
+from sri_libvirt.images.registry import ImageRegistry
+from sri_libvirt.nics.base import NicDriver
+from sri_libvirt.nics.registry import NicRegistry
+from sri_libvirt.records import Attachment
+from sri_libvirt.volumes.base import VolumeDriver
+from sri_libvirt.volumes.registry import VolumeRegistry
+
+
+class PluginTables:
+    """All drivers of this process. Raises ConfigError when a third party's cannot be loaded."""
+
+    def __init__(self, image_dirs: Sequence[Path]) -> None:
+        self._images = ImageRegistry.load(image_dirs)
+        self._volumes = VolumeRegistry.load()
+        self._nics = NicRegistry.load()
+
+    def check_volume(self, volume: pb.Volume) -> None:
+        """Raise InvalidSpec, its path relative to the volume, for what is wrong in itself."""
+        self._volumes.select(volume).validate(volume)
+
+    def check_nic(self, nic: pb.NetworkInterface) -> None:
+        """The same for a network interface; one without a network_id waits for it and is right (contract G.13)."""
+        if nic.network_id:
+            self._nics.select(nic).validate(nic)
+
+    def check_image(self, image: str) -> None:
+        """The same for an image reference."""
+        self._images.select(image)
+
+    def image(self, reference: str) -> ImageDriver:
+        return self._images.select(reference)
+
+    def volume(self, row: Attachment) -> VolumeDriver:
+        return self._volumes.select(row.volume())
+
+    def nic(self, row: Attachment) -> NicDriver:
+        return self._nics.select(row.nic())
+
+    def handle_of(self, row: Attachment) -> str:
+        """The status handle of a volume or NIC that is not prepared yet; "" for one without a network."""
+        if row.kind == "volume":
+            volume = row.volume()
+            return self._volumes.select(volume).handle(row.machine, volume)
+        nic = row.nic()
+        return self._nics.select(nic).handle(row.machine, nic) if nic.network_id else ""

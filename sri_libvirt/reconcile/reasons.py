@@ -1,0 +1,180 @@
+"""Every reason that the loop can give for a machine that is not what it should be: a code, a sentence, an advice.
+
+`sri-libvirt machine why` prints them; a machine without a reason is as it should be. When a reason applies does not
+belong here (that is `plan.py`).
+"""
+
+from __future__ import annotations
+
+from sri_libvirt.records import Attachment, Reason, StopCause
+
+WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
+
+CODES = frozenset(
+    {
+        "unreachable",
+        "foreign-domain",
+        "starting",
+        "device-not-ready",
+        "release-failed",
+        "no-port",
+        "attach-waits-for-cold-start",
+        "detach-waits-for-cold-start",
+        "network-unknown",
+        "older-device-first",
+        "start-failed",
+        "back-off",
+        "guest-powered-off",
+        "paused",
+        "io-error",
+        "shutting-down",
+        "host-stopping",
+        "start-blocked",
+    }
+)
+"""All codes that this module makes, and "start-blocked" whose words come from the host's own verdict."""
+
+
+def device_words(row: Attachment) -> str:
+    """A device as a user calls it: `volume "data"`."""
+    return f'{WORDS[row.kind]} "{row.name}"' if row.name else WORDS[row.kind]
+
+
+def unreachable(message: str) -> Reason:
+    return Reason(
+        "unreachable",
+        f"libvirt cannot be asked, so nothing is known and nothing is done: {message}",
+        "Start libvirtd (systemctl start libvirtd, or virtqemud on hosts with modular daemons). Guests that run are "
+        "not touched meanwhile, and the provider goes on by itself once libvirt answers.",
+    )
+
+
+def foreign_domain() -> Reason:
+    return Reason(
+        "foreign-domain",
+        "a domain with this machine's id exists that this provider did not define; it is left alone",
+        "Look at it with virsh dumpxml; if it may go, virsh undefine it, and the machine goes on.",
+    )
+
+
+def starting() -> Reason:
+    return Reason("starting", "the guest is being prepared and started")
+
+
+def device_not_ready(row: Attachment) -> Reason:
+    return Reason("device-not-ready", f"{device_words(row)} is not ready: {row.problem}", row.problem_advice)
+
+
+def release_failed(row: Attachment) -> Reason:
+    return Reason(
+        "release-failed", f"{device_words(row)} cannot be released, tried again: {row.problem}", row.problem_advice
+    )
+
+
+def no_port(row: Attachment, ports: int) -> Reason:
+    return Reason(
+        "no-port",
+        f"{device_words(row)} has no free PCIe port: all {ports} of this machine are taken",
+        "Detach another device, then restart the machine (power OFF and ON). Machines created with a higher "
+        "--pcie-ports have more.",
+    )
+
+
+def attach_waits(row: Attachment) -> Reason:
+    return Reason(
+        "attach-waits-for-cold-start",
+        f"{device_words(row)} is plugged at the machine's next cold start: this version does not "
+        "plug into running guests",
+        "Power the machine OFF and ON.",
+    )
+
+
+def detach_waits(row: Attachment) -> Reason:
+    return Reason(
+        "detach-waits-for-cold-start",
+        f"{device_words(row)} leaves the guest at the machine's next cold start: this version does not unplug from "
+        "running guests",
+        "Power the machine OFF and ON.",
+    )
+
+
+def network_unknown(row: Attachment) -> Reason:
+    return Reason(
+        "network-unknown",
+        f"{device_words(row)} has no network_id yet",
+        "The network's provider has to give its providerID; the machine runs without this device meanwhile.",
+    )
+
+
+def older_device_first(row: Attachment) -> Reason:
+    return Reason(
+        "older-device-first",
+        f"{device_words(row)} waits until the device that had this name before is gone from the guest",
+        "Power the machine OFF and ON if the guest does not let it go.",
+    )
+
+
+def start_failed(error: str, failures: int) -> Reason:
+    return Reason(
+        "start-failed",
+        f"the start failed ({failures} in a row), tried again later: {error}",
+        "The domain's log is /var/log/libvirt/qemu/<machine id>.log.",
+    )
+
+
+def back_off(cause: StopCause, failures: int) -> Reason:
+    return Reason(
+        "back-off",
+        f"the guest stopped ({STOP_WORDS[cause]}) and is started again after a pause ({failures} short runs in a row)",
+        "Its console log and /var/log/libvirt/qemu/<machine id>.log say more.",
+    )
+
+
+def guest_powered_off() -> Reason:
+    return Reason(
+        "guest-powered-off",
+        "the guest powered itself off, and stays off until its power is set OFF and ON",
+        "Set the machine's power OFF and ON, or serve with --on-guest-poweroff=restart.",
+    )
+
+
+def paused(reason: str) -> Reason:
+    return Reason(
+        "paused",
+        f"the guest is paused from outside ({reason or 'no reason given'}); it is left alone",
+        "virsh resume it.",
+    )
+
+
+def io_error() -> Reason:
+    return Reason(
+        "io-error",
+        "QEMU paused the guest at an I/O error of a disk; it is resumed every 10 s",
+        "Look at the space and health of the storage behind its disks.",
+    )
+
+
+def shutting_down(pressed_seconds: int, grace_seconds: int) -> Reason:
+    return Reason(
+        "shutting-down",
+        f"the guest was asked to power off; it is destroyed {grace_seconds} s after the first press of its button"
+        if pressed_seconds < grace_seconds
+        else "the guest did not power off in its grace time and is destroyed",
+    )
+
+
+def host_stopping() -> Reason:
+    return Reason("host-stopping", "the host is shutting down; the machine starts again with the next boot")
+
+
+STOP_WORDS = {
+    StopCause.GUEST: "its own power-off",
+    StopCause.REQUESTED: "power off as requested",
+    StopCause.HOST: "its QEMU was told to end by the host",
+    StopCause.FAILED: "its QEMU failed or was killed",
+    StopCause.DESTROYED: "destroyed from outside this provider",
+    StopCause.SAVED: "managed save",
+    StopCause.START_FAILED: "the start failed",
+    StopCause.UNKNOWN: "nobody saw why",
+}
+"""How a stop is told to people."""

@@ -1,0 +1,61 @@
+"""What plan() is given besides the record: the observed world and the policy. Plain data.
+
+How it is observed does not belong here (that is `observe.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sri_libvirt.hypervisor.base import DomainSnapshot, LastWords
+from sri_libvirt.records import SECOND, Attachment, Machine, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class NotSeen:
+    """The hypervisor could not be asked. Never to be read as "there is no domain"."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One machine's domain and host, as read just now.
+
+    `live` and `persistent` are the aliases of our devices in the two XMLs; `run` is the run in the live metadata, or in
+    the persistent one when the domain is off. `foreign`: the domain carries other marks than ours. `last_words` is
+    read only when a stop has to be explained.
+    """
+
+    domain: DomainSnapshot | None
+    boot_id: str
+    host_stopping: bool = False
+    foreign: bool = False
+    run: str = ""
+    live: frozenset[str] = frozenset()
+    persistent: frozenset[str] = frozenset()
+    last_words: LastWords = field(default_factory=LastWords)
+
+    @property
+    def active(self) -> bool:
+        return self.domain is not None and self.domain.active
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that plan() weighs, in nanoseconds, and the two questions that others answer purely.
+
+    `handle_of` gives the status handle of a volume or NIC before it is prepared. `start_blocked` says why this host
+    cannot run the machine as its profile has it (KVM gone, machine type or firmware gone), None when it can.
+    """
+
+    handle_of: Callable[[Attachment], str]
+    start_blocked: Callable[[Machine], Reason | None]
+    shutdown_grace: int = 30 * SECOND
+    press_every: int = 5 * SECOND
+    prepare_retry: int = 5 * SECOND
+    resume_every: int = 10 * SECOND
+    long_wait: int = 30 * SECOND
+    short_run: int = 60 * SECOND
+    restart_after_guest_poweroff: bool = False

@@ -1,0 +1,113 @@
+"""KVM or TCG, and with which CPU: the host's verdict, kept in the store, and what follows from it for machines.
+
+A host that once ran KVM never falls back to TCG by itself (contract G.6): machines would go on a hundred times slower
+without anybody having asked for it. A machine keeps the domain type of its profile for life.
+How KVM is probed does not belong here (that is `host/kvm.py`), nor how a profile looks (`domain/profile.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Literal
+
+import structlog
+
+from sri_libvirt.config import Settings
+from sri_libvirt.domain import profile as profiles
+from sri_libvirt.errors import NotReady, Unavailable
+from sri_libvirt.host.kvm import KvmVerdict
+from sri_libvirt.hypervisor.base import Offer
+from sri_libvirt.records import Machine, MachineClass, Profile, Reason
+from sri_libvirt.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+META_KEY = "kvm"
+KVM_FALLBACK_MODEL = "qemu64"
+"""A CPU model that the probe starts where host-passthrough does not."""
+
+ADVICE = (
+    "Look at /dev/kvm (it must be there and QEMU's user must be able to open it, as udev's rule has it: group kvm, "
+    "mode 0660) and at the BIOS's virtualisation setting, then restart the provider; or serve new machines by "
+    "--domain-type qemu, which is many times slower."
+)
+
+
+class Virtualisation:
+    """What this host runs guests with. Thread-safe; `probe` is called once, before the lanes start."""
+
+    def __init__(self, settings: Settings, store: Store, probe: Callable[[], KvmVerdict]) -> None:
+        self._settings = settings
+        self._store = store
+        self._probe = probe
+        self._verdict: KvmVerdict | None = None
+        self._kvm_is_gone = False
+        self._offer: Offer | None = None
+        self._lock = threading.Lock()
+
+    def probe(self) -> None:
+        """Find out whether KVM works, unless TCG is asked for and no machine needs to know. Takes up to a minute."""
+        stored = self._store.meta(META_KEY)
+        once = bool(stored and json.loads(stored)["works"])
+        if self._settings.domain_type == "qemu" and not once:
+            return
+        verdict = self._probe()
+        self._verdict = verdict
+        wanted = once or self._settings.domain_type == "kvm"
+        self._kvm_is_gone = wanted and not verdict.works
+        if verdict.works or not once:
+            self._store.write(lambda tx: tx.set_meta(META_KEY, json.dumps(asdict(verdict))))
+        say = log.error if self._kvm_is_gone else log.info
+        say("KVM", works=verdict.works, host_passthrough=verdict.host_passthrough, detail=verdict.detail)
+
+    @property
+    def domain_type(self) -> Literal["kvm", "qemu"]:
+        """What new machines are made of. A KVM that is gone stays the answer; `gate` then refuses them."""
+        if self._settings.domain_type != "auto":
+            return self._settings.domain_type
+        works = self._verdict is not None and self._verdict.works
+        return "kvm" if works or self._kvm_is_gone else "qemu"
+
+    def gate(self) -> None:
+        """Raise Unavailable when this host cannot run new machines at all."""
+        if self._kvm_is_gone and self.domain_type == "kvm":
+            detail = self._verdict.detail if self._verdict else ""
+            raise Unavailable(f"this host cannot run guests: KVM does not work ({detail}). {ADVICE}")
+
+    def choose_profile(self, offer: Offer, machine_class: MachineClass) -> Profile:
+        """The hardware of a new machine. Raises NotReady when the host lacks something for it."""
+        self.remember(offer)
+        if offer.architecture != "x86_64":
+            raise NotReady(f"the host's architecture {offer.architecture} is not supported; x86_64 is")
+        domain_type = self.domain_type
+        mode, model = "maximum", ""
+        if domain_type == "kvm":
+            passthrough = self._verdict is None or self._verdict.host_passthrough
+            mode, model = ("host-passthrough", "") if passthrough else ("custom", KVM_FALLBACK_MODEL)
+        return profiles.choose(
+            offer,
+            machine_class,
+            domain_type=domain_type,
+            cpu=(mode, model),
+            firmware=self._settings.firmware,
+            ports=self._settings.pcie_ports,
+        )
+
+    def remember(self, offer: Offer | None) -> None:
+        """What libvirt offers, as of its latest connection; None when it was lost."""
+        with self._lock:
+            self._offer = offer
+
+    def start_blocked(self, machine: Machine) -> Reason | None:
+        """Why this host cannot start the machine as its profile has it, None when it can."""
+        profile = machine.profile
+        needs_kvm = profile.domain_type == "kvm" if profile else self.domain_type == "kvm"
+        if needs_kvm and self._verdict is not None and not self._verdict.works:
+            message = f"the machine runs by KVM, which does not work on this host: {self._verdict.detail}"
+            return Reason("start-blocked", message, ADVICE)
+        with self._lock:
+            offer = self._offer
+        return profiles.still_offered(profile, offer) if profile and offer else None

@@ -1,0 +1,284 @@
+"""The twelve RPCs behind one wrapper: parse, call, map the error by the one table, log, measure.
+
+Requests arrive as bytes and are parsed here: grpc's own deserialiser answers UNKNOWN to bytes that are no message. An
+RPC decides only what should be and answers in milliseconds; effects, libvirt and sockets do not belong here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from sri_libvirt import __version__, errors, names
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.records import MachineClass, class_name
+from sri_libvirt.server import intents, validate
+from sri_libvirt.server.validate import Plugins
+from sri_libvirt.store import Store, Transaction, frames
+
+T = TypeVar("T")
+Observe = Callable[[str, str, float], None]
+"""Told of each call: method, code, seconds."""
+
+RUNTIME_NAME = "sri-libvirt"
+"""The scheme of the poollet's machine ids (contract A.9)."""
+
+CODES: dict[type[errors.SRIError], grpc.StatusCode] = {
+    errors.InvalidSpec: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
+    errors.StoreError: grpc.StatusCode.UNAVAILABLE,
+    errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+}
+"""The one table of codes. An error that is not in it is a bug and answered INTERNAL."""
+
+_READS = frozenset({"Version", "ListMachines", "Status"})
+_MESSAGE_BYTES = 2000  # a longer one would not fit into HTTP/2 trailers
+_LISTED_CLASSES = 20
+
+log = structlog.get_logger()
+
+
+class MachineRuntime:
+    """machine.v1alpha1.MachineRuntime on a store.
+
+    `gate` raises Unavailable when this host cannot run guests at all (contract G.6); `wake` is called, from the
+    store's thread, for each machine whose spec has changed, once that is on disk. Both must return at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        classes: Mapping[str, MachineClass],
+        plugins: Plugins,
+        capacity: Callable[[], list[pb.MachineClassStatus]],
+        gate: Callable[[], None],
+        wake: Callable[[str], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._classes = classes
+        self._plugins = plugins
+        self._capacity = capacity
+        self._gate = gate
+        self._wake = wake
+        self._clock = clock
+
+    async def version(self, _request: pb.VersionRequest) -> pb.VersionResponse:
+        return pb.VersionResponse(runtime_name=RUNTIME_NAME, runtime_version=__version__)
+
+    async def list_machines(self, request: pb.ListMachinesRequest) -> bytes:
+        return stitch(self._store.frames(request.filter.id, request.filter.label_selector))
+
+    async def create_machine(self, request: pb.CreateMachineRequest) -> pb.CreateMachineResponse:
+        validate.present("machine", request, "machine")
+        validate.machine("machine", request.machine, self._plugins)
+        metadata, spec = request.machine.metadata, request.machine.spec
+        draft = intents.Draft(
+            names.new_machine_id(), dict(metadata.labels), dict(metadata.annotations), spec, self._clock()
+        )
+        machine, _ = await self._write(
+            draft.id,
+            lambda tx: intents.create(tx, draft, lambda: self._admit(spec)),
+            changed=lambda made: made[1],
+        )
+        return pb.CreateMachineResponse(machine=frames.message(machine))
+
+    async def delete_machine(self, request: pb.DeleteMachineRequest) -> pb.DeleteMachineResponse:
+        validate.machine_id(request.machine_id)
+        await self._write(request.machine_id, lambda tx: intents.delete(tx, request.machine_id, self._clock()))
+        return pb.DeleteMachineResponse()
+
+    async def update_machine_annotations(
+        self, request: pb.UpdateMachineAnnotationsRequest
+    ) -> pb.UpdateMachineAnnotationsResponse:
+        validate.machine_id(request.machine_id)
+        validate.string_map("annotations", request.annotations)
+        annotations = dict(request.annotations)
+        await self._write(request.machine_id, lambda tx: intents.annotate(tx, request.machine_id, annotations))
+        return pb.UpdateMachineAnnotationsResponse()
+
+    async def update_machine_power(self, request: pb.UpdateMachinePowerRequest) -> pb.UpdateMachinePowerResponse:
+        validate.machine_id(request.machine_id)
+        validate.power("power", request.power)
+        await self._write(
+            request.machine_id, lambda tx: intents.set_power(tx, request.machine_id, request.power, self._clock())
+        )
+        return pb.UpdateMachinePowerResponse()
+
+    async def attach_volume(self, request: pb.AttachVolumeRequest) -> pb.AttachVolumeResponse:
+        validate.machine_id(request.machine_id)
+        validate.present("volume", request, "volume")
+        validate.volume("volume", request.volume, self._plugins)
+        await self._write(
+            request.machine_id, lambda tx: intents.attach_volume(tx, request.machine_id, request.volume, self._clock())
+        )
+        return pb.AttachVolumeResponse()
+
+    async def detach_volume(self, request: pb.DetachVolumeRequest) -> pb.DetachVolumeResponse:
+        validate.machine_id(request.machine_id)
+        validate.name("name", request.name)
+        await self._write(
+            request.machine_id, lambda tx: intents.detach_volume(tx, request.machine_id, request.name, self._clock())
+        )
+        return pb.DetachVolumeResponse()
+
+    async def attach_network_interface(
+        self, request: pb.AttachNetworkInterfaceRequest
+    ) -> pb.AttachNetworkInterfaceResponse:
+        validate.machine_id(request.machine_id)
+        validate.present("network_interface", request, "network_interface")
+        nic = request.network_interface
+        validate.nic("network_interface", nic, self._plugins)
+        await self._write(request.machine_id, lambda tx: intents.attach_nic(tx, request.machine_id, nic, self._clock()))
+        return pb.AttachNetworkInterfaceResponse()
+
+    async def detach_network_interface(
+        self, request: pb.DetachNetworkInterfaceRequest
+    ) -> pb.DetachNetworkInterfaceResponse:
+        validate.machine_id(request.machine_id)
+        validate.name("name", request.name)
+        await self._write(
+            request.machine_id, lambda tx: intents.detach_nic(tx, request.machine_id, request.name, self._clock())
+        )
+        return pb.DetachNetworkInterfaceResponse()
+
+    async def status(self, _request: pb.StatusRequest) -> pb.StatusResponse:
+        return pb.StatusResponse(machine_class_status=self._capacity())
+
+    async def exec(self, request: pb.ExecRequest) -> pb.ExecResponse:
+        validate.machine_id(request.machine_id)
+        if not self._store.frames(request.machine_id):
+            raise errors.NotFound(f"there is no machine {validate.quote(request.machine_id)}")
+        raise errors.Unimplemented(
+            f"console sessions come with a later version; meanwhile: virsh console {request.machine_id}"
+        )
+
+    def _admit(self, spec: pb.MachineSpec) -> MachineClass:
+        """The class of a new machine, which this host can run at all."""
+        wanted = class_name(spec)
+        machine_class = self._classes.get(wanted)
+        if machine_class is None:
+            known = ", ".join(sorted(self._classes)[:_LISTED_CLASSES])
+            raise errors.InvalidSpec(
+                "machine.spec.class", f"there is no class {validate.quote(wanted)}; known: {known}"
+            )
+        self._gate()
+        return machine_class
+
+    async def _write(self, machine_id: str, work: Callable[[Transaction], T], changed: Callable[[T], bool] = bool) -> T:
+        """Have a work stored; wake the machine if it changed, even when the caller has hung up meanwhile."""
+        future = self._store.submit(work)
+
+        def stored(_: object) -> None:
+            if not future.cancelled() and future.exception() is None and changed(future.result()):
+                self._wake(machine_id)
+
+        future.add_done_callback(stored)
+        return await asyncio.wrap_future(future)
+
+
+def stitch(listed: list[bytes]) -> bytes:
+    """A ListMachinesResponse of serialised machines: field 1, length, bytes, for each."""
+    parts: list[bytes] = []
+    for frame in listed:
+        length = len(frame)
+        prefix = bytearray(b"\x0a")
+        while length > 0x7F:
+            prefix.append(length & 0x7F | 0x80)
+            length >>= 7
+        prefix.append(length)
+        parts += (bytes(prefix), frame)
+    return b"".join(parts)
+
+
+def handlers(runtime: MachineRuntime, observe: Observe = lambda *_: None) -> grpc.GenericRpcHandler[bytes, Any]:
+    """All methods of the service as one handler; bytes in, bytes or a message out."""
+    service = pb.DESCRIPTOR.services_by_name["MachineRuntime"]
+    calls: dict[str, Callable[[Any], Awaitable[Message | bytes]]] = {
+        "Version": runtime.version,
+        "ListMachines": runtime.list_machines,
+        "CreateMachine": runtime.create_machine,
+        "DeleteMachine": runtime.delete_machine,
+        "UpdateMachineAnnotations": runtime.update_machine_annotations,
+        "UpdateMachinePower": runtime.update_machine_power,
+        "AttachVolume": runtime.attach_volume,
+        "DetachVolume": runtime.detach_volume,
+        "AttachNetworkInterface": runtime.attach_network_interface,
+        "DetachNetworkInterface": runtime.detach_network_interface,
+        "Status": runtime.status,
+        "Exec": runtime.exec,
+    }
+    return grpc.method_handlers_generic_handler(
+        service.full_name,
+        {
+            method.name: grpc.unary_unary_rpc_method_handler(
+                _wrap(method.name, calls[method.name], GetMessageClass(method.input_type), observe),
+                response_serializer=_serialise,
+            )
+            for method in service.methods
+        },
+    )
+
+
+def _serialise(reply: Message | bytes) -> bytes:
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
+
+
+def _wrap(
+    method: str,
+    call: Callable[[Any], Awaitable[Message | bytes]],
+    request_type: type[Message],
+    observe: Observe,
+) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message | bytes]]:
+    """The one wrapper around every RPC."""
+
+    async def run(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message | bytes:
+        started = time.perf_counter()
+        code, message, machine = grpc.StatusCode.OK, "", ""
+        try:
+            request = _parse(request_type, raw)
+            machine = validate.quote(getattr(request, "machine_id", ""))
+            return await call(request)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            code, message = _verdict(method, error)
+        finally:
+            took = time.perf_counter() - started
+            observe(method, code.name, took)
+            tell = log.debug if method in _READS and code is grpc.StatusCode.OK else log.info
+            tell("rpc", method=method, machine=machine, code=code.name, message=message, ms=round(took * 1e3, 2))
+        await context.abort(code, message)
+        raise AssertionError("abort raises")
+
+    return run
+
+
+def _parse(request_type: type[Message], raw: bytes) -> Message:
+    try:
+        return request_type.FromString(raw)
+    except DecodeError:
+        raise errors.InvalidSpec("request", f"is no {request_type.DESCRIPTOR.full_name}") from None
+
+
+def _verdict(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Code and message of an error; one that no RPC should meet is logged whole and told to nobody."""
+    code = next((CODES[each] for each in type(error).__mro__ if each in CODES), None)
+    if code is None:
+        log.error("internal error in an RPC", method=method, exc_info=error)
+        return grpc.StatusCode.INTERNAL, "internal error, see the log"
+    return code, str(error).encode()[:_MESSAGE_BYTES].decode(errors="ignore")

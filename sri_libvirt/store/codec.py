@@ -1,0 +1,116 @@
+"""Between records and rows: messages as their bytes, small records as JSON columns.
+
+Messages are serialised deterministically, so that an equal one does not look changed; bytes are never compared to
+decide anything else. SQL does not belong here.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from sri_libvirt import devices
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import StoreError
+from sri_libvirt.records import (
+    Attachment,
+    ClassPolicy,
+    Event,
+    Machine,
+    MachineClass,
+    Profile,
+    Reason,
+    Run,
+    StopCause,
+    StopEvent,
+)
+
+
+def message(value: Message) -> bytes:
+    """The bytes of a message."""
+    return value.SerializeToString(deterministic=True)
+
+
+def record(value: Profile | Run | StopEvent | MachineClass) -> str:
+    """A record as a JSON object."""
+    return json.dumps(asdict(value), sort_keys=True)
+
+
+def strings(value: dict[str, str]) -> str:
+    """Labels or annotations."""
+    return json.dumps(value, sort_keys=True)
+
+
+def reasons(value: Iterable[Reason]) -> str:
+    """Reasons, in their order."""
+    return json.dumps([asdict(reason) for reason in value])
+
+
+def backing(value: devices.Backing | None) -> str | None:
+    """A backing, None for not prepared."""
+    return None if value is None else devices.to_json(value)
+
+
+def _class(text: str) -> MachineClass:
+    data: dict[str, Any] = json.loads(text)
+    return MachineClass(**{**data, "policy": ClassPolicy(**data["policy"])})
+
+
+def _run(text: str) -> Run:
+    data: dict[str, Any] = json.loads(text)
+    stopped = data["stopped"]
+    return Run(**{**data, "stopped": None if stopped is None else StopCause(stopped)})
+
+
+def attachment(row: sqlite3.Row) -> Attachment:
+    """The attachment of a row that has all its columns."""
+    values = {key: row[key] for key in row.keys()}  # noqa: SIM118 (iterating a Row gives its values)
+    held = values.pop("backing")
+    return Attachment(
+        **{**values, "wanted": bool(values["wanted"]), "backing": None if held is None else devices.from_json(held)}
+    )
+
+
+def machine(row: sqlite3.Row, attachments: Iterable[sqlite3.Row]) -> Machine:
+    """The machine of its row and its attachments' rows. Raises StoreError, naming it, when they cannot be read."""
+    try:
+        return Machine(
+            id=row["id"],
+            labels=json.loads(row["labels"]),
+            annotations=json.loads(row["annotations"]),
+            spec=pb.MachineSpec.FromString(row["spec"]),
+            status=pb.MachineStatus.FromString(row["status"]),
+            generation=row["generation"],
+            observed_generation=row["observed_generation"],
+            created_at=row["created_at"],
+            deleted_at=row["deleted_at"],
+            power_at=row["power_at"],
+            machine_class=_class(row["class"]),
+            profile=None if row["profile"] is None else Profile(**json.loads(row["profile"])),
+            run=_run(row["run"]),
+            stop_event=None if row["stop_event"] is None else StopEvent(**json.loads(row["stop_event"])),
+            reasons=tuple(Reason(**reason) for reason in json.loads(row["reasons"])),
+            attachments=tuple(attachment(each) for each in attachments),
+        )
+    except (ValueError, TypeError, KeyError, DecodeError) as error:
+        raise StoreError(
+            f"the record of machine {row['id']} is damaged ({type(error).__name__}): "
+            "stop the daemon and put back a backup of the state database"
+        ) from error
+
+
+def event(row: sqlite3.Row) -> Event:
+    """The event of its row."""
+    return Event(
+        kind=row["kind"],
+        reason=row["reason"],
+        message=row["message"],
+        time=row["time"],
+        took=row["took"],
+        machine=row["machine"],
+    )

@@ -1,0 +1,99 @@
+"""Opening the SQLite file, and SQLite's errors in our words.
+
+WAL with synchronous=FULL: what was answered survives a power loss. The file is 0600 in a 0700 directory; SQLite gives
+its `-wal` and `-shm` files the same mode. Tables and queries do not belong here.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sri_libvirt.errors import StoreError
+
+MODE = 0o600
+
+_ADVICE = {
+    "SQLITE_FULL": "free some space on its file system",
+    "SQLITE_READONLY": "its file or file system is read-only; make it writable and restart the daemon",
+    "SQLITE_CANTOPEN": "see that the directory exists and that this user may write to it",
+    "SQLITE_PERM": "see that this user may write to it",
+    "SQLITE_IOERR": "its file system fails or is full; see the kernel log",
+    "SQLITE_BUSY": "another program holds it locked; end that program",
+    "SQLITE_LOCKED": "another program holds it locked; end that program",
+    "SQLITE_CORRUPT": "it is damaged: stop the daemon and put back a backup",
+    "SQLITE_NOTADB": "it is no state database: stop the daemon and put back a backup",
+}
+
+
+def failure(error: sqlite3.Error, path: Path) -> StoreError:
+    """The StoreError for an SQLite error: what failed, where, and what to do."""
+    name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+    advice = next((text for prefix, text in _ADVICE.items() if name.startswith(prefix)), "see the daemon's log")
+    return StoreError(f"state database {path}: {error} ({name}): {advice}")
+
+
+@contextmanager
+def failures(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors, and the operating system's on this file, into StoreError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    except OSError as error:
+        raise StoreError(f"state database {path}: {error.strerror}") from error
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        isolation_level=None,  # transactions are begun and ended by name
+        check_same_thread=False,  # made by one thread, used by another; never by two at once
+        timeout=10,
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def open_writable(path: Path) -> sqlite3.Connection:
+    """The one writing connection; makes the file (0600) if there is none. Raises StoreError."""
+    with failures(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE))
+        path.chmod(MODE)
+        connection = _connect(path, "rw")
+        try:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise StoreError(
+                    f"state database {path}: {found}: it is damaged: stop the daemon and put back a backup"
+                )
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write; works beside a running daemon. Raises StoreError."""
+    if not path.exists():
+        raise StoreError(f"there is no state database at {path}: has the daemon run with this state directory?")
+    with failures(path):
+        return _connect(path, "ro")
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All reads within see one committed state."""
+    connection.execute("BEGIN")
+    try:
+        yield connection
+    finally:
+        connection.execute("COMMIT")

@@ -1,0 +1,53 @@
+"""What is asked of the tables, on whatever connection: the writer's, a reader's, the CLI's.
+
+Nothing here writes, and nothing begins or ends a transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+
+from sri_libvirt.records import Event, Machine
+from sri_libvirt.store import codec
+
+_MACHINE = """
+    SELECT id, labels, annotations, spec, class, generation, created_at, deleted_at, power_at,
+           status, observed_generation, profile, run, stop_event, reasons
+    FROM machine
+"""
+_ATTACHMENT = """
+    SELECT machine, kind, name, incarnation, spec, wanted, changed_at, target, mac, serial, port,
+           backing, problem, problem_advice, problem_at
+    FROM attachment
+"""
+
+
+def machine(connection: sqlite3.Connection, machine_id: str) -> Machine | None:
+    """The machine with its attachments, or None."""
+    row = connection.execute(f"{_MACHINE} WHERE id = ?", (machine_id,)).fetchone()
+    if row is None:
+        return None
+    attachments = connection.execute(f"{_ATTACHMENT} WHERE machine = ? ORDER BY kind, name, incarnation", (machine_id,))
+    return codec.machine(row, attachments)
+
+
+def machines(connection: sqlite3.Connection) -> list[Machine]:
+    """All machines, oldest first."""
+    attachments: defaultdict[str, list[sqlite3.Row]] = defaultdict(list)
+    for row in connection.execute(f"{_ATTACHMENT} ORDER BY kind, name, incarnation"):
+        attachments[row["machine"]].append(row)
+    rows = connection.execute(f"{_MACHINE} ORDER BY created_at, id")
+    return [codec.machine(row, attachments[row["id"]]) for row in rows]
+
+
+def events(connection: sqlite3.Connection, machine_id: str, limit: int) -> list[Event]:
+    """The newest `limit` events of a machine, also of one that is gone; oldest first."""
+    rows = connection.execute("SELECT * FROM event WHERE machine = ? ORDER BY id DESC LIMIT ?", (machine_id, limit))
+    return [codec.event(row) for row in rows][::-1]
+
+
+def meta(connection: sqlite3.Connection, key: str) -> str | None:
+    """A value of the store as a whole."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])

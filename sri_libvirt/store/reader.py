@@ -1,0 +1,100 @@
+"""Reading the store: a pool of read connections for the daemon, and the CLI's read-only view of the file.
+
+Nothing here writes or migrates, so the CLI works beside a running daemon and after its end.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sri_libvirt.errors import StoreError
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import Event, Machine
+from sri_libvirt.store import database, queries, schema
+
+EVENTS = 1000
+"""Events read of one machine unless asked otherwise; more than are kept."""
+
+
+class Reader:
+    """The committed state, from any thread. A connection is used by one thread at a time and kept for the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+
+    @classmethod
+    def open(cls, paths: StatePaths) -> Reader:
+        """Read a state directory. Raises StoreError if there is no store or it has another schema."""
+        reader = cls(paths.database)
+        with reader._snapshot() as connection:
+            schema.check(connection, str(paths.database))
+        return reader
+
+    @property
+    def instance(self) -> str:
+        """UUID of this store."""
+        return self.meta("instance") or ""
+
+    def machine(self, machine_id: str) -> Machine | None:
+        """The machine, or None."""
+        with self._snapshot() as connection:
+            return queries.machine(connection, machine_id)
+
+    def machines(self) -> list[Machine]:
+        """All machines, oldest first."""
+        with self._snapshot() as connection:
+            return queries.machines(connection)
+
+    def events(self, machine_id: str, limit: int = EVENTS) -> list[Event]:
+        """The newest events of a machine, oldest first; also of one that is gone since a short time."""
+        with self._snapshot() as connection:
+            return queries.events(connection, machine_id, limit)
+
+    def meta(self, key: str) -> str | None:
+        """A value of the store as a whole."""
+        with self._snapshot() as connection:
+            return queries.meta(connection, key)
+
+    def close(self) -> None:
+        """Close the connections. Reads after that raise StoreError."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._closed:
+                raise StoreError("the state database is closed: the daemon is stopping")
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or database.open_reading(self._path)
+        try:
+            with database.failures(self._path), database.snapshot(connection):
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()

@@ -1,0 +1,127 @@
+"""The tables, as an ordered list of migrations. A migration, once released, never changes; a new one is appended.
+
+`PRAGMA user_version` counts the migrations that a file has had. What a column means stands in `records.py`; here it is
+only kept. Data that a later feature needs does not belong here before that feature does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sri_libvirt.errors import StoreError
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # RPCs own labels to power_at, the loop the columns after it; frame is made of both (contract G.3).
+        # uid, namespace and name are NULL where the label is absent: only a machine that carries all three is unique.
+        """
+        CREATE TABLE machine (
+            id TEXT PRIMARY KEY,
+            uid TEXT,
+            namespace TEXT,
+            name TEXT,
+            labels TEXT NOT NULL,
+            annotations TEXT NOT NULL,
+            spec BLOB NOT NULL,
+            class TEXT NOT NULL,
+            generation INTEGER NOT NULL,
+            created_at INTEGER NOT NULL,
+            deleted_at INTEGER NOT NULL,
+            power_at INTEGER NOT NULL,
+            status BLOB NOT NULL,
+            observed_generation INTEGER NOT NULL,
+            profile TEXT,
+            run TEXT NOT NULL,
+            stop_event TEXT,
+            reasons TEXT NOT NULL,
+            frame BLOB NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE UNIQUE INDEX machine_uid ON machine (uid)
+        WHERE uid IS NOT NULL AND namespace IS NOT NULL AND name IS NOT NULL
+        """,
+        """
+        CREATE TABLE attachment (
+            machine TEXT NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            incarnation INTEGER NOT NULL,
+            spec BLOB NOT NULL,
+            wanted INTEGER NOT NULL,
+            changed_at INTEGER NOT NULL,
+            target TEXT NOT NULL,
+            mac TEXT NOT NULL,
+            serial TEXT NOT NULL,
+            port INTEGER NOT NULL,
+            backing TEXT,
+            problem TEXT NOT NULL,
+            problem_advice TEXT NOT NULL,
+            problem_at INTEGER NOT NULL,
+            PRIMARY KEY (machine, kind, name, incarnation)
+        ) STRICT
+        """,
+        "CREATE INDEX attachment_mac ON attachment (mac) WHERE mac <> ''",
+        """
+        CREATE TABLE event (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            machine TEXT NOT NULL,
+            time INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            message TEXT NOT NULL,
+            took INTEGER NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX event_machine ON event (machine, id)",
+        # Machines that are no more, whose events are kept for a while.
+        "CREATE TABLE gone (machine TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT",
+        "CREATE INDEX gone_at ON gone (at)",
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    ),
+)
+
+VERSION = len(MIGRATIONS)
+"""The schema that this program reads and writes."""
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """How many migrations the file has had; 0 for an empty one."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError unless the file has exactly this program's schema; for readers, which never migrate."""
+    found = version(connection)
+    if found > VERSION:
+        raise newer(found, path)
+    if found < VERSION:
+        raise StoreError(
+            f"{path} has schema {found}, this program reads {VERSION}: start the daemon once to migrate it"
+        )
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the file to this program's schema, each step whole or not at all. Refuses a newer one with StoreError."""
+    found = version(connection)
+    if found > VERSION:
+        raise newer(found, path)
+    for number, statements in enumerate(MIGRATIONS[found:], start=found + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def newer(found: int, path: str) -> StoreError:
+    """The refusal of a file that a newer program wrote."""
+    return StoreError(
+        f"{path} was written by a newer version (schema {found}, this one knows {VERSION}): "
+        "install that version again, or put back a backup made before the upgrade"
+    )

@@ -1,0 +1,114 @@
+"""The store as the daemon uses it: works for the writer's thread, reads from any thread, the listing from memory.
+
+One process per state directory is the caller's to ensure (`paths.lock`). Waking machines does not belong here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import StoreError
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import Event, Machine
+from sri_libvirt.store import database, queries, schema
+from sri_libvirt.store.frames import Frame, Listing
+from sri_libvirt.store.reader import EVENTS, Reader
+from sri_libvirt.store.transaction import Transaction
+from sri_libvirt.store.writer import Writer
+
+T = TypeVar("T")
+
+
+class Store:
+    """All state of one provider. Made by `open`, ended by `close`."""
+
+    def __init__(self, instance: str, writer: Writer, reader: Reader, listing: Listing) -> None:
+        self.instance = instance
+        self._writer = writer
+        self._reader = reader
+        self._listing = listing
+
+    @classmethod
+    def open(cls, paths: StatePaths, clock: Callable[[], int]) -> Store:
+        """Make or migrate the file, read the listing, start the writer. Raises StoreError with what to do."""
+        try:
+            paths.prepare()
+        except OSError as error:
+            raise StoreError(f"state directory {paths.root} cannot be made: {error}") from error
+        connection = database.open_writable(paths.database)
+        try:
+            with database.failures(paths.database):
+                schema.migrate(connection, str(paths.database))
+                instance = _instance(connection)
+                listing = Listing(_frames(connection))
+        except BaseException:
+            connection.close()
+            raise
+        return cls(instance, Writer(connection, paths.database, listing, clock), Reader(paths.database), listing)
+
+    @classmethod
+    def open_read_only(cls, paths: StatePaths) -> Reader:
+        """The CLI's view; never migrates. Raises StoreError if there is no store or it has another schema."""
+        return Reader.open(paths)
+
+    def submit(self, work: Callable[[Transaction], T]) -> Future[T]:
+        """Have a work done; the future resolves once it is on disk and listed.
+
+        It fails with whatever the work raised, which undid the work, or with StoreError when nothing could be stored.
+        """
+        return self._writer.submit(work)
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Do a work and wait for it. Not from within a work, nor on the asyncio loop."""
+        return self.submit(work).result()
+
+    def machine(self, machine_id: str) -> Machine | None:
+        """The machine as last committed."""
+        return self._reader.machine(machine_id)
+
+    def machine_ids(self) -> list[str]:
+        """Ids of all machines: live before deleting ones, newest first."""
+        return self._listing.ids()
+
+    def frames(self, machine_id: str = "", selector: Mapping[str, str] | None = None) -> list[bytes]:
+        """Serialised machines as a list reply holds them, in the order of `machine_ids`; no SQL."""
+        return self._listing.select(machine_id, selector or {})
+
+    def events(self, machine_id: str, limit: int = EVENTS) -> list[Event]:
+        """The newest events of a machine, oldest first."""
+        return self._reader.events(machine_id, limit)
+
+    def meta(self, key: str) -> str | None:
+        """A value of the store as a whole."""
+        return self._reader.meta(key)
+
+    def close(self) -> None:
+        """Do what was submitted, then close the file. Idempotent."""
+        self._writer.close()
+        self._reader.close()
+
+
+def _instance(connection: sqlite3.Connection) -> str:
+    """The store's own UUID, made at its first open."""
+    connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?)", (str(uuid.uuid4()),))
+    return queries.meta(connection, "instance") or ""
+
+
+def _frames(connection: sqlite3.Connection) -> dict[str, Frame]:
+    """The listing as stored: a machine whose record is damaged stays listed (contract A.12)."""
+    frames: dict[str, Frame] = {}
+    for row in connection.execute("SELECT id, frame FROM machine"):
+        try:
+            frames[row["id"]] = Frame.read(pb.Machine.FromString(row["frame"]), row["frame"])
+        except DecodeError as error:
+            raise StoreError(
+                f"the listing of machine {row['id']} is damaged: put back a backup of the state database"
+            ) from error
+    return frames

@@ -1,0 +1,55 @@
+"""The bounded timeline: each machine's first and newest events, and for a while those of machines that are gone.
+
+What is an event, and what it says, does not belong here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sri_libvirt.records import SECOND, Event
+
+FIRST = 20
+"""Events kept from a machine's beginning: how it came to be is asked for long after."""
+
+NEWEST = 500
+"""Events kept from a machine's end."""
+
+GONE_FOR = 7 * 24 * 3600 * SECOND
+"""How long the events of a machine that is gone are kept, in nanoseconds."""
+
+GONE = 200
+"""Of how many machines that are gone the events are kept."""
+
+
+def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> None:
+    """Add an event, and drop the machine's oldest beyond the bounds. Of a machine that was never here: nothing."""
+    done = connection.execute(
+        """
+        INSERT INTO event (machine, time, kind, reason, message, took) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+        WHERE EXISTS (SELECT 1 FROM machine WHERE id = ?1) OR EXISTS (SELECT 1 FROM gone WHERE machine = ?1)
+        """,
+        (machine_id, event.time, event.kind, event.reason, event.message, event.took),
+    )
+    if done.rowcount:
+        connection.execute(
+            """
+            DELETE FROM event WHERE machine = ?1
+            AND id > (SELECT id FROM event WHERE machine = ?1 ORDER BY id LIMIT 1 OFFSET ?2)
+            AND id < (SELECT id FROM event WHERE machine = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?3)
+            """,
+            (machine_id, FIRST - 1, NEWEST - 1),
+        )
+
+
+def machine_gone(connection: sqlite3.Connection, machine_id: str, now: int) -> None:
+    """Keep the events of a machine that is no more, and drop those that were kept long enough."""
+    connection.execute("INSERT OR REPLACE INTO gone (machine, at) VALUES (?, ?)", (machine_id, now))
+    overdue = connection.execute(
+        "SELECT machine FROM (SELECT machine, at FROM gone ORDER BY at DESC LIMIT -1 OFFSET ?)"
+        " UNION SELECT machine FROM gone WHERE at < ?",
+        (GONE, now - GONE_FOR),
+    ).fetchall()
+    for (machine,) in overdue:
+        connection.execute("DELETE FROM event WHERE machine = ?", (machine,))
+        connection.execute("DELETE FROM gone WHERE machine = ?", (machine,))

@@ -1,0 +1,274 @@
+"""What one piece of work may read and write. SQL only: whether something may be is the caller's to decide.
+
+Two writers with columns of their own, so that neither loses the other's update (design, "What is stored"): RPCs own
+spec, generation, annotations, power and `wanted`; the loop owns status, run, profile, backing and port. The frame is
+rebuilt, once, at the end of any work that touched what it shows. An update that changes nothing writes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sri_libvirt import devices
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import NotFound
+from sri_libvirt.records import (
+    LABEL_NAME,
+    LABEL_NAMESPACE,
+    LABEL_UID,
+    Attachment,
+    AttachmentKind,
+    Event,
+    Machine,
+    Profile,
+    Reason,
+    Run,
+    StopEvent,
+)
+from sri_libvirt.store import codec, queries, timeline
+from sri_libvirt.store.frames import Frame, Listing
+
+Key = tuple[AttachmentKind, str, int]
+"""An attachment within its machine: kind, name, incarnation."""
+
+
+class Transaction:
+    """One work's view of the store; valid only while the work runs, on the writer's thread.
+
+    `pending` holds the frames of works that come before it in the same commit.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        listing: Listing,
+        pending: Mapping[str, Frame | None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._connection = connection
+        self._listing = listing
+        self._pending = pending
+        self._clock = clock
+        self._touched: set[str] = set()
+        self._frames: dict[str, Frame | None] = {}
+
+    def finish(self) -> Mapping[str, Frame | None]:
+        """Rebuild the frames of what was touched; returns all that this work changed. Called by the writer."""
+        for machine_id in self._touched:
+            machine = self.machine(machine_id)
+            frame = None if machine is None else Frame.of(machine)
+            self._frames[machine_id] = frame
+            if frame is not None:
+                self._connection.execute(
+                    "UPDATE machine SET frame = ?1 WHERE id = ?2 AND frame <> ?1", (frame.data, machine_id)
+                )
+        self._touched.clear()
+        return self._frames
+
+    # Reading
+
+    def machine(self, machine_id: str) -> Machine | None:
+        """The machine as this work sees it."""
+        return queries.machine(self._connection, machine_id)
+
+    def machines(self) -> list[Machine]:
+        """All machines as this work sees them, oldest first."""
+        return queries.machines(self._connection)
+
+    def find_uid(self, uid: str) -> Machine | None:
+        """The machine that carries the poollet's three labels and this uid (contract G.1)."""
+        row = self._connection.execute(
+            "SELECT id FROM machine WHERE uid = ? AND namespace IS NOT NULL AND name IS NOT NULL", (uid,)
+        ).fetchone()
+        return None if row is None else self.machine(row["id"])
+
+    def mac_owner(self, mac: str) -> tuple[str, str] | None:
+        """The machine and network interface that hold a MAC, plugged or not."""
+        row = self._connection.execute("SELECT machine, name FROM attachment WHERE mac = ? LIMIT 1", (mac,)).fetchone()
+        return None if row is None else (row["machine"], row["name"])
+
+    def listing_bytes(self) -> int:
+        """Size of the whole list reply with what this work has done so far."""
+        self.finish()
+        changed = {**self._pending, **self._frames}
+        before = sum(old.size for old in map(self._listing.get, changed) if old)
+        return self._listing.size - before + sum(frame.size for frame in changed.values() if frame)
+
+    def meta(self, key: str) -> str | None:
+        """A value of the store as a whole."""
+        return queries.meta(self._connection, key)
+
+    # Written by RPCs
+
+    def insert(self, machine: Machine) -> None:
+        """A new machine with its attachments."""
+        values = {
+            "id": machine.id,
+            "uid": machine.labels.get(LABEL_UID),
+            "namespace": machine.labels.get(LABEL_NAMESPACE),
+            "name": machine.labels.get(LABEL_NAME),
+            "labels": codec.strings(machine.labels),
+            "annotations": codec.strings(machine.annotations),
+            "spec": codec.message(machine.spec),
+            "class": codec.record(machine.machine_class),
+            "generation": machine.generation,
+            "created_at": machine.created_at,
+            "deleted_at": machine.deleted_at,
+            "power_at": machine.power_at,
+            "status": codec.message(machine.status),
+            "observed_generation": machine.observed_generation,
+            "profile": None if machine.profile is None else codec.record(machine.profile),
+            "run": codec.record(machine.run),
+            "stop_event": None if machine.stop_event is None else codec.record(machine.stop_event),
+            "reasons": codec.reasons(machine.reasons),
+            "frame": b"",
+        }
+        self._insert("machine", values)
+        self._touched.add(machine.id)
+        for attachment in machine.attachments:
+            self.put_attachment(attachment)
+
+    def set_spec(self, machine_id: str, spec: pb.MachineSpec, generation: int, power_at: int | None = None) -> None:
+        """A changed spec, its generation, and when its power changed if it did."""
+        values: dict[str, Any] = {"spec": codec.message(spec), "generation": generation}
+        self._update(machine_id, **values, **({} if power_at is None else {"power_at": power_at}))
+
+    def set_annotations(self, machine_id: str, annotations: dict[str, str]) -> None:
+        """The whole map anew."""
+        self._update(machine_id, annotations=codec.strings(annotations))
+
+    def set_deleted(self, machine_id: str, at: int) -> None:
+        """The machine is to go."""
+        self._update(machine_id, deleted_at=at)
+
+    def put_attachment(self, attachment: Attachment) -> None:
+        """A new incarnation of a device."""
+        fields = {name: getattr(attachment, name) for name in Attachment.__slots__}
+        self._insert(
+            "attachment", {**fields, "wanted": int(attachment.wanted), "backing": codec.backing(attachment.backing)}
+        )
+
+    def set_wanted(self, machine_id: str, key: Key, wanted: bool, changed_at: int, spec: bytes | None = None) -> None:
+        """Whether a device should be plugged, and its spec if that changed with it."""
+        values: dict[str, Any] = {"wanted": int(wanted), "changed_at": changed_at}
+        self._update_attachment(machine_id, key, **values, **({} if spec is None else {"spec": spec}))
+
+    # Written by the loop
+
+    def record_pass(
+        self,
+        machine_id: str,
+        *,
+        status: pb.MachineStatus,
+        run: Run,
+        reasons: Sequence[Reason],
+        observed_generation: int,
+        consumed_stop_at: int = 0,
+        events: Sequence[Event] = (),
+    ) -> None:
+        """What a pass of the loop found. The stop event goes only if it is the one that the pass saw."""
+        self._update(
+            machine_id,
+            status=codec.message(status),
+            run=codec.record(run),
+            reasons=codec.reasons(reasons),
+            observed_generation=observed_generation,
+        )
+        if consumed_stop_at:
+            self._connection.execute(
+                "UPDATE machine SET stop_event = NULL WHERE id = ? AND json_extract(stop_event, '$.at') = ?",
+                (machine_id, consumed_stop_at),
+            )
+        for event in events:
+            self.add_event(machine_id, event)
+
+    def set_run(self, machine_id: str, run: Run) -> None:
+        """What the loop remembers of the guest's run."""
+        self._update(machine_id, run=codec.record(run))
+
+    def set_profile(self, machine_id: str, profile: Profile) -> None:
+        """What was chosen for the machine at its first define."""
+        self._update(machine_id, profile=codec.record(profile))
+
+    def set_ports(self, machine_id: str, ports: Mapping[Key, int]) -> None:
+        """Root ports of devices."""
+        for key, port in ports.items():
+            self._update_attachment(machine_id, key, port=port)
+
+    def set_backing(
+        self,
+        machine_id: str,
+        key: Key,
+        backing: devices.Backing | None,
+        problem: str = "",
+        advice: str = "",
+        problem_at: int = 0,
+    ) -> None:
+        """What a device was prepared as, or why it could not be."""
+        self._update_attachment(
+            machine_id,
+            key,
+            backing=codec.backing(backing),
+            problem=problem,
+            problem_advice=advice,
+            problem_at=problem_at,
+        )
+
+    def delete_attachment(self, machine_id: str, key: Key) -> None:
+        """A device is gone from guest and spec. Of one that is gone already: nothing."""
+        self._connection.execute(
+            "DELETE FROM attachment WHERE machine = ? AND kind = ? AND name = ? AND incarnation = ?", (machine_id, *key)
+        )
+
+    def note_stop(self, machine_id: str, stop: StopEvent | None) -> None:
+        """What libvirt said of a stop, for the loop's next pass; None takes it back. Of an unknown machine: nothing."""
+        noted = None if stop is None else codec.record(stop)
+        self._connection.execute("UPDATE machine SET stop_event = ? WHERE id = ?", (noted, machine_id))
+
+    def forget(self, machine_id: str) -> None:
+        """Remove the machine and its attachments; its events stay for a while."""
+        self._connection.execute("DELETE FROM machine WHERE id = ?", (machine_id,))
+        timeline.machine_gone(self._connection, machine_id, self._clock())
+        self._touched.add(machine_id)
+
+    # Written by both
+
+    def add_event(self, machine_id: str, event: Event) -> None:
+        """Add a line to the machine's timeline; `time` 0 means now. Of a machine that was never here: nothing."""
+        timeline.add(self._connection, machine_id, replace(event, time=event.time or self._clock()))
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Set a value of the store as a whole."""
+        self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def _insert(self, table: str, values: Mapping[str, Any]) -> None:
+        columns = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        self._connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values()))  # noqa: S608
+
+    def _update(self, machine_id: str, **values: Any) -> None:
+        if not self._set("machine", "id = ?", (machine_id,), values):
+            raise NotFound(f"there is no machine {machine_id}")
+        self._touched.add(machine_id)
+
+    def _update_attachment(self, machine_id: str, key: Key, **values: Any) -> None:
+        where = "machine = ? AND kind = ? AND name = ? AND incarnation = ?"
+        if not self._set("attachment", where, (machine_id, *key), values):
+            raise NotFound(f"machine {machine_id} has no {key[0]} {key[1]!r} of incarnation {key[2]}")
+
+    def _set(self, table: str, where: str, which: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
+        """Set columns unless they are so already, which would cost a sync of the disk; False if there is no row."""
+        assign = ", ".join(f"{column} = ?" for column in values)
+        differ = " OR ".join(f"{column} IS NOT ?" for column in values)
+        given = tuple(values.values())
+        done = self._connection.execute(
+            f"UPDATE {table} SET {assign} WHERE {where} AND ({differ})",  # noqa: S608 (names are our own)
+            (*given, *which, *given),
+        )
+        if done.rowcount:
+            return True
+        found = self._connection.execute(f"SELECT 1 FROM {table} WHERE {where}", which)  # noqa: S608
+        return found.fetchone() is not None

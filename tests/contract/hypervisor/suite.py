@@ -1,0 +1,345 @@
+"""The contract of `sri_libvirt.hypervisor.base`, as tests for any implementation.
+
+A subclass of HypervisorContract has a fixture `world`. Everything is waited for: libvirt's events come when they come.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import pytest
+
+from sri_libvirt.errors import HypervisorError, Unreachable
+from sri_libvirt.hypervisor.base import (
+    Connection,
+    DomainEvent,
+    DomainSnapshot,
+    DomainState,
+    EventKind,
+    Hypervisor,
+    LastWords,
+)
+
+DEADLINE = 30.0
+
+
+class World(Protocol):
+    """A hypervisor and what happens to it and its guests from outside."""
+
+    @property
+    def hypervisor(self) -> Hypervisor: ...
+
+    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "") -> str:
+        """XML of a domain whose guest answers its power button, or does not; `marked` is its title."""
+
+    def wait_until_up(self, machine_id: str) -> None: ...
+
+    def guest_powers_off(self, machine_id: str) -> None: ...
+
+    def kill_qemu(self, machine_id: str) -> None: ...
+
+    def terminate_qemu(self, machine_id: str) -> None: ...
+
+    def pause(self, machine_id: str) -> None: ...
+
+    def save(self, machine_id: str) -> None: ...
+
+    def stop_libvirt(self) -> None: ...
+
+    def start_libvirt(self) -> None: ...
+
+    def make_network(self, name: str) -> None: ...
+
+
+class Recorder:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[DomainEvent] = []
+        self.connected = 0
+        self.disconnected: list[str] = []
+        self._changed = threading.Condition()
+
+    def on_connected(self) -> None:
+        with self._changed:
+            self.connected += 1
+            self._changed.notify_all()
+
+    def on_disconnected(self, reason: str) -> None:
+        with self._changed:
+            self.disconnected.append(reason)
+            self._changed.notify_all()
+
+    def on_event(self, event: DomainEvent) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, DEADLINE), f"no {what}: {self.events}"
+
+    def wait_for(self, machine_id: str, kind: EventKind) -> None:
+        self.wait(lambda: any(e.machine_id == machine_id and e.kind is kind for e in self.events), str(kind))
+
+    def details(self, machine_id: str, *kinds: EventKind) -> list[tuple[EventKind, str]]:
+        with self._changed:
+            return [(e.kind, e.detail) for e in self.events if e.machine_id == machine_id and e.kind in kinds]
+
+
+class Machine:
+    """One domain of a test."""
+
+    def __init__(self, world: World, connection: Connection) -> None:
+        self.id = str(uuid.uuid4())
+        self.world = world
+        self.connection = connection
+
+    def define(self, *, deaf: bool = False, marked: str = "") -> Machine:
+        self.connection.define(self.world.domain(self.id, deaf=deaf, marked=marked))
+        return self
+
+    def start(self) -> Machine:
+        self.connection.start(self.id)
+        self.world.wait_until_up(self.id)
+        return self
+
+    def now(self) -> DomainSnapshot:
+        snapshot = self.connection.snapshot(self.id)
+        assert snapshot is not None
+        return snapshot
+
+    def wait_off(self) -> DomainSnapshot:
+        end = time.monotonic() + DEADLINE
+        while self.now().active:
+            assert time.monotonic() < end, f"still {self.now().state}"
+            time.sleep(0.02)
+        return self.now()
+
+
+def reconnect(hypervisor: Hypervisor) -> Connection:
+    end = time.monotonic() + DEADLINE
+    while True:
+        try:
+            return hypervisor.connect()
+        except Unreachable:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+class HypervisorContract:
+    """The tests."""
+
+    @pytest.fixture
+    def connection(self, world: World) -> Connection:
+        return reconnect(world.hypervisor)
+
+    @pytest.fixture
+    def machine(self, world: World, connection: Connection) -> Machine:
+        return Machine(world, connection)
+
+    @pytest.fixture
+    def watched(self, world: World, connection: Connection) -> Iterator[Recorder]:
+        recorder = Recorder()
+        stop = world.hypervisor.watch(recorder)
+        recorder.wait(lambda: recorder.connected, "connection")
+        yield recorder
+        stop()
+
+    def test_an_absent_domain_needs_nothing_done(self, machine: Machine) -> None:
+        assert machine.connection.snapshot(machine.id) is None
+        machine.connection.press_power_button(machine.id)
+        machine.connection.destroy(machine.id)
+        machine.connection.undefine(machine.id)
+        assert machine.connection.last_words(machine.id) == LastWords()
+        assert machine.id not in machine.connection.domain_ids()
+
+    @pytest.mark.parametrize("method", ["start", "resume"])
+    def test_an_absent_domain_cannot_run(self, machine: Machine, method: str) -> None:
+        with pytest.raises(HypervisorError) as refused:
+            getattr(machine.connection, method)(machine.id)
+        assert not isinstance(refused.value, Unreachable)
+
+    def test_bad_xml_is_refused(self, connection: Connection) -> None:
+        with pytest.raises(HypervisorError) as refused:
+            connection.define("<domain type='qemu'><name>x</name></domain>")
+        assert not isinstance(refused.value, Unreachable)
+
+    def test_define(self, machine: Machine, watched: Recorder) -> None:
+        snapshot = machine.define().now()
+        assert (snapshot.state, snapshot.active, snapshot.live_xml) == (DomainState.OFF, False, "")
+        assert machine.id in snapshot.persistent_xml
+        assert not snapshot.managed_save
+        assert machine.id in machine.connection.domain_ids()
+        watched.wait_for(machine.id, EventKind.DEFINED)
+
+    def test_start_twice(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.connection.start(machine.id)
+        snapshot = machine.now()
+        assert (snapshot.state, snapshot.reason, snapshot.active) == (DomainState.RUNNING, "booted", True)
+        watched.wait_for(machine.id, EventKind.STARTED)
+        assert len(watched.details(machine.id, EventKind.STARTED)) == 1
+
+    def test_define_leaves_a_running_guest_alone(self, machine: Machine) -> None:
+        machine.define(marked="before").start().define(marked="after")
+        snapshot = machine.now()
+        assert "before" in snapshot.live_xml
+        assert "after" not in snapshot.live_xml
+        assert "after" in snapshot.persistent_xml
+
+    def test_a_guest_answers_its_power_button(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.connection.press_power_button(machine.id)
+        self._ended(machine, watched, "guest", "shutdown", "shutdown")
+
+    def test_a_deaf_guest_does_not(self, machine: Machine, watched: Recorder) -> None:
+        machine.define(deaf=True).start()
+        machine.connection.press_power_button(machine.id)
+        assert machine.now().state is DomainState.RUNNING
+        machine.connection.destroy(machine.id)
+        self._ended(machine, watched, "host", "destroyed", "destroyed")
+        assert machine.connection.last_words(machine.id).terminated_by == "libvirtd"
+        machine.connection.press_power_button(machine.id)
+        machine.connection.destroy(machine.id)
+
+    def test_a_guest_powers_itself_off(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.world.guest_powers_off(machine.id)
+        self._ended(machine, watched, "guest", "shutdown", "shutdown")
+        # libvirt itself ends the QEMU of a guest that is off
+        assert machine.connection.last_words(machine.id).terminated_by in ("", "libvirtd")
+
+    def test_somebody_terminates_qemu(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.world.terminate_qemu(machine.id)
+        self._ended(machine, watched, "host", "shutdown", "shutdown")
+        assert machine.connection.last_words(machine.id).terminated_by not in ("", "libvirtd")
+
+    def test_qemu_is_killed(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.world.kill_qemu(machine.id)
+        self._ended(machine, watched, "", "failed", "crashed")
+        assert machine.connection.last_words(machine.id).terminated_by == ""
+
+    def test_last_words_are_of_the_last_run(self, machine: Machine) -> None:
+        machine.define().start()
+        machine.connection.destroy(machine.id)
+        machine.start()
+        assert machine.connection.last_words(machine.id) == LastWords()
+
+    def test_paused_and_resumed(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.world.pause(machine.id)
+        snapshot = machine.now()
+        assert (snapshot.state, snapshot.reason, snapshot.active) == (DomainState.PAUSED, "user", True)
+        machine.connection.resume(machine.id)
+        assert machine.now().state is DomainState.RUNNING
+        watched.wait_for(machine.id, EventKind.SUSPENDED)
+        watched.wait_for(machine.id, EventKind.RESUMED)
+
+    @pytest.mark.parametrize(("force_boot", "reason"), [(False, "restored"), (True, "booted")])
+    def test_a_saved_guest(self, machine: Machine, watched: Recorder, force_boot: bool, reason: str) -> None:
+        machine.define().start()
+        machine.world.save(machine.id)
+        assert machine.now().managed_save
+        self._ended(machine, watched, "", "saved", "saved")
+        machine.connection.start(machine.id, force_boot=force_boot)
+        after = machine.now()
+        assert (after.state, after.reason, after.managed_save) == (DomainState.RUNNING, reason, False)
+
+    def test_undefine_drops_a_save(self, machine: Machine) -> None:
+        machine.define().start()
+        machine.world.save(machine.id)
+        machine.connection.undefine(machine.id)
+        assert machine.connection.snapshot(machine.id) is None
+
+    def test_undefine(self, machine: Machine, watched: Recorder) -> None:
+        machine.define()
+        machine.connection.undefine(machine.id)
+        assert machine.connection.snapshot(machine.id) is None
+        watched.wait_for(machine.id, EventKind.UNDEFINED)
+
+    def test_undefine_of_a_running_guest_makes_it_transient(self, machine: Machine) -> None:
+        machine.define().start()
+        machine.connection.undefine(machine.id)
+        snapshot = machine.now()
+        assert (snapshot.persistent_xml, snapshot.active) == ("", True)
+        machine.connection.undefine(machine.id)
+        machine.connection.destroy(machine.id)
+        assert machine.connection.snapshot(machine.id) is None
+
+    def test_a_lost_libvirt_is_unreachable_and_comes_back(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.world.stop_libvirt()
+        for _ in range(2):
+            with pytest.raises(Unreachable):
+                machine.connection.snapshot(machine.id)
+        with pytest.raises(Unreachable):
+            machine.world.hypervisor.connect()
+        watched.wait(lambda: watched.disconnected, "loss")
+        machine.world.start_libvirt()
+        watched.wait(lambda: watched.connected == 2, "reconnect")
+        with pytest.raises(Unreachable):  # once dead, always dead
+            machine.connection.snapshot(machine.id)
+        machine.connection = reconnect(machine.world.hypervisor)
+        assert machine.now().state is DomainState.RUNNING
+        machine.connection.destroy(machine.id)
+        watched.wait_for(machine.id, EventKind.STOPPED)
+        assert len(watched.disconnected) == 1
+
+    @pytest.mark.parametrize("ending", ["shutdown", "destroyed", "crashed"])
+    def test_only_the_log_remembers_a_stop_over_a_restart(self, machine: Machine, ending: str) -> None:
+        machine.define().start()
+        {
+            "shutdown": machine.world.guest_powers_off,
+            "destroyed": machine.connection.destroy,
+            "crashed": machine.world.kill_qemu,
+        }[ending](machine.id)
+        assert machine.wait_off().reason == ending
+        machine.world.stop_libvirt()
+        machine.world.start_libvirt()
+        machine.connection = reconnect(machine.world.hypervisor)
+        assert machine.now().reason == "unknown"
+        assert machine.connection.last_words(machine.id).reason == ending
+
+    @pytest.mark.parametrize("ending", ["shutdown", "crashed"])
+    def test_a_stop_while_libvirt_is_away(self, machine: Machine, watched: Recorder, ending: str) -> None:
+        machine.define().start()
+        machine.world.stop_libvirt()
+        (machine.world.guest_powers_off if ending == "shutdown" else machine.world.kill_qemu)(machine.id)
+        machine.world.start_libvirt()
+        machine.connection = reconnect(machine.world.hypervisor)
+        assert machine.wait_off().reason == ending
+        assert machine.connection.last_words(machine.id).reason == ending
+        watched.wait(lambda: watched.connected == 2, "reconnect")
+        assert watched.details(machine.id, EventKind.SHUTDOWN) == []
+
+    def test_networks(self, world: World, connection: Connection) -> None:
+        assert connection.network_active("nowhere") is None
+        world.make_network("here")
+        assert connection.network_active("here") is True
+
+    def test_the_offer_is_enough_for_a_machine(self, connection: Connection) -> None:
+        offer = connection.offer()
+        assert offer.architecture == "x86_64"
+        assert offer.machine_type in offer.machine_types
+        assert "qemu" in offer.domain_types
+        assert {"maximum", "custom"} <= offer.cpu_modes["qemu"]
+        assert "qemu64" in offer.cpu_models["qemu"]
+        assert offer.emulator
+        assert any(not firmware.secure_boot for firmware in offer.firmware)
+
+    def _ended(self, machine: Machine, watched: Recorder, shutdown: str, stopped: str, reason: str) -> None:
+        """The three traces of a stop: events, the state's reason, the log."""
+        snapshot = machine.wait_off()
+        assert (snapshot.state, snapshot.reason) == (DomainState.OFF, reason)
+        watched.wait_for(machine.id, EventKind.STOPPED)
+        told = watched.details(machine.id, EventKind.SHUTDOWN, EventKind.STOPPED)
+        before = [(EventKind.SHUTDOWN, shutdown)] if shutdown else []
+        assert told == [*before, (EventKind.STOPPED, stopped)]
+        assert machine.connection.last_words(machine.id).reason == reason

@@ -1,0 +1,227 @@
+"""The contract of every plugin (`base.py` of volumes, nics and images): the same tests run on each.
+
+A driver that is registered and has no sample here fails `test_every_driver_is_tested`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt import devices
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import BackingFile, DiskSource
+from sri_libvirt.images.base import ImageDriver
+from sri_libvirt.images.registry import ImageRegistry
+from sri_libvirt.nics.base import NicDriver
+from sri_libvirt.nics.registry import NicRegistry
+from sri_libvirt.paths import MachinePaths
+from sri_libvirt.volumes.base import VolumeDriver
+from sri_libvirt.volumes.registry import VolumeRegistry
+from tests.contract.plugins.conftest import MACHINE
+
+OTHER = "00000000-8d3c-4f52-9d0a-0d2f3c1f0a02"
+SIZE = 64 << 20
+
+VOLUMES = {
+    "empty_disk": pb.Volume(name="data", device="oda", empty_disk=pb.EmptyDisk(size_bytes=SIZE)),
+}
+NICS = {
+    "network": pb.NetworkInterface(name="eth", network_id="network://lan", ips=["10.0.0.1"]),
+    "isolated": pb.NetworkInterface(name="eth", network_id="isolated"),
+}
+
+
+def _raw(directory: Path) -> str:
+    path = directory / "disk.raw"
+    path.write_bytes(b"\xeb\x3c\x90" + b"x" * 4093)
+    path.chmod(0o444)
+    return str(path)
+
+
+IMAGES: dict[str, Callable[[Path], str]] = {"local": _raw}
+
+
+def running(_: str) -> bool:
+    return True
+
+
+def files(paths: MachinePaths) -> set[str]:
+    return {path.name for path in paths.root.iterdir()}
+
+
+def test_every_driver_is_tested(images: Path) -> None:
+    assert {driver.name for driver in VolumeRegistry.load([]).drivers} == VOLUMES.keys()
+    assert {driver.name for driver in NicRegistry.load([]).drivers} == NICS.keys()
+    assert {driver.name for driver in ImageRegistry.load([images]).drivers} == IMAGES.keys()
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+class TestVolumes:
+    def driver(self, name: str) -> VolumeDriver:
+        return VolumeRegistry.load([]).select(VOLUMES[name])
+
+    def test_it_is_the_one(self, name: str) -> None:
+        assert self.driver(name).name == name
+
+    def test_the_message_is_only_looked_at(self, name: str, paths: MachinePaths) -> None:
+        volume = pb.Volume.FromString(VOLUMES[name].SerializeToString())
+        driver = self.driver(name)
+        driver.validate(volume)
+        driver.handle(MACHINE, volume)
+        assert files(paths) == set()
+        driver.prepare(MACHINE, volume, paths)
+        driver.release(MACHINE, volume, paths, final=True)
+        assert volume == VOLUMES[name]
+
+    def test_the_handle_is_known_beforehand_and_stays(self, name: str, paths: MachinePaths) -> None:
+        handle = self.driver(name).handle(MACHINE, VOLUMES[name])
+        assert handle
+        assert handle == self.driver(name).prepare(MACHINE, VOLUMES[name], paths).handle
+        assert handle == self.driver(name).handle(MACHINE, VOLUMES[name])
+
+    def test_prepare_again_is_the_same(self, name: str, paths: MachinePaths) -> None:
+        source = self.driver(name).prepare(MACHINE, VOLUMES[name], paths)
+        before = {path: path.read_bytes() for path in paths.root.iterdir()}
+        assert self.driver(name).prepare(MACHINE, VOLUMES[name], paths) == source
+        assert {path: path.read_bytes() for path in paths.root.iterdir()} == before
+
+    def test_the_source_can_be_stored(self, name: str, paths: MachinePaths) -> None:
+        source = self.driver(name).prepare(MACHINE, VOLUMES[name], paths)
+        assert devices.from_json(devices.to_json(source)) == source
+
+    def test_the_source_can_be_opened(self, name: str, paths: MachinePaths) -> None:
+        source = self.driver(name).prepare(MACHINE, VOLUMES[name], paths)
+        assert source.size > 0
+        assert source.path.endswith((".qcow2", ".raw"))
+        os.close(os.open(source.path, os.O_RDONLY))
+
+    def test_release_is_idempotent_and_needs_no_prepare(self, name: str, paths: MachinePaths) -> None:
+        driver = self.driver(name)
+        driver.release(MACHINE, VOLUMES[name], paths, final=True)
+        driver.prepare(MACHINE, VOLUMES[name], paths)
+        for final in (False, False, True, True):
+            driver.release(MACHINE, VOLUMES[name], paths, final=final)
+        assert files(paths) == set()
+
+    def test_prepare_after_release(self, name: str, paths: MachinePaths) -> None:
+        driver = self.driver(name)
+        source = driver.prepare(MACHINE, VOLUMES[name], paths)
+        driver.release(MACHINE, VOLUMES[name], paths, final=False)
+        assert driver.prepare(MACHINE, VOLUMES[name], paths) == source
+
+    def test_an_interrupted_prepare_is_made_good(self, name: str, paths: MachinePaths) -> None:
+        driver = self.driver(name)
+        source = driver.prepare(MACHINE, VOLUMES[name], paths)
+        driver.release(MACHINE, VOLUMES[name], paths, final=True)
+        unfinished = Path(source.path)
+        unfinished.with_name(f"{unfinished.stem}.part{unfinished.suffix}").write_bytes(b"half")
+        assert driver.prepare(MACHINE, VOLUMES[name], paths) == source
+        assert files(paths) <= {unfinished.name}
+
+
+@pytest.mark.parametrize("name", NICS)
+class TestNics:
+    def driver(self, name: str) -> NicDriver:
+        return NicRegistry.load([]).select(NICS[name])
+
+    def test_it_is_the_one(self, name: str) -> None:
+        assert self.driver(name).name == name
+
+    def test_the_message_is_only_looked_at(self, name: str) -> None:
+        nic = pb.NetworkInterface.FromString(NICS[name].SerializeToString())
+        driver = self.driver(name)
+        driver.validate(nic)
+        driver.prepare(MACHINE, nic, running)
+        driver.release(MACHINE, nic)
+        assert nic == NICS[name]
+
+    def test_the_handle_is_unique_known_beforehand_and_stays(self, name: str) -> None:
+        driver, nic = self.driver(name), NICS[name]
+        other = pb.NetworkInterface(name="other", network_id=nic.network_id)
+        handles = [driver.handle(MACHINE, nic), driver.handle(OTHER, nic), driver.handle(MACHINE, other)]
+        assert all(handles)
+        assert len(set(handles)) == 3
+        assert handles[0] == driver.prepare(MACHINE, nic, running).handle == driver.handle(MACHINE, nic)
+
+    def test_prepare_again_is_the_same_and_can_be_stored(self, name: str) -> None:
+        backend = self.driver(name).prepare(MACHINE, NICS[name], running)
+        assert backend == self.driver(name).prepare(MACHINE, NICS[name], running)
+        assert devices.from_json(devices.to_json(backend)) == backend
+        assert (backend.kind == "network") == bool(backend.network)
+
+    def test_release_is_idempotent_and_needs_no_prepare(self, name: str) -> None:
+        driver = self.driver(name)
+        driver.release(MACHINE, NICS[name])
+        first = driver.prepare(MACHINE, NICS[name], running)
+        driver.release(MACHINE, NICS[name])
+        driver.release(MACHINE, NICS[name])
+        assert driver.prepare(MACHINE, NICS[name], running) == first
+
+
+@dataclass
+class Image:
+    driver: ImageDriver
+    reference: str
+
+
+@pytest.mark.parametrize("name", IMAGES)
+class TestImages:
+    @pytest.fixture
+    def image(self, name: str, images: Path) -> Image:
+        reference = IMAGES[name](images)
+        return Image(ImageRegistry.load([images]).select(reference), reference)
+
+    def prepare(self, image: Image, paths: MachinePaths, made: DiskSource | None = None) -> DiskSource:
+        return image.driver.prepare(image.reference, paths, SIZE, made)
+
+    def test_it_is_the_one(self, name: str, image: Image) -> None:
+        assert image.driver.name == name
+
+    def test_prepare_again_is_the_same(self, image: Image, paths: MachinePaths) -> None:
+        made = self.prepare(image, paths)
+        before = paths.image_disk.read_bytes()
+        assert self.prepare(image, paths, made) == made
+        # ... also when the answer was lost before it was stored
+        assert self.prepare(image, paths) == made
+        assert paths.image_disk.read_bytes() == before
+        assert files(paths) == {"image.qcow2"}
+
+    def test_it_is_an_overlay_of_the_size_asked_for(self, image: Image, paths: MachinePaths) -> None:
+        made = self.prepare(image, paths)
+        assert made.size == SIZE
+        assert isinstance(made.backing, BackingFile)
+        assert not made.read_only
+        assert Path(made.path).stat().st_blocks * 512 < 1 << 20
+        assert devices.from_json(devices.to_json(made)) == made
+
+    def test_the_base_is_not_touched(self, image: Image, paths: MachinePaths) -> None:
+        made = self.prepare(image, paths)
+        assert made.backing is not None
+        before = Path(made.backing.path).stat()
+        self.prepare(image, paths, made)
+        image.driver.release(paths)
+        after = Path(made.backing.path).stat()
+        assert (after.st_mode, after.st_mtime_ns, after.st_size) == (
+            before.st_mode,
+            before.st_mtime_ns,
+            before.st_size,
+        )
+
+    def test_release_is_idempotent_and_needs_no_prepare(self, image: Image, paths: MachinePaths) -> None:
+        image.driver.release(paths)
+        self.prepare(image, paths)
+        image.driver.release(paths)
+        image.driver.release(paths)
+        assert files(paths) == set()
+        self.prepare(image, paths)
+
+    def test_an_interrupted_prepare_is_made_good(self, image: Image, paths: MachinePaths) -> None:
+        disk = paths.image_disk
+        disk.with_name(f"{disk.stem}.part{disk.suffix}").write_bytes(b"half")
+        self.prepare(image, paths)
+        assert files(paths) == {"image.qcow2"}

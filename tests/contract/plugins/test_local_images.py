@@ -1,0 +1,234 @@
+"""Images on the host: what a tenant's string can reach, and what becomes of a disk whose base changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt import process, qcow2
+from sri_libvirt.devices import DiskSource
+from sri_libvirt.errors import NotReady
+from sri_libvirt.images.local import LocalImages
+from sri_libvirt.paths import MachinePaths
+
+ROOT_DISK = 64 << 20
+
+
+def qemu_img(*argv: str | Path) -> None:
+    process.run(["qemu-img", *argv], deadline=30)
+
+
+@pytest.fixture
+def raw(images: Path) -> Path:
+    path = images / "disk.raw"
+    path.write_bytes(b"\xeb\x3c\x90" + os.urandom(65533))
+    path.chmod(0o444)
+    return path
+
+
+@pytest.fixture
+def plain(images: Path) -> Path:
+    path = images / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", path, "32M")
+    path.chmod(0o444)
+    return path
+
+
+def prepare(images: Path, reference: object, paths: MachinePaths, made: DiskSource | None = None) -> DiskSource:
+    return LocalImages([images]).prepare(str(reference), paths, ROOT_DISK, made)
+
+
+def refused(images: Path, reference: object, paths: MachinePaths, words: str) -> NotReady:
+    with pytest.raises(NotReady, match=words) as caught:
+        prepare(images, reference, paths)
+    assert not paths.image_disk.exists()
+    return caught.value
+
+
+def test_raw_and_qcow2(images: Path, raw: Path, plain: Path, paths: MachinePaths) -> None:
+    for path, kind in ((raw, "raw"), (plain, "qcow2")):
+        made = prepare(images, f"file://{path}", paths)
+        info = qcow2.inspect(paths.image_disk)
+        assert (info.backing, info.backing_format, info.size) == (str(path), kind, ROOT_DISK)
+        assert made.backing is not None
+        assert made.backing.format == kind
+        LocalImages([images]).release(paths)
+
+
+def test_the_guest_sees_the_image(images: Path, raw: Path, paths: MachinePaths, tmp_path: Path) -> None:
+    made = prepare(images, raw, paths)
+    qemu_img("convert", "-f", "qcow2", "-O", "raw", made.path, tmp_path / "seen.raw")
+    seen = (tmp_path / "seen.raw").read_bytes()
+    assert seen[: 1 << 16] == raw.read_bytes()
+    assert len(seen) == ROOT_DISK
+
+
+def test_a_link_within_is_resolved(images: Path, raw: Path, paths: MachinePaths) -> None:
+    link = images / "latest.raw"
+    link.symlink_to(raw.name)
+    made = prepare(images, link, paths)
+    assert made.backing is not None
+    assert made.backing.path == str(raw)
+
+
+def test_an_image_directory_may_be_a_link(images: Path, raw: Path, paths: MachinePaths, tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to(images)
+    assert prepare(tmp_path / "alias", tmp_path / "alias" / raw.name, paths).backing
+
+
+def test_outside(images: Path, raw: Path, paths: MachinePaths, tmp_path: Path) -> None:
+    outside = tmp_path / "secret.raw"
+    shutil.copy(raw, outside)
+    (images / "link.raw").symlink_to(outside)
+    (images / "dir").symlink_to(tmp_path)
+    (tmp_path / "images-not").mkdir()
+    shutil.copy(raw, tmp_path / "images-not" / "x.raw")
+    words = "not below an image directory"
+    for reference in (
+        outside,
+        images / ".." / "secret.raw",
+        images / "link.raw",
+        images / "dir" / "secret.raw",
+        tmp_path / "images-not" / "x.raw",
+        f"file://{images}/%2e%2e/secret.raw",
+    ):
+        assert refused(images, reference, paths, words).advice
+
+
+def test_what_is_outside_is_not_told_from_what_is_not(images: Path, paths: MachinePaths, tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    there = str(refused(images, tmp_path / "there", paths, "not below"))
+    absent = str(refused(images, tmp_path / "gone!", paths, "not below"))
+    assert there.replace("there", "gone!") == absent
+
+
+def test_absent_yet(images: Path, paths: MachinePaths) -> None:
+    error = refused(images, images / "later.raw", paths, rf"{images}/later.raw is not there \(yet\)")
+    assert str(images / "later.raw") in error.advice
+
+
+def test_not_a_regular_file(images: Path, paths: MachinePaths) -> None:
+    os.mkfifo(images / "pipe", 0o644)
+    (images / "dir").mkdir()
+    for name in ("pipe", "dir"):
+        refused(images, images / name, paths, "not a regular file")
+    refused(images, images, paths, "not a regular file")
+
+
+def test_not_readable_to_qemu(images: Path, raw: Path, paths: MachinePaths) -> None:
+    raw.chmod(0o600)
+    assert "chmod" in refused(images, raw, paths, "QEMU's user cannot read").advice
+
+
+def test_a_backing_file_is_not_followed(images: Path, raw: Path, paths: MachinePaths) -> None:
+    path = images / "overlay.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", raw, "-F", "raw", path, "1M")
+    path.chmod(0o444)
+    refused(images, path, paths, "has a backing file")
+
+
+def test_an_external_data_file_is_not_followed(images: Path, paths: MachinePaths, tmp_path: Path) -> None:
+    path = images / "external.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path}/data.raw", path, "1M")
+    path.chmod(0o444)
+    refused(images, path, paths, "has an external data file")
+
+
+def test_larger_than_the_root_disk(images: Path, paths: MachinePaths) -> None:
+    path = images / "large.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", path, "65M")
+    path.chmod(0o444)
+    assert refused(images, path, paths, f"more than the class's root disk of {ROOT_DISK}").advice
+
+
+@pytest.mark.parametrize("length", [104, 1 << 20])
+def test_half_a_file(images: Path, plain: Path, paths: MachinePaths, length: int) -> None:
+    """As while it is being copied: an overlay on it would be of no use once it is whole."""
+    process.run(["qemu-io", "-f", "qcow2", "-c", "write 0 4M", plain], deadline=30)
+    os.truncate(plain, length)
+    assert refused(images, plain, paths, "no disk can be made").advice
+
+
+@pytest.mark.parametrize("change", ["content", "another file", "size", "link"])
+def test_a_changed_base_stops_the_machine(images: Path, raw: Path, paths: MachinePaths, change: str) -> None:
+    link = images / "latest.raw"
+    link.symlink_to(raw.name)
+    made = prepare(images, link, paths)
+    before = paths.image_disk.read_bytes()
+    status = raw.stat()
+    match change:
+        case "content":
+            os.utime(raw, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        case "another file":
+            shutil.copy2(raw, images / "copy.raw")
+            (images / "copy.raw").rename(raw)
+        case "size":
+            os.truncate(raw, status.st_size + 512)
+            os.utime(raw, ns=(status.st_atime_ns, status.st_mtime_ns))
+        case "link":
+            shutil.copy2(raw, images / "new.raw")
+            link.unlink()
+            link.symlink_to("new.raw")
+    with pytest.raises(NotReady, match="not the file any more") as caught:
+        prepare(images, link, paths, made)
+    assert caught.value.advice
+    assert paths.image_disk.read_bytes() == before
+
+
+def test_a_base_that_comes_back_is_the_same(images: Path, raw: Path, paths: MachinePaths) -> None:
+    made = prepare(images, raw, paths)
+    raw.rename(images / "aside")
+    with pytest.raises(NotReady, match="not there"):
+        prepare(images, raw, paths, made)
+    (images / "aside").rename(raw)
+    assert prepare(images, raw, paths, made) == made
+
+
+def test_a_base_that_changes_meanwhile(
+    images: Path, raw: Path, paths: MachinePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = qcow2.make
+
+    def and_touch(*args: object) -> None:
+        make(*args)  # type: ignore[arg-type]
+        os.utime(raw)
+
+    monkeypatch.setattr(qcow2, "make", and_touch)
+    refused(images, raw, paths, "changed while")
+
+
+def test_a_disk_that_is_gone_is_not_made_anew(images: Path, raw: Path, paths: MachinePaths) -> None:
+    made = prepare(images, raw, paths)
+    paths.image_disk.unlink()
+    with pytest.raises(NotReady, match="is gone") as caught:
+        prepare(images, raw, paths, made)
+    assert caught.value.advice
+    assert not paths.image_disk.exists()
+
+
+def test_a_damaged_disk_is_kept(images: Path, raw: Path, paths: MachinePaths) -> None:
+    made = prepare(images, raw, paths)
+    paths.image_disk.write_bytes(b"garbage")
+    for known in (made, None):
+        with pytest.raises(NotReady):
+            prepare(images, raw, paths, known)
+    assert paths.image_disk.read_bytes() == b"garbage"
+
+
+def test_a_disk_of_another_image_is_kept(images: Path, raw: Path, plain: Path, paths: MachinePaths) -> None:
+    prepare(images, plain, paths)
+    before = paths.image_disk.read_bytes()
+    with pytest.raises(NotReady, match="not a disk of this image"):
+        prepare(images, raw, paths)
+    assert paths.image_disk.read_bytes() == before
+
+
+def test_an_unrecorded_disk_of_an_older_base_is_not_adopted(images: Path, raw: Path, paths: MachinePaths) -> None:
+    prepare(images, raw, paths)
+    later = paths.image_disk.stat().st_mtime_ns + 1_000_000_000
+    os.utime(raw, ns=(later, later))
+    with pytest.raises(NotReady, match="not a disk of this image"):
+        prepare(images, raw, paths)

@@ -1,0 +1,1 @@
+"""Tests with real guests, on a libvirtd of their own."""

@@ -1,0 +1,58 @@
+"""One private libvirtd per worker; every test leaves it running and without domains."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import guest
+from tests.e2e.libvirtd import PrivateLibvirt
+from tests.e2e.provider import Provider
+
+
+@pytest.fixture(scope="session")
+def libvirt_of_worker() -> Iterator[PrivateLibvirt]:
+    """The worker's libvirtd; tests take `private_libvirt`."""
+    private = PrivateLibvirt()
+    try:
+        private.start()
+        yield private
+    finally:
+        private.close()
+
+
+@pytest.fixture
+def private_libvirt(libvirt_of_worker: PrivateLibvirt) -> Iterator[PrivateLibvirt]:
+    """A running libvirtd without domains, whatever the test before did to it."""
+    libvirt_of_worker.start()
+    yield libvirt_of_worker
+    libvirt_of_worker.start()
+    libvirt_of_worker.remove_domains()
+
+
+@pytest.fixture
+def network(private_libvirt: PrivateLibvirt) -> Iterator[str]:
+    """A libvirt network with DHCP on the worker's own libvirtd."""
+    private_libvirt.network("lan")
+    yield "lan"
+    private_libvirt.remove_network("lan")
+
+
+@pytest.fixture
+def provider(private_libvirt: PrivateLibvirt) -> Iterator[Provider]:
+    """A provider that the test starts; ended with its guests, whatever the test did to it."""
+    made = Provider(private_libvirt, private_libvirt.directory("sri"))
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def tiny_image(provider: Provider) -> Path:
+    """The tiny guest's disk below the provider's image directory, readable as a host's images are."""
+    target = provider.images / "tiny.raw"
+    shutil.copyfile(guest.image(), target)
+    target.chmod(0o444)
+    return target

@@ -1,0 +1,154 @@
+"""From CreateMachine to the guest's own words and back to nothing, on real libvirt and QEMU."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import grpc
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.e2e.provider import Provider, spec, type_line, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+def facts(lines: list[str]) -> dict[str, str]:
+    """The latest of each fact that the guest told: `disk vda` -> `serial=… size=…`."""
+    found: dict[str, str] = {}
+    for line in lines:
+        match = re.match(r"tiny: ((?:disk|nic|pci) \S+|ignition|seed) (.*)", line)
+        if match:
+            found[match[1]] = match[2]
+    return found
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_a_machine_lives_and_leaves_nothing(provider: Provider, tiny_image: Path, network: str, firmware: str) -> None:
+    provider.start("--firmware", firmware)
+    ignition = b'{"ignition": {"version": "3.0.0"}}'
+    wanted = spec(image=tiny_image, ignition=ignition, disks={"data": "oda"}, nics={"main": f"network://{network}"})
+    created = provider.create(wanted)
+    machine_id = created.metadata.id
+    assert created.spec == wanted
+    provider.wait_state(machine_id, "MACHINE_RUNNING")
+    lines = provider.wait_console(machine_id, "tiny: up")
+    told = facts(lines)
+    assert told["ignition"] == f"sha256={hashlib.sha256(ignition).hexdigest()}"
+    assert re.match(r"serial=image size=", told["disk vda"])
+    assert re.match(r"serial=oda-[0-9a-f]{15} size=67108864", told["disk vdb"])
+    machine = provider.get(machine_id)
+    assert machine is not None
+    assert [volume.state for volume in machine.status.volumes] == [pb.VOLUME_ATTACHED]
+    assert [nic.state for nic in machine.status.network_interfaces] == [pb.NETWORK_INTERFACE_ATTACHED]
+    assert machine.status.network_interfaces[0].handle
+    provider.wait_console(machine_id, " ip=")
+
+    provider.power(machine_id, pb.POWER_OFF)
+    provider.wait_state(machine_id, "MACHINE_SUSPENDED")
+    assert "tiny: power button" in provider.console(machine_id)
+    provider.power(machine_id, pb.POWER_ON)
+    provider.wait_console(machine_id, "tiny: up", count=2)
+
+    provider.delete(machine_id)
+    provider.delete(machine_id)
+    wait_for("end of the machine", lambda: not provider.machines())
+    assert list((provider.state / "machines").iterdir()) == []
+    assert machine_id not in provider.libvirt.run(["virsh", "-c", "qemu:///system", "list", "--all", "--uuid"])
+    with pytest.raises(grpc.RpcError) as refused:
+        provider.delete(machine_id)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_cloud_config_comes_as_a_nocloud_seed(provider: Provider, tiny_image: Path) -> None:
+    provider.start("--firmware", "bios")
+    user_data = b"#cloud-config\nhostname: tiny\n"
+    machine_id = provider.create(spec(image=tiny_image, ignition=user_data, disks={"data": "oda"})).metadata.id
+    lines = provider.wait_console(machine_id, "tiny: up")
+    told = facts(lines)
+    assert told["seed"] == f"sha256={hashlib.sha256(user_data).hexdigest()}"
+    assert "ignition" not in told
+    assert told["disk vdb"].startswith("serial=oda-")  # the seed shifts no disk's name
+    assert told["disk vdc"].startswith("serial=seed")
+
+
+def test_firmware_alone_runs_and_an_isolated_nic_is_a_link(provider: Provider) -> None:
+    provider.start("--firmware", "bios")
+    machine_id = provider.create(spec(nics={"alone": "isolated"})).metadata.id
+    provider.wait_state(machine_id, "MACHINE_RUNNING")
+    machine = provider.get(machine_id)
+    assert machine is not None
+    assert [nic.state for nic in machine.status.network_interfaces] == [pb.NETWORK_INTERFACE_ATTACHED]
+
+
+def test_a_machine_waits_for_its_image_and_refuses_a_changed_one(provider: Provider, tiny_image: Path) -> None:
+    provider.start("--firmware", "bios")
+    late = provider.images / "late.raw"
+    machine_id = provider.create(spec(image=late)).metadata.id
+    wait_for("the reason", lambda: str(late) in provider.why(machine_id))
+    assert provider.state_of(machine_id) == "MACHINE_PENDING"
+    partial = late.with_suffix(".part")
+    partial.write_bytes(tiny_image.read_bytes())
+    partial.chmod(0o444)
+    partial.rename(late)
+    provider.wait_console(machine_id, "tiny: up")
+    assert late.stat().st_uid == 0
+    assert late.stat().st_mode & 0o777 == 0o444
+    provider.power(machine_id, pb.POWER_OFF)
+    provider.wait_state(machine_id, "MACHINE_SUSPENDED")
+    late.chmod(0o644)
+    with late.open("r+b") as image:
+        image.seek(0, 2)
+        image.write(b"\0" * 512)
+    provider.power(machine_id, pb.POWER_ON)
+    wait_for("the reason", lambda: "not the file any more" in provider.why(machine_id))
+    assert provider.state_of(machine_id) == "MACHINE_PENDING"
+
+
+def test_a_guest_that_ignores_the_button_is_destroyed_after_its_grace(provider: Provider, tiny_image: Path) -> None:
+    provider.start("--firmware", "bios", "--shutdown-grace", "3s")
+    machine_id = provider.create(spec(image=tiny_image, ignition=b'{"tiny.deaf-button": 1}')).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    provider.delete(machine_id)
+    machine = provider.get(machine_id)
+    assert machine is not None
+    assert machine.metadata.deleted_at > 0
+    wait_for("end of the machine", lambda: not provider.machines())
+    assert "tiny: power button" not in provider.log()
+
+
+def test_an_attach_to_a_running_guest_waits_for_its_cold_start(provider: Provider, tiny_image: Path) -> None:
+    provider.start("--firmware", "bios")
+    machine_id = provider.create(spec(image=tiny_image)).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    volume = pb.Volume(name="late", device="odb", empty_disk=pb.EmptyDisk(size_bytes=64 << 20))
+    provider.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume))
+    wait_for("the reason", lambda: "next cold start" in provider.why(machine_id))
+    provider.power(machine_id, pb.POWER_OFF)
+    provider.wait_state(machine_id, "MACHINE_SUSPENDED")
+    provider.power(machine_id, pb.POWER_ON)
+    lines = provider.wait_console(machine_id, "tiny: up", count=2)
+    assert any("serial=odb-" in line for line in lines)
+    machine = provider.get(machine_id)
+    assert machine is not None
+    assert [each.state for each in machine.status.volumes] == [pb.VOLUME_ATTACHED]
+
+
+def test_a_guest_that_powers_itself_off_stays_off_until_power_goes_off_and_on(
+    provider: Provider, tiny_image: Path
+) -> None:
+    provider.start("--firmware", "bios")
+    machine_id = provider.create(spec(image=tiny_image)).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    type_line(
+        provider.libvirt.uri, machine_id, "poweroff -f", lambda: provider.state_of(machine_id) == "MACHINE_SUSPENDED"
+    )
+    assert "powered itself off" in provider.why(machine_id)
+    provider.stop()
+    provider.start("--firmware", "bios")
+    provider.wait_state(machine_id, "MACHINE_SUSPENDED")
+    provider.power(machine_id, pb.POWER_OFF)
+    provider.power(machine_id, pb.POWER_ON)
+    provider.wait_console(machine_id, "tiny: up", count=2)

@@ -1,0 +1,89 @@
+"""Logs are one JSON object a line, hold plain values only, and no local variables."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from sri_libvirt import log
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield io.StringIO()
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_lines(stream: io.StringIO) -> None:
+    log.set_up("info", "auto", stream)
+    logger = structlog.get_logger()
+    logger.debug("hidden")
+    logger.info("seen", machine="ü", count=3, items=["a", None])
+    (line,) = lines(stream)
+    assert line.pop("timestamp")
+    assert line == {"event": "seen", "level": "info", "machine": "ü", "count": 3, "items": ["a", None]}
+
+
+def test_context_follows(stream: io.StringIO) -> None:
+    log.set_up("info", "json", stream)
+    with structlog.contextvars.bound_contextvars(machine="m"):
+        structlog.get_logger().info("seen")
+    assert lines(stream)[0]["machine"] == "m"
+
+
+def test_messages_bytes_and_objects_come_out_as_their_type(stream: io.StringIO) -> None:
+    log.set_up("info", "json", stream)
+    connection = pb.VolumeConnection(secret_data={"userKey": SECRET.encode()})
+    structlog.get_logger().info(
+        "seen",
+        volume=pb.Volume(connection=connection),
+        key=SECRET.encode(),
+        parts=[pb.Volume(connection=connection)],
+        map={"deep": connection.secret_data, "bytes": SECRET.encode()},
+    )
+    assert SECRET not in stream.getvalue()
+    (line,) = lines(stream)
+    assert (line["volume"], line["key"], line["parts"]) == ("<Volume>", "<bytes>", ["<Volume>"])
+    assert isinstance(line["map"], dict)
+    assert line["map"]["bytes"] == "<bytes>"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_tracebacks_hold_no_local_variables(stream: io.StringIO, form: str) -> None:
+    log.set_up("info", form, stream)  # type: ignore[arg-type]
+    secret = "".join(["hun", "ter2"])
+    try:
+        raise KeyError(len(secret))
+    except KeyError:
+        structlog.get_logger().exception("failed")
+    assert "KeyError: 7" in stream.getvalue()
+    assert SECRET not in stream.getvalue()
+
+
+def test_long_values_are_cut(stream: io.StringIO) -> None:
+    log.set_up("info", "json", stream)
+    structlog.get_logger().info("seen", text="x" * 10_000)
+    assert len(str(lines(stream)[0]["text"])) == log.LONGEST + 1
+
+
+def test_libraries_log_in_the_same_form(stream: io.StringIO) -> None:
+    log.set_up("info", "json", stream)
+    logging.getLogger("grpc").info("chatter")
+    logging.getLogger("grpc").warning("port %d", 7)
+    (line,) = lines(stream)
+    assert (line["event"], line["level"]) == ("port 7", "warning")

@@ -1,0 +1,47 @@
+"""What a scrape shows."""
+
+from __future__ import annotations
+
+from prometheus_client import generate_latest
+
+from sri_libvirt.metrics import Metrics
+
+
+def scrape(metrics: Metrics) -> str:
+    return generate_latest(metrics.registry).decode()
+
+
+def test_counts() -> None:
+    metrics = Metrics()
+    metrics.rpc("CreateMachine", "OK", 0.003)
+    metrics.loop_pass("ok", 0.01)
+    metrics.action("start", "HypervisorError", 2.0)
+    metrics.hypervisor_reachable(True)
+    text = scrape(metrics)
+    assert 'sri_libvirt_rpcs_total{code="OK",method="CreateMachine"} 1.0' in text
+    assert 'sri_libvirt_rpc_seconds_bucket{le="0.005",method="CreateMachine"} 1.0' in text
+    assert 'sri_libvirt_rpc_seconds_bucket{le="0.002",method="CreateMachine"} 0.0' in text
+    assert 'sri_libvirt_passes_total{outcome="ok"} 1.0' in text
+    assert 'sri_libvirt_actions_total{action="start",outcome="HypervisorError"} 1.0' in text
+    assert "sri_libvirt_hypervisor_reachable 1.0" in text
+    metrics.hypervisor_reachable(False)
+    assert "sri_libvirt_hypervisor_reachable 0.0" in scrape(metrics)
+
+
+def test_followed_values_are_read_at_the_scrape() -> None:
+    metrics = Metrics()
+    depth = [3]
+    states = {"MACHINE_RUNNING": 2}
+    metrics.follow(queue_depth=lambda: depth[0], machines=lambda: states)
+    assert "sri_libvirt_queue_depth 3.0" in scrape(metrics)
+    depth[0] = 0
+    states["MACHINE_PENDING"] = 1
+    text = scrape(metrics)
+    assert "sri_libvirt_queue_depth 0.0" in text
+    assert 'sri_libvirt_machines{state="MACHINE_PENDING"} 1.0' in text
+
+
+def test_two_objects_share_nothing() -> None:
+    first, second = Metrics(), Metrics()
+    first.rpc("Version", "OK", 0.1)
+    assert "Version" not in scrape(second)

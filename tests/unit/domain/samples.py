@@ -1,0 +1,165 @@
+"""A machine with everything, for the tests of this room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sri_libvirt import names
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import Backing, BackingFile, DiskSource, FileIdentity, NicBackend
+from sri_libvirt.domain import ports
+from sri_libvirt.domain.build import build
+from sri_libvirt.domain.spec import DomainSpec
+from sri_libvirt.hypervisor.base import Firmware, Offer
+from sri_libvirt.paths import MachinePaths, StatePaths
+from sri_libvirt.records import (
+    GIB,
+    LABEL_NAME,
+    LABEL_NAMESPACE,
+    Attachment,
+    Machine,
+    MachineClass,
+    Profile,
+    set_class_name,
+)
+
+ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
+INSTANCE = "0d7a1c52-52a1-4c53-a7de-0c8f64d8a001"
+RUN = "a9d6b1a2-7f56-4a1e-9d6f-51a7b1a5d001"
+STATE = StatePaths(Path("/var/lib/sri-libvirt"))
+
+BIOS = Profile(
+    layout=1,
+    domain_type="qemu",
+    machine_type="pc-q35-7.2",
+    cpu_mode="maximum",
+    cpu_model="",
+    vcpus=1,
+    cpu_millis=1000,
+    memory_bytes=GIB,
+    firmware="bios",
+    loader="",
+    loader_format="raw",
+    nvram_template="",
+    ports=8,
+    emulator="/usr/bin/qemu-system-x86_64",
+)
+UEFI = replace(
+    BIOS,
+    domain_type="kvm",
+    cpu_mode="host-passthrough",
+    vcpus=3,
+    cpu_millis=2500,
+    memory_bytes=4 * GIB,
+    firmware="uefi",
+    loader="/usr/share/OVMF/OVMF_CODE_4M.fd",
+    nvram_template="/usr/share/OVMF/OVMF_VARS_4M.fd",
+    ports=12,
+)
+OFFER = Offer(
+    libvirt_version=9_000_000,
+    qemu_version=7_002_022,
+    architecture="x86_64",
+    emulator="/usr/bin/qemu-system-x86_64",
+    domain_types=frozenset({"kvm", "qemu"}),
+    machine_type="pc-q35-7.2",
+    machine_types=frozenset({"pc-q35-7.2", "pc-q35-7.1", "pc-i440fx-7.2"}),
+    cpu_modes={
+        "kvm": frozenset({"host-passthrough", "host-model", "maximum", "custom"}),
+        "qemu": frozenset({"maximum", "host-model", "custom"}),
+    },
+    cpu_models={"kvm": frozenset({"qemu64", "EPYC"}), "qemu": frozenset({"qemu64"})},
+    firmware=(
+        Firmware(
+            "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "raw", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd", True, ("pc-q35-*",)
+        ),
+        Firmware("/usr/share/OVMF/OVMF_CODE_4M.fd", "raw", "/usr/share/OVMF/OVMF_VARS_4M.fd", False, ("pc-q35-*",)),
+    ),
+)
+PATHS: MachinePaths = STATE.machine(ID)
+
+
+def disk(name: str, **changes: object) -> DiskSource:
+    source = DiskSource(handle=name, path=str(PATHS.root / f"{name}.qcow2"), format="qcow2", size=GIB)
+    return replace(source, **changes)  # type: ignore[arg-type]
+
+
+def image_row(**changes: object) -> Attachment:
+    base = BackingFile("/var/lib/sri-libvirt/images/debian.raw", "raw", FileIdentity(1, 2, 3))
+    source = disk("image", path=str(PATHS.image_disk), backing=base)
+    row = Attachment(ID, "image", "", 1, b"", True, 0, target=names.IMAGE_TARGET, serial="image", backing=source)
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def seed_row(**changes: object) -> Attachment:
+    source = disk("seed", path=str(PATHS.seed), format="raw", read_only=True)
+    row = Attachment(ID, "seed", "", 1, b"", True, 0, target=names.SEED_TARGET, serial="seed", backing=source)
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def volume_row(name: str, device: str, size: int = GIB, **changes: object) -> Attachment:
+    spec = pb.Volume(name=name, device=device, empty_disk=pb.EmptyDisk(size_bytes=size))
+    row = Attachment(
+        ID,
+        "volume",
+        name,
+        1,
+        spec.SerializeToString(),
+        True,
+        0,
+        target=names.target_of(device),
+        serial=names.serial(device, ID, name),
+        backing=disk(name, path=str(PATHS.empty_disk(name, size)), size=size),
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def nic_row(name: str, network: str = "", **changes: object) -> Attachment:
+    spec = pb.NetworkInterface(name=name, network_id=f"network://{network}" if network else "isolated")
+    backing: Backing = NicBackend(f"handle/{name}", "network" if network else "isolated", network)
+    row = Attachment(
+        ID, "nic", name, 1, spec.SerializeToString(), True, 0, mac=names.mac_address(ID, name), backing=backing
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def machine(*rows: Attachment, profile: Profile = BIOS, ignition: bytes = b"", **changes: object) -> Machine:
+    """A machine of these devices, with a port for each."""
+    spec = pb.MachineSpec(ignition_data=ignition)
+    set_class_name(spec, "small")
+    spec.volumes.extend(row.volume() for row in rows if row.kind == "volume")
+    spec.network_interfaces.extend(row.nic() for row in rows if row.kind == "nic")
+    if any(row.kind == "image" for row in rows):
+        spec.image.image = "file:///var/lib/sri-libvirt/images/debian.raw"
+    assigned = ports.assign(rows, profile.ports)
+    made = Machine(
+        id=ID,
+        labels={LABEL_NAMESPACE: "default", LABEL_NAME: "web"},
+        annotations={},
+        spec=spec,
+        status=pb.MachineStatus(),
+        generation=1,
+        observed_generation=0,
+        created_at=0,
+        deleted_at=0,
+        power_at=0,
+        machine_class=MachineClass("small", profile.cpu_millis, profile.memory_bytes),
+        profile=profile,
+        attachments=tuple(replace(row, port=assigned[row.key]) for row in rows),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def spec_of(made: Machine, run: str = RUN) -> DomainSpec:
+    """The domain spec with all devices that have a port."""
+    assert made.profile is not None
+    rows = [row for row in made.attachments if row.port]
+    return build(made, made.profile, rows, paths=PATHS, instance=INSTANCE, run=run)
+
+
+def full(profile: Profile = BIOS, ignition: bytes = b'{"ignition": {"version": "3.4.0"}}') -> Machine:
+    rows = [image_row(), volume_row("data", "oda"), volume_row("log", "odb"), nic_row("eth", "lan"), nic_row("alone")]
+    if ignition.startswith(b"#cloud-config"):
+        rows.append(seed_row())
+    return machine(*rows, profile=profile, ignition=ignition)

@@ -1,0 +1,124 @@
+"""Every field of MachineSpec changes the domain, or is named here as one that does not, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.domain import profile
+from sri_libvirt.domain.render import Renderer
+from sri_libvirt.records import GIB, Machine, MachineClass
+from tests.unit.domain import samples
+
+
+def xml(machine: Machine) -> str:
+    return Renderer().render(samples.spec_of(machine))
+
+
+def with_class(name: str, cpu_millis: int, memory_bytes: int) -> Machine:
+    machine_class = MachineClass(name, cpu_millis, memory_bytes)
+    chosen = profile.choose(
+        samples.OFFER, machine_class, domain_type="qemu", cpu=("maximum", ""), firmware="bios", ports=8
+    )
+    return replace(samples.machine(profile=chosen), machine_class=machine_class)
+
+
+ONE = samples.machine(samples.image_row(), samples.volume_row("data", "oda"), samples.nic_row("eth", "lan"))
+
+CHANGES: dict[str, tuple[Machine, Machine]] = {
+    "image": (samples.machine(), samples.machine(samples.image_row())),
+    "class (name)": (with_class("a", 1000, GIB), with_class("b", 1000, GIB)),
+    "class (CPU)": (with_class("a", 1000, GIB), with_class("a", 2000, GIB)),
+    "class (CPU fraction)": (with_class("a", 1000, GIB), with_class("a", 500, GIB)),
+    "class (memory)": (with_class("a", 1000, GIB), with_class("a", 1000, 2 * GIB)),
+    "ignition_data": (samples.machine(), samples.machine(ignition=b"{}")),
+    "volumes": (samples.machine(), samples.machine(samples.volume_row("data", "oda"))),
+    "network_interfaces": (samples.machine(), samples.machine(samples.nic_row("eth"))),
+    "volumes.name": (
+        samples.machine(samples.volume_row("a", "oda")),
+        samples.machine(samples.volume_row("b", "oda")),
+    ),
+    "volumes.device": (
+        samples.machine(samples.volume_row("a", "oda")),
+        samples.machine(samples.volume_row("a", "odb")),
+    ),
+    "volumes.empty_disk.size_bytes": (
+        samples.machine(samples.volume_row("a", "oda", GIB)),
+        samples.machine(samples.volume_row("a", "oda", 2 * GIB)),
+    ),
+    "network_interfaces.name": (samples.machine(samples.nic_row("a")), samples.machine(samples.nic_row("b"))),
+    "network_interfaces.network_id": (
+        samples.machine(samples.nic_row("a", "lan")),
+        samples.machine(samples.nic_row("a", "wan")),
+    ),
+    "network_interfaces.network_id (isolated)": (
+        samples.machine(samples.nic_row("a", "lan")),
+        samples.machine(samples.nic_row("a")),
+    ),
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_changes_the_domain(field: str) -> None:
+    before, after = CHANGES[field]
+    assert xml(before) != xml(after)
+
+
+def _power(machine: Machine) -> None:
+    machine.spec.power = pb.POWER_OFF
+
+
+def _ips(machine: Machine) -> None:
+    machine.spec.network_interfaces[0].ips.append("10.0.0.1")
+
+
+def _attributes(machine: Machine) -> None:
+    machine.spec.network_interfaces[0].attributes["key"] = "value"
+
+
+def _connection(machine: Machine) -> None:
+    connection = machine.spec.volumes[0].connection
+    connection.driver, connection.handle = "none", "none"
+    connection.attributes["a"] = "b"
+
+
+NO_CHANGE: dict[str, tuple[str, Callable[[Machine], None]]] = {
+    "power": ("whether it is started is the loop's business; the persistent domain is the same", _power),
+    "network_interfaces.ips": ("addresses are given by the network", _ips),
+    "network_interfaces.attributes": ("no NIC driver reads any", _attributes),
+    "volumes.connection": ("no volume driver takes one yet; a driver's backing is what is rendered", _connection),
+}
+
+
+@pytest.mark.parametrize("field", NO_CHANGE)
+def test_does_not_change_the_domain(field: str) -> None:
+    _, change = NO_CHANGE[field]
+    machine = replace(ONE, spec=pb.MachineSpec.FromString(ONE.spec.SerializeToString()))
+    change(machine)
+    assert machine.spec != ONE.spec
+    assert xml(machine) == xml(ONE)
+
+
+def _leaves(message: type, stop: frozenset[str]) -> set[str]:
+    """Field paths of a message, down to where a table names them."""
+    found: set[str] = set()
+    for field in message.DESCRIPTOR.fields:  # type: ignore[attr-defined]
+        if field.message_type is None or field.message_type.GetOptions().map_entry or field.name in stop:
+            found.add(field.name)
+        else:
+            inner = getattr(pb, field.message_type.name)
+            found |= {f"{field.name}.{leaf}" for leaf in _leaves(inner, stop)}
+    return found
+
+
+def test_no_field_is_forgotten() -> None:
+    named = {field.partition(" ")[0] for field in (*CHANGES, *NO_CHANGE)}
+    assert _leaves(pb.MachineSpec, frozenset({"image", "connection"})) <= named
+
+
+def test_the_list_order_of_devices_does_not_matter() -> None:
+    rows = [samples.volume_row("b", "odb"), samples.nic_row("n"), samples.volume_row("a", "oda"), samples.image_row()]
+    assert xml(samples.machine(*rows)) == xml(samples.machine(*reversed(rows)))

@@ -1,0 +1,68 @@
+"""Whole domains, as they are; every change of a template or builder shows here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.domain import observed
+from sri_libvirt.domain.render import Renderer
+from sri_libvirt.domain.schema import DomainSchema
+from sri_libvirt.domain.spec import Disk, Nic
+from sri_libvirt.records import Machine
+from tests.unit.domain import samples
+
+GOLDEN = Path(__file__).parent / "golden"
+
+MACHINES: dict[str, Machine] = {
+    "bios-nothing": samples.machine(),
+    "bios-ignition": samples.full(),
+    "uefi-cloud-config": samples.full(samples.UEFI, b"#cloud-config\npackages: []\n"),
+    "bios-volumes-only": samples.machine(samples.volume_row("b", "odb"), samples.volume_row("a", "oda")),
+}
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return Renderer()
+
+
+@pytest.fixture(scope="module")
+def schema() -> DomainSchema:
+    return DomainSchema()
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_golden(name: str, renderer: Renderer, request: pytest.FixtureRequest) -> None:
+    text = renderer.render(samples.spec_of(MACHINES[name]))
+    path = GOLDEN / f"{name}.xml"
+    if request.config.getoption("--regenerate-golden"):
+        path.write_text(text)
+    assert text == path.read_text(), f"differs from {path.name}; pytest --regenerate-golden writes it anew"
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_libvirts_schema_knows_it(name: str, renderer: Renderer, schema: DomainSchema) -> None:
+    if not schema.present:
+        pytest.skip("libvirt's schemas are not installed")
+    schema.validate(renderer.render(samples.spec_of(MACHINES[name])))
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_everything_asked_for_is_in_it(name: str, renderer: Renderer) -> None:
+    spec = samples.spec_of(MACHINES[name])
+    assert observed.verify(spec, renderer.render(spec)) == []
+    assert spec.disks or name == "bios-nothing"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.xml")} == MACHINES.keys()
+
+
+def test_one_template_for_boot_and_hot_plug(renderer: Renderer) -> None:
+    spec = samples.spec_of(samples.full())
+    whole = "".join(renderer.render(spec).split())
+    devices: list[Disk | Nic] = [*spec.disks, *spec.nics]
+    for device in devices:
+        assert "".join(renderer.render_device(device).split()) in whole

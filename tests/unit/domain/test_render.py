@@ -1,0 +1,104 @@
+"""Templates: ours, an operator's, and broken ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.domain.compiler import DomainCompiler
+from sri_libvirt.domain.render import NIC, Renderer, shipped_templates
+from sri_libvirt.domain.schema import DIRECTORY, DomainSchema
+from sri_libvirt.errors import ConfigError, HypervisorError
+from tests.unit.domain import samples
+
+SPEC = samples.spec_of(samples.full())
+
+
+def override(directory: Path, text: str, name: str = NIC) -> Path:
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_text(text)
+    return directory
+
+
+def compile_with(directory: Path | None) -> str:
+    machine = samples.full()
+    compiler = DomainCompiler(samples.INSTANCE, directory, DIRECTORY)
+    return compiler.domain_xml(machine, machine.attachments, samples.PATHS, samples.RUN)
+
+
+def test_one_file_overridden_the_others_ours(tmp_path: Path) -> None:
+    ours = (shipped_templates() / NIC).read_text()
+    changed = ours.replace("<link state='up'/>", "<link state='up'/>\n  <mtu size='9000'/>")
+    text = compile_with(override(tmp_path, changed))
+    assert text.count('<mtu size="9000"/>') == len(SPEC.nics)
+    assert text.count("<disk ") == len(SPEC.disks)
+
+
+def test_version_tells_templates_apart(tmp_path: Path) -> None:
+    theirs = Renderer(override(tmp_path, "{# mine #}" + (shipped_templates() / NIC).read_text()))
+    assert theirs.version != Renderer().version
+    assert f'template="{theirs.version}"' in theirs.render(SPEC)
+
+
+def test_syntax_error_is_found_at_start(tmp_path: Path) -> None:
+    override(tmp_path, "<interface>\n{% if %}\n</interface>")
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/{NIC}, line 2"):
+        Renderer(tmp_path)
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such directory"):
+        Renderer(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<interface>\n\n{{ nic.colour }}</interface>", "line 3: .*colour"),
+        ("<interface>\n{{ nic.port + 'x' }}</interface>", "line 2: "),
+        ("{% include 'absent' %}", "line 1: .*absent"),
+    ],
+)
+def test_a_fault_names_file_and_line(tmp_path: Path, text: str, words: str) -> None:
+    renderer = Renderer(override(tmp_path, text))
+    with pytest.raises(HypervisorError, match=rf"{tmp_path}/{NIC}, {words}"):
+        renderer.render(SPEC)
+
+
+def test_not_well_formed(tmp_path: Path) -> None:
+    renderer = Renderer(override(tmp_path, "<interface>"))
+    with pytest.raises(HypervisorError, match=r"not well-formed XML: .*line \d+"):
+        renderer.render_device(SPEC.nics[0])
+
+
+def test_a_template_that_loses_an_alias_is_refused(tmp_path: Path) -> None:
+    changed = (shipped_templates() / NIC).read_text().replace("<alias name='{{ nic.alias }}'/>", "")
+    with pytest.raises(HypervisorError, match=r"interface ua-nic-.* is missing"):
+        compile_with(override(tmp_path, changed))
+
+
+@pytest.mark.skipif(not (DIRECTORY / "domain.rng").exists(), reason="libvirt's schemas are not installed")
+def test_a_misspelt_element_is_refused(tmp_path: Path) -> None:
+    changed = (shipped_templates() / NIC).read_text().replace("<link ", "<lnik ")
+    with pytest.raises(HypervisorError, match="schema allows: line"):
+        compile_with(override(tmp_path, changed))
+
+
+def test_without_schemas_nothing_is_refused(tmp_path: Path) -> None:
+    schema = DomainSchema(tmp_path)
+    assert not schema.present
+    schema.validate("<anything/>")
+
+
+def test_a_broken_schema_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / "domain.rng").write_text("<grammar")
+    assert not DomainSchema(tmp_path).present
+
+
+def test_a_machine_without_profile_is_a_mistake_of_ours() -> None:
+    machine = samples.machine()
+    compiler = DomainCompiler(samples.INSTANCE, None, DIRECTORY)
+    object.__setattr__(machine, "profile", None)
+    with pytest.raises(ValueError, match="no profile"):
+        compiler.domain_xml(machine, [], samples.PATHS, samples.RUN)

@@ -1,0 +1,126 @@
+"""The verdict on KVM, from how probes end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.host import kvm
+from sri_libvirt.host.kvm import KvmVerdict, User
+from sri_libvirt.process import Measured, ProcessError
+
+PASSED = Measured(33, 0.2, False, "")
+ABORTED = Measured(-6, 0.02, False, "failed to set MSR 0x10a")
+EMULATED = Measured(-9, 2.0, False, "")
+LATE = Measured(-9, 0.3, True, "")
+WRONG = Measured(35, 0.2, False, "")
+
+
+class Runs:
+    """Ends the probes as told, by CPU model; remembers what was tried."""
+
+    def __init__(self, host: Sequence[Measured], plain: Sequence[Measured] = ()) -> None:
+        self.left = {"host": list(host), kvm.PLAIN_MODEL: list(plain)}
+        self.tried: list[str] = []
+
+    def __call__(self, argv: Sequence[str], *, deadline: float, cpu_seconds: int) -> Measured:
+        model = argv[argv.index("-cpu") + 1]
+        self.tried.append(model)
+        return self.left[model].pop(0)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    path = tmp_path / "kvm"
+    path.touch()
+    return path
+
+
+def probe(device: Path, run: Callable[..., Measured]) -> KvmVerdict:
+    return kvm.probe(device=device, emulator="qemu", run=run, user=lambda: None)
+
+
+def test_kvm_with_the_hosts_cpu(device: Path) -> None:
+    runs = Runs([PASSED])
+    verdict = probe(device, runs)
+    assert (verdict.works, verdict.host_passthrough) == (True, True)
+    assert runs.tried == ["host"]
+
+
+def test_a_busy_host_gets_three_tries(device: Path) -> None:
+    verdict = probe(device, Runs([LATE, LATE, PASSED]))
+    assert (verdict.works, verdict.host_passthrough) == (True, True)
+
+
+def test_kvm_with_a_plain_model_only(device: Path) -> None:
+    verdict = probe(device, Runs([ABORTED] * 3, [PASSED]))
+    assert (verdict.works, verdict.host_passthrough) == (True, False)
+    assert "MSR 0x10a" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [(EMULATED, "only emulates"), (LATE, "did not end"), (WRONG, "status 35"), (ABORTED, "signal 6")],
+)
+def test_no_after_three_tries_each(device: Path, ending: Measured, words: str) -> None:
+    runs = Runs([ABORTED] * 3, [ending] * 3)
+    verdict = probe(device, runs)
+    assert (verdict.works, verdict.host_passthrough) == (False, False)
+    assert words in verdict.detail
+    assert runs.tried == ["host"] * 3 + [kvm.PLAIN_MODEL] * 3
+
+
+def test_a_guest_that_passes_by_emulation_alone_does_not_pass(device: Path) -> None:
+    slow = Measured(33, 1.95, False, "")
+    assert not probe(device, Runs([slow] * 3, [slow] * 3)).works
+
+
+def test_no_device(tmp_path: Path) -> None:
+    verdict = probe(tmp_path / "none", Runs([]))
+    assert not verdict.works
+    assert "BIOS" in verdict.detail
+
+
+def test_no_emulator(device: Path) -> None:
+    def missing(argv: Sequence[str], *, deadline: float, cpu_seconds: int) -> Measured:
+        raise ProcessError(f"{argv[0]} cannot be run: No such file or directory")
+
+    assert "cannot be run" in probe(device, missing).detail
+
+
+def test_a_device_that_qemus_user_cannot_open_is_said_with_the_cure(device: Path) -> None:
+    device.chmod(0o600)
+    user = User("libvirt-qemu", os.getuid() + 1, frozenset())
+    verdict = kvm.probe(device=device, emulator="qemu", run=Runs([]), user=lambda: user)
+    assert not verdict.works
+    assert "mode 0600" in verdict.detail
+    assert "libvirt-qemu" in verdict.detail
+    assert f"chgrp kvm {device} && chmod 660 {device}" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("mode", "uid", "gid", "can"),
+    [
+        (0o660, 0, 104, True),  # as udev's rule has it
+        (0o666, 0, 0, True),
+        (0o660, 0, 0, False),
+        (0o640, 0, 104, False),
+        (0o600, 64055, 0, True),
+        (0o066, 64055, 104, False),  # the owner's bits count for the owner
+        (0o606, 0, 104, False),  # the group's for the group
+    ],
+)
+def test_mode_bits(mode: int, uid: int, gid: int, can: bool) -> None:
+    assert kvm.may_open(User("libvirt-qemu", 64055, frozenset({104, 64055})), mode, uid, gid) is can
+
+
+def test_the_boot_sector_is_one() -> None:
+    disk = kvm.boot_disk()
+    assert len(disk) == 1 << 20
+    assert disk[510:512] == b"\x55\xaa"
+    assert disk[0x6A:0x6C] == bytes.fromhex("31c0")  # where the jump to 64 bits goes
+    assert disk[0x8D:0x91] == bytes.fromhex("917c0000")  # the descriptor table follows its own address
+    assert (2_000_000).to_bytes(4, "little") in disk[0x6A:0x8B]

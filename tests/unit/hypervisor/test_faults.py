@@ -1,0 +1,57 @@
+"""The table of libvirt's errors: lost, refused, or simply not there."""
+
+from __future__ import annotations
+
+import libvirt
+import pytest
+
+from sri_libvirt.errors import HypervisorError, Unreachable
+from sri_libvirt.hypervisor import faults
+
+
+class Fault(libvirt.libvirtError):  # type: ignore[misc]
+    """A libvirtError as the binding makes it from the C library's last error."""
+
+    def __init__(self, code: int, domain: int, message: str) -> None:
+        Exception.__init__(self, message)
+        self.err = (code, domain, message, 2, "", "", "", -1, -1)
+
+
+SOCKET = Fault(libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC, "Cannot write data: Broken pipe")
+CLOSED = Fault(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC, "internal error: client socket is closed")
+REFUSED = Fault(libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_FROM_POLKIT, "no")
+FILE = Fault(libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_QEMU, "Cannot access storage file")
+BUSY = Fault(libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_FROM_QEMU, "cannot acquire state change lock")
+NO_DOMAIN = Fault(libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_FROM_QEMU, "Domain not found")
+
+
+@pytest.mark.parametrize("error", [SOCKET, CLOSED, REFUSED], ids=["broken pipe", "closed", "auth"])
+def test_a_lost_connection_is_unreachable_even_if_it_says_that_it_lives(error: Fault) -> None:
+    assert isinstance(faults.translate(error, "start the domain", alive=True), Unreachable)
+
+
+@pytest.mark.parametrize("error", [FILE, BUSY, NO_DOMAIN], ids=["file", "busy", "gone"])
+def test_a_refusal_is_no_loss(error: Fault) -> None:
+    fault = faults.translate(error, "start the domain")
+    assert type(fault) is HypervisorError
+    assert fault.code == error.get_error_code()
+    assert "could not start the domain" in str(fault)
+    assert error.get_error_message() in str(fault)
+
+
+def test_an_unclear_error_of_a_dead_connection_is_unreachable() -> None:
+    assert isinstance(faults.translate(FILE, "start the domain", alive=False), Unreachable)
+
+
+def test_an_answer_stays_an_answer_though_the_connection_died_since() -> None:
+    assert type(faults.translate(NO_DOMAIN, "read the domain", alive=False)) is HypervisorError
+
+
+def test_a_hung_qemu_comes_with_advice() -> None:
+    assert "destroying it" in str(faults.translate(BUSY, "press the button"))
+
+
+def test_nothing_is_gone_because_the_line_is() -> None:
+    lookalike = Fault(libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_FROM_RPC, "client socket is closed")
+    assert not faults.is_code(lookalike, libvirt.VIR_ERR_NO_DOMAIN)
+    assert faults.is_code(NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN)

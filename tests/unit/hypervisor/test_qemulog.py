@@ -1,0 +1,51 @@
+"""The end of a domain's QEMU log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sri_libvirt.hypervisor import qemulog
+from sri_libvirt.hypervisor.base import LastWords
+
+START = "2025-01-02 03:04:05.678+0000: starting up libvirt version: 9.0.0, package: 9.0.0-4, qemu version: 7.2.22\n"
+END = "2025-01-02 03:05:05.678+0000: shutting down, reason={}\n"
+TERM = "2025-01-02T03:05:05.012345Z qemu-system-x86_64: terminating on signal 15 from pid 4647 ({})\n"
+
+
+def test_a_run_that_goes_on_has_no_last_words() -> None:
+    assert qemulog.parse(START + "char device redirected to /dev/pts/3 (label charserial0)\n") == LastWords()
+
+
+def test_a_guest_powered_off() -> None:
+    assert qemulog.parse(START + END.format("shutdown")) == LastWords("shutdown", "")
+
+
+def test_somebody_terminated_qemu() -> None:
+    assert qemulog.parse(START + TERM.format("bash") + END.format("shutdown")) == LastWords("shutdown", "bash")
+
+
+def test_terminated_while_nobody_wrote_the_reason() -> None:
+    assert qemulog.parse(START + TERM.format("systemd (1)")) == LastWords("", "systemd (1)")
+
+
+def test_only_the_last_run_counts() -> None:
+    assert qemulog.parse(START + TERM.format("bash") + END.format("crashed") + START) == LastWords()
+
+
+def test_a_tail_without_a_start() -> None:
+    assert qemulog.parse("cut line\n" + END.format("destroyed")) == LastWords("destroyed", "")
+
+
+def test_words_in_the_middle_of_a_line_are_not_libvirts() -> None:
+    liar = f"qemu: warning: guest said '{END.format('shutdown').strip()}'\nqemu: x: {TERM.format('bash')}"
+    assert qemulog.parse(START + liar) == LastWords()
+
+
+def test_a_long_log_is_read_at_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "machine.log"
+    log.write_text(START + END.format("crashed") + START + "noise\n" * 50_000 + END.format("destroyed"))
+    assert qemulog.read(log) == LastWords("destroyed", "")
+
+
+def test_no_log(tmp_path: Path) -> None:
+    assert qemulog.read(tmp_path / "none.log") == LastWords()

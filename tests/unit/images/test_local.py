@@ -1,0 +1,71 @@
+"""References to images, and what the first bytes of one say. Overlays are made in the contract tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.errors import InvalidSpec, NotReady
+from sri_libvirt.images.local import look_at, path_of
+from sri_libvirt.images.registry import ImageRegistry
+from tests.unit.test_qcow2 import header
+
+
+@pytest.mark.parametrize(
+    ("reference", "path"),
+    [
+        ("/images/a.raw", "/images/a.raw"),
+        ("file:///images/a.raw", "/images/a.raw"),
+        ("file://localhost/images/a.raw", "/images/a.raw"),
+        ("FILE:///images/a%20b.raw", "/images/a b.raw"),
+        ("/images/100%.raw", "/images/100%.raw"),
+    ],
+)
+def test_what_is_a_path(reference: str, path: str) -> None:
+    assert path_of(reference) == Path(path)
+    assert ImageRegistry.load([]).select(reference).name == "local"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "", "a.raw", "./a.raw", "../a.raw", "file://a.raw", "file:a.raw", "file://host/a.raw", "file:///a?b",
+        "file:///a%00b", "http://host/a.raw", "ghcr.io/org/image:tag", "file://[",
+    ],
+)  # fmt: skip
+def test_what_is_none_is_refused_in_the_rpc(reference: str) -> None:
+    assert path_of(reference) is None
+    with pytest.raises(InvalidSpec, match="an absolute path or file://") as caught:
+        ImageRegistry.load([]).select(reference)
+    assert caught.value.field == ""
+
+
+def test_raw_and_qcow2() -> None:
+    assert look_at(b"\xeb\x3c\x90", 1000, "i") == ("raw", 1024)
+    assert look_at(header(size=5 << 30), 200_000, "i") == ("qcow2", 5 << 30)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (header(backing=112), "a backing file"),
+        (header(incompatible=4), "an external data file"),
+        (header(incompatible=2), "corrupt"),
+        (header(crypt=1), "encrypted"),
+        (header()[:50], "damaged"),
+        (b"KDMV\1\0\0\0", "VMDK"),
+        (b"vhdxfile", "VHDX"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"LUKS\xba\xbe\0\1", "LUKS"),
+    ],
+)
+def test_what_cannot_be_a_base(head: bytes, words: str) -> None:
+    with pytest.raises(NotReady, match=words):
+        look_at(head, 1 << 20, "i")
+
+
+def test_an_empty_file() -> None:
+    with pytest.raises(NotReady, match="empty"):
+        look_at(b"", 0, "i")

@@ -1,0 +1,60 @@
+"""Network references: which driver, which network, and what is wrong in itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import NicBackend
+from sri_libvirt.errors import ConfigError, InvalidSpec, NotReady
+from sri_libvirt.nics.network import NetworkNics
+from sri_libvirt.nics.registry import GROUP, NicRegistry
+
+REGISTRY = NicRegistry.load([])
+
+
+def nic(network_id: str, name: str = "eth") -> pb.NetworkInterface:
+    return pb.NetworkInterface(name=name, network_id=network_id)
+
+
+@pytest.mark.parametrize(
+    ("network_id", "driver"),
+    [("network://lan", "network"), ("lan", "network"), ("isolated", "isolated"), ("network://isolated", "network")],
+)
+def test_exactly_one_driver(network_id: str, driver: str) -> None:
+    assert REGISTRY.select(nic(network_id)).name == driver
+
+
+@pytest.mark.parametrize("network_id", ["ironcore-net://ns/name/id/uid", "http://x", "isolated://x", ""])
+def test_unknown_references_say_what_is_supported(network_id: str) -> None:
+    with pytest.raises(InvalidSpec, match="supported: isolated, network") as caught:
+        REGISTRY.select(nic(network_id))
+    assert caught.value.field == "network_id"
+
+
+@pytest.mark.parametrize("network_id", ["network://", "network://a/b", "a/b", "a\nb"])
+def test_what_no_network_can_be_called(network_id: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        REGISTRY.select(nic(network_id)).validate(nic(network_id))
+    assert caught.value.field == "network_id"
+
+
+@pytest.mark.parametrize(("active", "words"), [(None, "there is no"), (False, "is not running")])
+def test_a_network_that_does_not_run(active: bool | None, words: str) -> None:
+    with pytest.raises(NotReady, match=f"{words}|libvirt network 'lan' {words}") as caught:
+        NetworkNics().prepare("id", nic("network://lan"), {"lan": active}.__getitem__)
+    assert "virsh net-" in caught.value.advice
+
+
+@pytest.mark.parametrize("network_id", ["network://lan", "lan"])
+def test_both_spellings_are_one_network(network_id: str) -> None:
+    backend = NetworkNics().prepare("id", nic(network_id), {"lan": True}.__getitem__)
+    assert backend == NicBackend(handle=backend.handle, kind="network", network="lan")
+    assert backend.handle.startswith("network://lan/")
+
+
+def test_a_broken_third_party_is_named() -> None:
+    with pytest.raises(ConfigError, match="their-nic"):
+        NicRegistry.load([EntryPoint(name="their-nic", value="no_such_module:x", group=GROUP)])

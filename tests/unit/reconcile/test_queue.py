@@ -1,0 +1,78 @@
+"""The wake queue: order, no double hand-out, no lost wake."""
+
+from __future__ import annotations
+
+import threading
+
+from sri_libvirt.reconcile.queue import WakeQueue
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def test_due_machines_come_in_the_order_of_their_times() -> None:
+    clock = Clock()
+    queue = WakeQueue(clock)
+    queue.wake("late", 90)
+    queue.wake("early", 80)
+    assert [queue.take(), queue.take()] == ["early", "late"]
+
+
+def test_an_earlier_wake_stands_and_a_sooner_one_wins() -> None:
+    clock = Clock()
+    queue = WakeQueue(clock)
+    queue.wake("a", 90)
+    queue.wake("a", 500)
+    assert queue.take() == "a"
+    queue.done("a")
+    assert len(queue) == 0
+    queue.wake("b", 5000)
+    queue.wake("b")
+    assert queue.take() == "b"
+    queue.done("b")
+    assert len(queue) == 0
+
+
+def test_a_busy_machine_is_not_handed_out_but_its_wake_is_kept() -> None:
+    clock = Clock()
+    queue = WakeQueue(clock)
+    queue.wake("a")
+    assert queue.take() == "a"
+    queue.wake("a")
+    queue.wake("b")
+    assert queue.take() == "b"
+    queue.done("a")
+    assert queue.take() == "a"
+
+
+def test_a_waiting_lane_is_woken_by_a_wake_and_by_close() -> None:
+    queue = WakeQueue(Clock())
+    got: list[str | None] = []
+    first = threading.Thread(target=lambda: got.append(queue.take()))
+    first.start()
+    queue.wake("a")
+    first.join(5)
+    second = threading.Thread(target=lambda: got.append(queue.take()))
+    second.start()
+    queue.close()
+    second.join(5)
+    assert got == ["a", None]
+
+
+def test_a_wake_in_the_future_waits_for_its_time() -> None:
+    clock = Clock()
+    queue = WakeQueue(clock)
+    queue.wake("a", clock.now + 10**15)
+    got: list[str | None] = []
+    lane = threading.Thread(target=lambda: got.append(queue.take()))
+    lane.start()
+    clock.now += 10**15
+    queue.wake("b", clock.now)
+    lane.join(5)
+    assert got == ["a"]
+    queue.close()

@@ -1,0 +1,128 @@
+"""Who stopped the guest: the table of contract G.5, watched and unwatched."""
+
+from __future__ import annotations
+
+import pytest
+
+from sri_libvirt.hypervisor.base import LastWords
+from sri_libvirt.reconcile.stops import classify
+from sri_libvirt.records import Run, StopCause, StopEvent
+
+STARTED = Run(uuid="r", boot_id="boot-1", started_at=1)
+PRESSED = Run(uuid="r", boot_id="boot-1", started_at=1, pressed_at=2, last_press_at=2)
+
+
+def event(shutdown: str, stopped: str) -> StopEvent:
+    return StopEvent(shutdown, stopped, 5)
+
+
+@pytest.mark.parametrize(
+    ("run", "seen", "cause"),
+    [
+        (STARTED, event("guest", "shutdown"), StopCause.GUEST),
+        (STARTED, event("", "shutdown"), StopCause.GUEST),
+        (PRESSED, event("guest", "shutdown"), StopCause.REQUESTED),
+        (PRESSED, event("", "shutdown"), StopCause.REQUESTED),
+        (STARTED, event("host", "shutdown"), StopCause.HOST),
+        (STARTED, event("", "failed"), StopCause.FAILED),
+        (STARTED, event("", "crashed"), StopCause.FAILED),
+        (STARTED, event("host", "destroyed"), StopCause.DESTROYED),
+        (PRESSED, event("host", "destroyed"), StopCause.REQUESTED),
+        (PRESSED, event("", "failed"), StopCause.FAILED),
+        (STARTED, event("", "saved"), StopCause.SAVED),
+        (STARTED, event("", "something new"), StopCause.UNKNOWN),
+    ],
+)
+def test_a_watched_stop(run: Run, seen: StopEvent, cause: StopCause) -> None:
+    assert (
+        classify(
+            run,
+            seen,
+            state_reason="",
+            managed_save=False,
+            last_words=LastWords(),
+            boot_id="boot-1",
+            host_stopping=False,
+        )
+        is cause
+    )
+
+
+@pytest.mark.parametrize(
+    ("state_reason", "words", "cause"),
+    [
+        ("shutdown", LastWords(), StopCause.GUEST),
+        ("unknown", LastWords("shutdown"), StopCause.GUEST),
+        ("shutdown", LastWords("shutdown", "bash"), StopCause.HOST),
+        ("shutdown", LastWords("shutdown", "systemd"), StopCause.HOST),
+        ("unknown", LastWords("shutdown", "libvirtd"), StopCause.GUEST),
+        ("unknown", LastWords("destroyed", "virtqemud"), StopCause.DESTROYED),
+        ("unknown", LastWords("crashed"), StopCause.FAILED),
+        ("crashed", LastWords(), StopCause.FAILED),
+        ("destroyed", LastWords(), StopCause.DESTROYED),
+        ("saved", LastWords(), StopCause.SAVED),
+        ("unknown", LastWords(), StopCause.UNKNOWN),
+        ("", LastWords(), StopCause.UNKNOWN),
+    ],
+)
+def test_a_stop_that_nobody_watched(state_reason: str, words: LastWords, cause: StopCause) -> None:
+    assert (
+        classify(
+            STARTED,
+            None,
+            state_reason=state_reason,
+            managed_save=False,
+            last_words=words,
+            boot_id="boot-1",
+            host_stopping=False,
+        )
+        is cause
+    )
+
+
+def test_a_new_boot_explains_every_stop_that_nobody_watched() -> None:
+    words = LastWords("shutdown")  # libvirt-guests pressed the button, as like as not
+    cause = classify(
+        STARTED,
+        None,
+        state_reason="unknown",
+        managed_save=False,
+        last_words=words,
+        boot_id="boot-2",
+        host_stopping=False,
+    )
+    assert cause is StopCause.HOST
+
+
+def test_a_remembered_power_off_of_the_guest_survives_a_host_boot() -> None:
+    cause = classify(
+        STARTED,
+        event("guest", "shutdown"),
+        state_reason="unknown",
+        managed_save=False,
+        last_words=LastWords(),
+        boot_id="boot-2",
+        host_stopping=False,
+    )
+    assert cause is StopCause.GUEST
+
+
+def test_while_the_host_stops_every_stop_is_the_hosts() -> None:
+    cause = classify(
+        STARTED,
+        event("guest", "shutdown"),
+        state_reason="shutdown",
+        managed_save=False,
+        last_words=LastWords(),
+        boot_id="boot-1",
+        host_stopping=True,
+    )
+    assert cause is StopCause.HOST
+
+
+def test_a_managed_save_is_known_by_its_file() -> None:
+    cause = classify(
+        STARTED, None, state_reason="unknown", managed_save=True, last_words=LastWords(), boot_id="boot-2",
+        host_stopping=False,
+    )  # fmt: skip
+    assert cause is StopCause.SAVED

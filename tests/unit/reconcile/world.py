@@ -1,0 +1,219 @@
+"""A pure model of a machine and its host, for tests of plan(): it carries actions out on plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords
+from sri_libvirt.reconcile import actions as act
+from sri_libvirt.reconcile.plan import Plan, back_off, plan
+from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
+from sri_libvirt.records import (
+    GIB,
+    SECOND,
+    Attachment,
+    Machine,
+    MachineClass,
+    Profile,
+    Run,
+    StopEvent,
+)
+
+ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
+T0 = 1_700_000_000 * SECOND
+PROFILE = Profile(
+    layout=1, domain_type="qemu", machine_type="pc-q35-7.2", cpu_mode="maximum", cpu_model="", vcpus=1, cpu_millis=1000,
+    memory_bytes=GIB, firmware="bios", loader="", loader_format="raw", nvram_template="", ports=4,
+    emulator="/usr/bin/qemu-system-x86_64",
+)  # fmt: skip
+POLICY = Policy(handle_of=lambda row: f"handle-{row.name}", start_blocked=lambda machine: None)
+
+
+def volume_row(name: str = "data", **changes: object) -> Attachment:
+    spec = pb.Volume(name=name, device="oda", empty_disk=pb.EmptyDisk(size_bytes=GIB))
+    row = Attachment(ID, "volume", name, 1, spec.SerializeToString(), True, T0, target="vda", serial="oda-0")
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def nic_row(name: str = "nic", network: str = "network://net", **changes: object) -> Attachment:
+    spec = pb.NetworkInterface(name=name, network_id=network)
+    row = Attachment(ID, "nic", name, 1, spec.SerializeToString(), True, T0, mac="02:00:00:00:00:01")
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def machine(*rows: Attachment, power: pb.Power = pb.POWER_ON, **changes: object) -> Machine:
+    """A machine just created with these devices."""
+    spec = pb.MachineSpec(power=power)
+    spec.volumes.extend(row.volume() for row in rows if row.kind == "volume" and row.wanted)
+    spec.network_interfaces.extend(row.nic() for row in rows if row.kind == "nic" and row.wanted)
+    made = Machine(
+        id=ID, labels={}, annotations={}, spec=spec, status=pb.MachineStatus(), generation=1, observed_generation=0,
+        created_at=T0, deleted_at=0, power_at=T0, machine_class=MachineClass("c1-m1", 1000, GIB), attachments=rows,
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def snapshot(state: DomainState = DomainState.RUNNING, reason: str = "", managed_save: bool = False) -> DomainSnapshot:
+    active = state not in (DomainState.OFF, DomainState.CRASHED)
+    return DomainSnapshot(ID, state, reason, "<live/>" if active else "", "<persistent/>", managed_save)
+
+
+@dataclass
+class World:
+    """A host with one machine. `deaf`: the guest ignores its button. `broken`: rows whose prepare fails."""
+
+    record: Machine | None
+    domain: DomainSnapshot | None = None
+    run: str = ""
+    live: frozenset[str] = frozenset()
+    persistent: frozenset[str] = frozenset()
+    now: int = T0
+    boot: str = "boot-1"
+    host_stopping: bool = False
+    reachable: bool = True
+    foreign: bool = False
+    deaf: bool = False
+    broken: set[str] = field(default_factory=set)
+    start_fails: bool = False
+    policy: Policy = POLICY
+    done: list[act.Action] = field(default_factory=list)
+
+    def observed(self) -> Observed | NotSeen:
+        if not self.reachable:
+            return NotSeen("connection refused")
+        return Observed(
+            domain=self.domain, boot_id=self.boot, host_stopping=self.host_stopping, foreign=self.foreign, run=self.run,
+            live=self.live, persistent=self.persistent, last_words=LastWords(),
+        )  # fmt: skip
+
+    def look(self) -> Plan:
+        """One pass: plan, and record it as the lane does."""
+        assert self.record is not None
+        made = plan(self.record, self.observed(), self.now, self.policy)
+        event = self.record.stop_event
+        self.record = replace(
+            self.record, status=made.status, run=made.run, reasons=made.reasons,
+            observed_generation=made.observed_generation,
+            stop_event=None if event and made.consumed_stop_at == event.at else event,
+        )  # fmt: skip
+        return made
+
+    def settle(self, passes: int = 24) -> Plan | None:
+        """Plan and perform until nothing is left to do now; the last plan, None if the machine is gone."""
+        for _ in range(passes):
+            if self.record is None:
+                return None
+            made = self.look()
+            if not made.actions:
+                return made
+            for action in made.actions:
+                if not self._perform(action):
+                    break
+        raise AssertionError(f"no fixed point: {made.actions} {made.reasons}")
+
+    def run_until(self, condition: object, limit: int = 3600 * SECOND) -> None:
+        """Let time pass from wake to wake until condition() holds."""
+        end = self.now + limit
+        assert callable(condition)
+        while not condition():
+            made = self.settle()
+            if condition():
+                return
+            assert made is not None, "the machine is gone"
+            assert made.wake_at is not None, f"waits for ever: {made.reasons}"
+            self.now = max(made.wake_at, self.now + 1)
+            assert self.now < end, f"still waiting: {made.reasons}"
+
+    def stop_guest(self, shutdown: str, stopped: str, reason: str, watched: bool = True) -> None:
+        """The guest ends, seen by the event thread or by nobody."""
+        assert self.record is not None
+        self.domain = snapshot(DomainState.OFF, reason) if self.domain else None
+        self.live = frozenset()
+        if watched:
+            self.record = replace(self.record, stop_event=StopEvent(shutdown, stopped, self.now))
+
+    def _row(self, key: act.Key, **changes: object) -> None:
+        assert self.record is not None
+        rows = tuple(
+            replace(row, **changes) if row.key == key else row  # type: ignore[arg-type]
+            for row in self.record.attachments
+        )
+        self.record = replace(self.record, attachments=rows)
+
+    def _perform(self, action: act.Action) -> bool:
+        assert self.record is not None
+        self.done.append(action)
+        record = self.record
+        match action:
+            case act.PrepareDevice(key=key):
+                if key[1] in self.broken:
+                    self._row(key, problem="is broken", problem_at=self.now)
+                    return False
+                backing = NicBackend("h", "network", "net") if key[0] == "nic" else DiskSource("h", "/d", "qcow2", GIB)
+                self._row(key, backing=backing, problem="", problem_at=0)
+            case act.ChooseProfile():
+                self.record = replace(record, profile=record.profile or PROFILE)
+            case act.AssignPorts():
+                self._assign_ports()
+            case act.Define(new_run=new_run):
+                if new_run:
+                    self.run = f"run-{len(self.done)}"
+                    run = Run(uuid=self.run, boot_id=self.boot, failures=record.run.failures, error=record.run.error)
+                    self.record = replace(record, run=run, stop_event=None)
+                rows = [row for row in record.attachments if row.wanted and row.backing and row.port]
+                self.persistent = frozenset(row.alias for row in rows)
+                if self.domain is None or not self.domain.active:
+                    save = self.domain.managed_save if self.domain else False
+                    reason = self.domain.reason if self.domain else "unknown"
+                    self.domain = snapshot(DomainState.OFF, reason, save)
+            case act.Start():
+                if self.start_fails:
+                    failures = record.run.failures + 1
+                    not_before = self.now + back_off(failures)
+                    run = replace(record.run, failures=failures, not_before=not_before, error="no")
+                    self.record = replace(record, run=run)
+                    return False
+                self.domain, self.live = snapshot(), self.persistent
+                run = replace(record.run, started_at=self.now, stopped=None, stopped_at=0, pressed_at=0,
+                              last_press_at=0, not_before=0, error="")  # fmt: skip
+                self.record = replace(record, run=run)
+            case act.PressButton(first=first):
+                pressed = self.now if first else record.run.pressed_at
+                run = replace(record.run, pressed_at=pressed, last_press_at=self.now)
+                self.record = replace(record, run=run)
+                if not self.deaf:
+                    self.stop_guest("guest", "shutdown", "shutdown")
+            case act.Destroy():
+                self.record = replace(record, run=replace(record.run, pressed_at=record.run.pressed_at or self.now))
+                self.stop_guest("host", "destroyed", "destroyed")
+            case act.Resume():
+                self.record = replace(record, run=replace(record.run, resumed_at=self.now))
+                self.domain = snapshot()
+            case act.Undefine():
+                self.domain, self.persistent, self.run = None, frozenset(), ""
+            case act.ReleaseDevice(key=key):
+                if key[1] in self.broken:
+                    self._row(key, problem="is busy", problem_at=self.now)
+                    return False
+                assert self.domain is None or not (
+                    {row.alias for row in record.attachments if row.key == key} & (self.live | self.persistent)
+                ), "released while a domain holds it"
+                kept = tuple(row for row in record.attachments if row.key != key)
+                self.record = replace(record, attachments=kept)
+            case act.RemoveFiles():
+                assert self.domain is None
+            case act.Forget():
+                assert not record.attachments
+                self.record = None
+        return True
+
+    def _assign_ports(self) -> None:
+        assert self.record is not None
+        assert self.record.profile is not None
+        for row in self.record.attachments:
+            taken = {other.port for other in self.record.attachments}
+            free = [port for port in range(1, self.record.profile.ports + 1) if port not in taken]
+            if row.wanted and row.backing and not row.port and free:
+                self._row(row.key, port=free[0])
