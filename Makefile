@@ -9,7 +9,6 @@ SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
-SOURCES = sri_libvirt tests deploy
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 SERVE_ARGS ?=
 

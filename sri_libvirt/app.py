@@ -15,6 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -31,7 +34,8 @@ from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.lane import Lane, Loop
-from sri_libvirt.reconcile.observe import HostSigns
+from sri_libvirt.reconcile.observe import HostSigns, Observer
+from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.reconcile.queue import WakeQueue
@@ -39,14 +43,20 @@ from sri_libvirt.reconcile.sources import EventSource, Resync, wake_all
 from sri_libvirt.reconcile.view import Policy
 from sri_libvirt.reconcile.virtualisation import Virtualisation
 from sri_libvirt.records import MachineClass
+from sri_libvirt.server.admin import AdminSocket
 from sri_libvirt.server.listener import Listener
 from sri_libvirt.server.service import MachineRuntime, handlers
+from sri_libvirt.store import backup
+from sri_libvirt.store.automatic import AutomaticBackups
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
 
 RESYNC_SECONDS = 60.0
 """How long a lost event can go unnoticed."""
+
+LOCK_SECONDS = 0.2
+"""How long to wait for the lock: `machine why` takes it for some microseconds to see whether a provider runs."""
 
 STOP_SECONDS = 10.0
 """How long running RPCs and lanes may take to end; a lane that is stuck in a call is left behind."""
@@ -57,18 +67,26 @@ def lock(paths: StatePaths) -> Iterator[None]:
     """Be the only provider of this state directory. Raises ConfigError when another is."""
     fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise ConfigError(
-            f"another provider runs on {paths.root}: stop it, or give this one its own --state-dir"
-        ) from None
-    try:
+        if not _locked(fd):
+            raise ConfigError(f"another provider runs on {paths.root}: stop it, or give this one its own --state-dir")
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(LOCK_SECONDS / 20)
+        else:
+            return True
 
 
 def prepare(paths: StatePaths) -> None:
@@ -101,7 +119,7 @@ class Provider:
         self._stack = ExitStack()
         paths = StatePaths(settings.state_dir)
         host = host or Host()
-        self._virtualisation = Virtualisation(settings, store, kvm.probe)
+        self._virtualisation = Virtualisation(settings, store, kvm.probe, clock)
         plugins = PluginTables(settings.image_dirs)
         classes = _classes(settings)
         runtime = MachineRuntime(
@@ -129,10 +147,17 @@ class Provider:
             shutdown_grace=settings.shutdown_grace,
             restart_after_guest_poweroff=settings.on_guest_poweroff == "restart",
         )
-        loop = Loop(store, self.queue, self._hypervisor, performer, host, policy, self.metrics, clock)
-        self._lanes = [Lane(loop, number) for number in range(settings.lanes)]
-        self._events = EventSource(store, self.queue, clock, self._reachable)
+        observer = Observer(store.instance, host, self._virtualisation.refresh)
+        loop = Loop(store, self.queue, self._hypervisor, performer, observer, policy, self.metrics, clock)
+        self.lanes = [Lane(loop, number) for number in range(settings.lanes)]
+        self.events = EventSource(store, self.queue, clock, self._reachable)
         self._resync = Resync(store, self.queue, RESYNC_SECONDS)
+        orphans = Orphans(store, paths, self._hypervisor.connect)
+        self._census = Census(orphans, self.metrics.orphans, RESYNC_SECONDS)
+        self._backups = AutomaticBackups(paths, settings.backup_period, settings.backups, clock)
+        self.admin = AdminSocket(
+            paths.admin_socket, {"backup": partial(_backup, paths, clock), "sweep": partial(sweep, orphans)}
+        )
 
     async def start(self) -> None:
         """Serve, then watch libvirt and start working. Raises ConfigError when the address cannot be had."""
@@ -140,24 +165,33 @@ class Provider:
         if self._settings.metrics_address:
             self._stack.callback(self.metrics.serve(self._settings.metrics_address))
         await self.listener.start()
+        await self.admin.start()
         await asyncio.to_thread(self._virtualisation.probe)
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.start()
-        self._stack.callback(self._hypervisor.watch(self._events))
+        self._stack.callback(self._hypervisor.watch(self.events))
         self._resync.start()
         self._stack.callback(self._resync.stop)
+        self._census.start()
+        self._stack.callback(self._census.stop)
+        if self._settings.backup_period:
+            self._backups.start()
+            self._stack.callback(self._backups.stop)
         wake_all(self.store, self.queue)
 
     async def stop(self) -> None:
-        """Let RPCs and the machines in hand finish, within bounds. Guests are not touched."""
+        """Let RPCs and the machines in hand finish, within bounds. Guests are not touched. Also after half a start."""
         await self.listener.stop(STOP_SECONDS)
+        await self.admin.stop(STOP_SECONDS)
         self.queue.close()
         await asyncio.to_thread(self._stop_threads)
 
     def _stop_threads(self) -> None:
         self._stack.close()
         end = time.monotonic() + STOP_SECONDS
-        for lane in self._lanes:
+        for lane in self.lanes:
+            if lane.ident is None:
+                continue  # the start failed before it
             lane.join(max(0.0, end - time.monotonic()))
             if lane.is_alive():
                 log.warning("a lane is stuck in a call and left behind", lane=lane.name)
@@ -174,6 +208,11 @@ class Provider:
 def _classes(settings: Settings) -> Mapping[str, MachineClass]:
     path = settings.machine_classes
     return machine_classes.load(path) if path else machine_classes.built_in()
+
+
+def _backup(paths: StatePaths, clock: Callable[[], int], arguments: Mapping[str, Any]) -> dict[str, int]:
+    """The admin command."""
+    return {"machines": backup.backup(paths.database, Path(arguments["file"]), clock()).machines}
 
 
 def _capacity(classes: Mapping[str, MachineClass]) -> Callable[[], list[pb.MachineClassStatus]]:
@@ -198,8 +237,8 @@ async def _serve(settings: Settings, store: Store) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await provider.start()
     try:
+        await provider.start()
         await stop.wait()
         log.info("stopping; guests run on")
     finally:

@@ -47,6 +47,8 @@ class Settings:
     log_format: Literal["auto", "json", "console"]
     metrics_address: str
     schema_dir: Path
+    backup_period: int
+    backups: int
 
     @property
     def image_dirs(self) -> tuple[Path, ...]:
@@ -234,6 +236,8 @@ OPTIONS: tuple[Option, ...] = (
     _choice("log_format", "auto|json|console", "auto", "Form of the log; auto is console on a terminal, else JSON."),
     Option("metrics_address", host_port, "", "Where Prometheus metrics are served; off when empty.", "HOST:PORT"),
     Option("schema_dir", absolute_path, "/usr/share/libvirt/schemas", "libvirt's own XML schemas.", "DIR"),
+    Option("backup_period", duration, "6h", "How often the store is backed up; 0s is never.", "DURATION"),
+    Option("backups", integer(1, 1000), "8", "Automatic backups that are kept.", "N", native=int),
 )
 """The one table of settings; names are those of `Settings`."""
 

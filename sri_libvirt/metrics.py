@@ -34,6 +34,9 @@ class Metrics:
         self._actions = self._counter("actions", "Actions performed.", "action", "outcome")
         self._action_seconds = self._histogram("action_seconds", "Time of an action.", _WORK_SECONDS, "action")
         self._reachable = Gauge("sri_libvirt_hypervisor_reachable", "1 if libvirt answers.", registry=self.registry)
+        self._orphans = Gauge(
+            "sri_libvirt_orphans", "Ids with our marks that belong to no machine.", registry=self.registry
+        )
 
     def rpc(self, method: str, code: str, seconds: float) -> None:
         """Count an answered RPC; `code` is the gRPC code's name."""
@@ -41,18 +44,22 @@ class Metrics:
         self._rpc_seconds.labels(method).observe(seconds)
 
     def loop_pass(self, outcome: str, seconds: float) -> None:
-        """Count a pass over one machine; `outcome` is "ok", "waiting", "unreachable" or "error"."""
+        """Count a pass over one machine; `outcome` is "ok", "error" or "bug"."""
         self._passes.labels(outcome).inc()
         self._pass_seconds.observe(seconds)
 
     def action(self, action: str, outcome: str, seconds: float) -> None:
-        """Count a performed action; `outcome` is "ok" or the name of the error's class."""
+        """Count a performed action; `outcome` is "ok", the name of the error's class, or "bug"."""
         self._actions.labels(action, outcome).inc()
         self._action_seconds.labels(action).observe(seconds)
 
     def hypervisor_reachable(self, reachable: bool) -> None:
         """Say whether libvirt answers."""
         self._reachable.set(int(reachable))
+
+    def orphans(self, count: int) -> None:
+        """Say how many orphans the latest look found."""
+        self._orphans.set(count)
 
     def follow(self, *, queue_depth: Callable[[], int], machines: Callable[[], Mapping[str, int]]) -> None:
         """Ask these at every scrape: machines waiting for a lane, and machines by SRI state. Call once."""

@@ -53,6 +53,11 @@ class MachinePaths:
     root: Path
 
     @property
+    def mark(self) -> Path:
+        """Whose directory this is: a symbolic link whose target is the store's instance, so made all at once."""
+        return self.root / ".instance"
+
+    @property
     def image_disk(self) -> Path:
         return self.root / "image.qcow2"
 
@@ -95,6 +100,11 @@ class StatePaths:
         return self.store / "state.sqlite"
 
     @property
+    def backups(self) -> Path:
+        """Copies of the database, 0700 like it."""
+        return self.store / "backups"
+
+    @property
     def secrets(self) -> Path:
         return self.root / "secrets"
 
@@ -128,4 +138,5 @@ class StatePaths:
         make_directory(self.machines, TRAVERSABLE)
         make_directory(self.images, TRAVERSABLE)
         make_directory(self.store, PRIVATE)
+        make_directory(self.backups, PRIVATE)
         make_directory(self.secrets, PRIVATE)

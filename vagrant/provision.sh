@@ -111,8 +111,15 @@ start_with_systemd() {
     done
 }
 
+runs() { # NAME: in our mount namespace; one in a container or a test's namespaces is not this host's
+    for pid in $(pgrep -x "$1"); do
+        if [ "$(readlink "/proc/$pid/ns/mnt")" = "$(readlink /proc/self/ns/mnt)" ]; then return 0; fi
+    done
+    return 1
+}
+
 start_daemon() { # NAME: as a daemon with a pid file of ours
-    if pgrep -x "$1" >/dev/null; then return; fi
+    if runs "$1"; then return; fi
     command -v "$1" >/dev/null || die "$1 is not installed: run '$0 runtime' first"
     mkdir -p "$pids"
     "$1" --daemon --pid-file "$pids/$1.pid" >&2

@@ -19,6 +19,8 @@ COMMANDS = {
     "serve": ("sri_libvirt.cli.serve:serve", "Serve this host as a pool of machines."),
     "machine": ("sri_libvirt.cli.machine:machine", "Look at machines: list, get, events, why."),
     "render": ("sri_libvirt.cli.render:render", "Print a machine's domain XML; touches nothing."),
+    "store": ("sri_libvirt.cli.store:store", "Back up, check and restore the state database."),
+    "sweep": ("sri_libvirt.cli.sweep:sweep", "List and remove what belongs to no machine."),
     "version": ("sri_libvirt.cli.version:version", "Print the version."),
 }
 

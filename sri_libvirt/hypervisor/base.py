@@ -85,11 +85,13 @@ class LastWords:
     """How the domain's QEMU log ends: the only durable record of a stop.
 
     `reason` is of the line `shutting down, reason=…` ("shutdown", "destroyed", "crashed", "failed", "" if there is
-    none); `terminated_by` the process name of `terminating on signal 15 from pid N (name)` in the line before it.
+    none); `terminated_by` the process name of `terminating on signal 15 from pid N (name)` in the line before it. `at`
+    is when the line of the reason was written, in Unix nanoseconds, 0 if that is not known.
     """
 
     reason: str = ""
     terminated_by: str = ""
+    at: int = 0
 
 
 class Connection(Protocol):
@@ -111,10 +113,19 @@ class Connection(Protocol):
         """Start a defined domain; of one that is active already: nothing. `force_boot` drops a managed save."""
 
     def press_power_button(self, machine_id: str) -> None:
-        """Press the ACPI power button. Of a domain that is not active: nothing."""
+        """Press the ACPI power button. Of a domain that is not active or whose guest is paused: nothing."""
 
     def resume(self, machine_id: str) -> None:
         """Let a paused domain run on."""
+
+    def attach_device(self, machine_id: str, xml: str) -> None:
+        """Plug one device into a running guest, at the address that its XML names. The persistent domain stays."""
+
+    def detach_device(self, machine_id: str, alias: str) -> None:
+        """Ask a running guest to let a device go; returns at once, and the guest may ignore it.
+
+        Whether it went is seen in the live XML alone. A domain that is not active or has no such device: nothing.
+        """
 
     def destroy(self, machine_id: str) -> None:
         """End the QEMU process at once. Of a domain that is not active or absent: nothing."""

@@ -43,6 +43,12 @@ def undefine_flags(libvirt_version: int) -> int:
     return flags | tpm if libvirt_version >= TPM_SINCE else flags
 
 
+def _press_power_button(domain: libvirt.virDomain) -> None:
+    # libvirt refuses it to a guest that is paused.
+    if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
 class LibvirtConnection:
     """See `base.Connection`, whose promises these methods keep."""
 
@@ -95,11 +101,30 @@ class LibvirtConnection:
 
     def press_power_button(self, machine_id: str) -> None:
         with self._asking("press the domain's power button"):
-            self._on_active(machine_id, lambda d: d.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+            self._on_active(machine_id, _press_power_button)
 
     def resume(self, machine_id: str) -> None:
         with self._asking("resume the domain"):
             self._connection.lookupByUUIDString(machine_id).resume()
+
+    def attach_device(self, machine_id: str, xml: str) -> None:
+        with self._asking("plug the device"):
+            domain = self._connection.lookupByUUIDString(machine_id)
+            domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def detach_device(self, machine_id: str, alias: str) -> None:
+        # By alias: detachDeviceFlags would wait 5 s for the guest, holding the domain's job.
+        with self._asking("unplug the device"):
+            domain = self._find(machine_id)
+            if domain is None or not domain.isActive():
+                return
+            try:
+                domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError:
+                # libvirt 9 says "internal error" of a device that is not there, 11 DEVICE_MISSING: the XML decides.
+                again = self._find(machine_id)
+                if again is not None and again.isActive() and f"'{alias}'" in again.XMLDesc(0):
+                    raise
 
     def destroy(self, machine_id: str) -> None:
         with self._asking("destroy the domain"):

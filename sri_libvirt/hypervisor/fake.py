@@ -2,7 +2,8 @@
 
 It keeps domains as libvirt does (live XML = the persistent one at the start), optionally in a file, so that they
 survive a kill of the provider. The contract tests that run on libvirt run on it too (tests/contract/hypervisor). It
-looks at nothing in the XML but the UUID. Rules of what a provider does with domains do not belong here.
+looks at nothing in the XML but the UUID and the aliases of devices. Rules of what a provider does with domains do not
+belong here.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from lxml import etree
 
 from sri_libvirt.errors import HypervisorError, SRIError, Unreachable
 from sri_libvirt.hypervisor.base import (
@@ -59,6 +62,8 @@ class _Domain:
     reason: str = "unknown"
     managed_save: bool = False
     deaf: bool = False
+    deaf_to_unplug: bool = False
+    unplugging: list[str] = field(default_factory=list)  # asked for, and not heard
     said: str = ""  # reason in the QEMU log
     terminated_by: str = ""
 
@@ -149,6 +154,20 @@ class FakeHypervisor:
         with self._change():
             self._domains[machine_id].deaf = deaf
 
+    def set_deaf_to_unplug(self, machine_id: str, deaf: bool = True) -> None:
+        """Let a guest ignore unplugs, or obey again; what it was asked for meanwhile goes at once then."""
+        with self._change() as events:
+            domain = self._domains[machine_id]
+            domain.deaf_to_unplug = deaf
+            if not deaf:
+                self._unplug(machine_id, domain, events)
+
+    def reset(self, machine_id: str) -> None:
+        """The guest resets: unplugs that it did not hear are completed."""
+        with self._change() as events:
+            events.append(DomainEvent(machine_id, EventKind.REBOOT))
+            self._unplug(machine_id, self._domains[machine_id], events)
+
     def guest_powers_off(self, machine_id: str) -> None:
         """The guest's own operator powers it off."""
         self._ends(machine_id, "guest", "shutdown", "shutdown", "libvirtd")
@@ -205,6 +224,15 @@ class FakeHypervisor:
             for listener in listeners:
                 listener.on_event(event)
 
+    def _unplug(self, machine_id: str, domain: _Domain, events: list[DomainEvent]) -> None:
+        for alias in domain.unplugging:
+            root = etree.fromstring(domain.live)
+            for device in _devices(root, alias):
+                root.findall("devices")[0].remove(device)
+                domain.live = etree.tostring(root, encoding="unicode")
+                events.append(DomainEvent(machine_id, EventKind.DEVICE_REMOVED, alias))
+        domain.unplugging = []
+
     def _save(self) -> None:
         if self._file is None:
             return
@@ -221,7 +249,7 @@ class FakeHypervisor:
                 return
         with self._change() as events:
             domain = self._domains[machine_id]
-            domain.live, domain.state, domain.reason = "", DomainState.OFF, said
+            domain.live, domain.state, domain.reason, domain.unplugging = "", DomainState.OFF, said, []
             domain.said, domain.terminated_by = said, terminated_by
             if shutdown:
                 events.append(DomainEvent(machine_id, EventKind.SHUTDOWN, shutdown))
@@ -288,6 +316,29 @@ class FakeConnection:
             domain.state, domain.reason = DomainState.RUNNING, "unpaused"
             events.append(DomainEvent(machine_id, EventKind.RESUMED))
 
+    def attach_device(self, machine_id: str, xml: str) -> None:
+        with self._call("attach_device") as events:
+            domain = self._existing(machine_id)
+            if domain.state not in _LIVE:
+                raise HypervisorError("libvirt could not plug the device: domain is not running", 55)
+            root, device = etree.fromstring(domain.live), etree.fromstring(xml)
+            alias = device.findall("alias")[0].get("name", "")
+            if _devices(root, alias):
+                raise HypervisorError(f"libvirt could not plug the device: non unique alias detected: {alias}", 67)
+            (root.findall("devices") or [etree.SubElement(root, "devices")])[0].append(device)
+            domain.live = etree.tostring(root, encoding="unicode")
+            events.append(DomainEvent(machine_id, EventKind.DEVICE_ADDED, alias))
+
+    def detach_device(self, machine_id: str, alias: str) -> None:
+        with self._call("detach_device") as events:
+            domain = self._domains.get(machine_id)
+            if domain is None or domain.state not in _LIVE or f'"{alias}"' not in domain.live:
+                return
+            if alias not in domain.unplugging:
+                domain.unplugging.append(alias)
+            if domain.state is DomainState.RUNNING and not domain.deaf_to_unplug:
+                self._hypervisor._unplug(machine_id, domain, events)
+
     def destroy(self, machine_id: str) -> None:
         with self._call("destroy"):
             domain = self._domains.get(machine_id)
@@ -338,3 +389,9 @@ class FakeConnection:
     def _check(self) -> None:
         if self._closed or not self._hypervisor._alive(self._life):
             raise Unreachable("libvirt cannot be asked: the connection is dead")
+
+
+def _devices(root: etree._Element, alias: str) -> list[etree._Element]:
+    """The devices of a domain's XML that carry this alias: one or none."""
+    found = root.findall("devices/*")
+    return [device for device in found if any(each.get("name") == alias for each in device.findall("alias"))]

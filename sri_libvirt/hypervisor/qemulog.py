@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sri_libvirt.hypervisor.base import LastWords
@@ -15,7 +16,7 @@ from sri_libvirt.hypervisor.base import LastWords
 TAIL = 64 << 10
 """Bytes read from the end; the two lines looked for are the last ones."""
 
-_STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+[+-]\d{4}: "
+_STAMP = r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,6}[+-]\d{4}): "
 # Anchored: what QEMU repeats of a guest's or an operator's words in the middle of a line is no statement of libvirt.
 _STARTING = re.compile(_STAMP + r"starting up", re.MULTILINE)
 _REASON = re.compile(_STAMP + r"shutting down, reason=([a-z-]+)\s*$", re.MULTILINE)
@@ -27,7 +28,17 @@ def parse(tail: str) -> LastWords:
     starts = [match.start() for match in _STARTING.finditer(tail)]
     run = tail[starts[-1] :] if starts else tail
     reasons, signals = _REASON.findall(run), _SIGNAL.findall(run)
-    return LastWords(reason=reasons[-1] if reasons else "", terminated_by=signals[-1] if signals else "")
+    stamp, reason = reasons[-1] if reasons else ("", "")
+    return LastWords(reason=reason, terminated_by=signals[-1] if signals else "", at=_nanoseconds(stamp))
+
+
+def _nanoseconds(stamp: str) -> int:
+    """Unix nanoseconds of libvirt's time stamp; 0 of "" and of a day that no calendar has."""
+    try:
+        time = datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S.%f%z")
+    except ValueError:
+        return 0
+    return (time - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
 
 
 def read(path: Path) -> LastWords:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
-from sri_libvirt.errors import SRIError, Unreachable
+from sri_libvirt.errors import SRIError, StoreError, Unreachable
 from sri_libvirt.hypervisor.base import Connection, Hypervisor
 from sri_libvirt.metrics import Metrics
-from sri_libvirt.reconcile.observe import HostSigns, observe
+from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plan import Plan, plan
 from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.view import NotSeen, Policy
-from sri_libvirt.records import SECOND, Machine
+from sri_libvirt.records import SECOND, Event, Machine
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class Loop:
     queue: WakeQueue
     hypervisor: Hypervisor
     performer: Performer
-    host: HostSigns
+    observer: Observer
     policy: Policy
     metrics: Metrics
     clock: Callable[[], int]
@@ -63,6 +64,7 @@ class Lane(threading.Thread):
                 wake_at, outcome = self._loop.clock() + 5 * SECOND, "error"
             except Exception:
                 log.exception("a bug: the machine is tried again in 30 s", machine=machine_id)
+                self._tell_of_bug(machine_id)
                 wake_at, outcome = self._loop.clock() + 30 * SECOND, "bug"
             self._loop.metrics.loop_pass(outcome, time.monotonic() - begun)
             queue.done(machine_id)
@@ -87,7 +89,7 @@ class Lane(threading.Thread):
 
     def _decide(self, machine: Machine) -> Plan:
         loop = self._loop
-        observed = observe(machine, self._connect, loop.host, loop.store.instance)
+        observed = loop.observer.look(machine, self._connect)
         decided = plan(machine, observed, loop.clock(), loop.policy)
         if isinstance(observed, NotSeen):
             self._drop_connection()
@@ -118,12 +120,14 @@ class Lane(threading.Thread):
         for action in decided.actions:
             if failed and not performer.independent(action):
                 break
-            name, begun, outcome = type(action).__name__, time.monotonic(), "ok"
+            name, begun, outcome = type(action).__name__, time.monotonic(), "bug"
             try:
                 performer.perform(action, machine_id, self._connect())
+                outcome = "ok"
                 log.info("action done", machine=machine_id, action=name, seconds=round(time.monotonic() - begun, 4))
             except Unreachable as error:
                 log.warning("libvirt was lost", machine=machine_id, action=name, error=str(error))
+                outcome = type(error).__name__
                 self._drop_connection()
                 return True  # the next look says so, and for how long to wait
             except (SRIError, OSError) as error:
@@ -134,6 +138,13 @@ class Lane(threading.Thread):
             finally:
                 self._loop.metrics.action(name, outcome, time.monotonic() - begun)
         return True
+
+    def _tell_of_bug(self, machine_id: str) -> None:
+        """Put it into the timeline, without waiting: it may be the store that fails."""
+        message = "the provider (or a plugin of it) met a bug of its own, tried again in 30 s; its log says more"
+        event = Event(kind="failed", reason="bug", message=message)
+        with suppress(StoreError):  # the provider is being stopped
+            self._loop.store.submit(lambda tx: tx.add_event(machine_id, event))
 
     def _connect(self) -> Connection:
         if self._connection is None:

@@ -6,6 +6,7 @@ What is read here is handed to plan() as plain data. What it means does not belo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from sri_libvirt.domain import observed as domain_view
@@ -25,26 +26,35 @@ class HostSigns(Protocol):
         """Whether the host is shutting down."""
 
 
-def observe(machine: Machine, connect: Callable[[], Connection], host: HostSigns, instance: str) -> Observed | NotSeen:
-    """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
-    try:
-        connection = connect()
-        domain = connection.snapshot(machine.id)
-        off = domain is None or not domain.active
-        explain = off and machine.run.started_at and machine.run.stopped is None
-        words = connection.last_words(machine.id) if explain else LastWords()
-    except Unreachable as error:
-        return NotSeen(str(error))
-    live = domain_view.read(domain.live_xml) if domain and domain.live_xml else None
-    persistent = domain_view.read(domain.persistent_xml) if domain and domain.persistent_xml else None
-    marks = live or persistent
-    return Observed(
-        domain=domain,
-        boot_id=host.boot_id(),
-        host_stopping=host.stopping() if off else False,
-        foreign=marks is not None and (marks.instance, marks.machine_id) != (instance, machine.id),
-        run=marks.run if marks else "",
-        live=frozenset(live.devices) if live else frozenset(),
-        persistent=frozenset(persistent.devices) if persistent else frozenset(),
-        last_words=words,
-    )
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Shared by all lanes. `instance` is the store's uuid; `refresh` keeps what libvirt offers up to date."""
+
+    instance: str
+    host: HostSigns
+    refresh: Callable[[Connection], None]
+
+    def look(self, machine: Machine, connect: Callable[[], Connection]) -> Observed | NotSeen:
+        """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
+        try:
+            connection = connect()
+            self.refresh(connection)
+            domain = connection.snapshot(machine.id)
+            off = domain is None or not domain.active
+            explain = off and machine.run.started_at and machine.run.stopped is None
+            words = connection.last_words(machine.id) if explain else LastWords()
+        except Unreachable as error:
+            return NotSeen(str(error))
+        live = domain_view.read(domain.live_xml) if domain and domain.live_xml else None
+        persistent = domain_view.read(domain.persistent_xml) if domain and domain.persistent_xml else None
+        marks = live or persistent
+        return Observed(
+            domain=domain,
+            boot_id=self.host.boot_id(),
+            host_stopping=self.host.stopping() if off else False,
+            foreign=marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id),
+            run=marks.run if marks else "",
+            live=frozenset(live.devices) if live else frozenset(),
+            persistent=frozenset(persistent.devices) if persistent else frozenset(),
+            last_words=words,
+        )

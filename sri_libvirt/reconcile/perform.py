@@ -97,7 +97,7 @@ class Performer:
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""
-        return isinstance(action, act.PrepareDevice)
+        return isinstance(action, (act.PrepareDevice, act.ReleaseDevice))
 
     def note_failure(self, action: Action, machine_id: str, error: Exception) -> bool:
         """Keep a failure with the machine, so that plan() sees it. False when only time can help."""
@@ -221,10 +221,11 @@ class Performer:
         self.store.write(work)
 
     def _press(self, machine: Machine, connection: Connection, *, first: bool) -> None:
-        connection.press_power_button(machine.id)
         now = self.clock()
         pressed = now if first else machine.run.pressed_at
+        # Before the press, so that the grace time runs even if no press ever succeeds.
         self._set_run(machine, replace(machine.run, pressed_at=pressed, last_press_at=now))
+        connection.press_power_button(machine.id)
 
     def _release(self, machine: Machine, key: Key, *, final: bool) -> None:
         row = _row(machine, key)
@@ -251,8 +252,9 @@ class Performer:
 
     def _machine_directory(self, machine_id: str) -> MachinePaths:
         paths = self.paths.machine(machine_id)
-        if not paths.root.is_dir():
+        if not paths.mark.is_symlink():
             make_directory(paths.root, TRAVERSABLE)
+            paths.mark.symlink_to(self.store.instance)
             sync_directory(paths.root.parent)
         return paths
 

@@ -8,6 +8,7 @@ again. How an action is carried out does not belong here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
@@ -99,7 +100,9 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
             # Started, but the record of it was lost (a restored store): what runs is the truth.
             run = Run(uuid=observed.run, boot_id=observed.boot_id, started_at=now)
         elif not run.started_at or run.stopped is not None:
-            run = replace(run, started_at=run.started_at or now, boot_id=observed.boot_id, stopped=None, stopped_at=0)
+            # Nobody has pressed the button of what runs now, whoever started it.
+            run = replace(run, started_at=now, boot_id=observed.boot_id, stopped=None, stopped_at=0, pressed_at=0,
+                          last_press_at=0)  # fmt: skip
         return run, ()
     started = run.started_at or (machine.stop_event and run.uuid)
     if not started or run.stopped is not None:
@@ -113,7 +116,7 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
         boot_id=observed.boot_id,
         host_stopping=observed.host_stopping,
     )
-    at = machine.stop_event.at if machine.stop_event else now
+    at = machine.stop_event.at if machine.stop_event else min(observed.last_words.at or now, now)
     lasted = max(at - run.started_at, 0) if run.started_at else 0
     failures, not_before = 0, 0
     if _needs_back_off(cause, run, observed, policy):
@@ -141,12 +144,10 @@ def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Po
         return _stop_guest(run, since, now, policy)
     if observed.domain is not None:
         return _Step(actions=(Undefine(),))
-    stuck = [row for row in machine.attachments if _release_cooling(row, machine.deleted_at, now, policy)]
-    if stuck:
-        wake = min(row.problem_at for row in stuck) + policy.prepare_retry
-        return _Step(reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
-    release = tuple(ReleaseDevice(row.key, final=True) for row in machine.attachments)
-    return _Step(actions=(*release, RemoveFiles(), Forget()))
+    release = _release(machine.attachments, machine.deleted_at, now, policy, final=True)
+    if release.reasons:
+        return release
+    return replace(release, actions=(*release.actions, RemoveFiles(), Forget()))
 
 
 def _stop_guest(run: Run, since: int, now: int, policy: Policy) -> _Step:
@@ -244,7 +245,8 @@ def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: 
     prepare = tuple(
         PrepareDevice(row.key)
         for row in machine.attachments
-        if row.wanted and row.backing is None and not _without_network(row) and not _cooling(row, now, policy)
+        if row.wanted and (row.backing is None or row.problem)
+        if not _without_network(row) and not _cooling(row, now, policy)
         if (row.kind, row.name) not in older
     )
     domain = observed.domain
@@ -267,8 +269,13 @@ def _drop_unwanted(machine: Machine, observed: Observed, now: int, policy: Polic
         if now < machine.run.not_before:
             return _Step(wake_at=machine.run.not_before)
         return _Step(actions=(Define(new_run=False),))
-    stuck = [row for row in unwanted if _release_cooling(row, row.changed_at, now, policy)]
-    actions = tuple(ReleaseDevice(row.key, final=False) for row in unwanted if row not in stuck)
+    return _release(unwanted, 0, now, policy, final=False)
+
+
+def _release(rows: Sequence[Attachment], deleted_at: int, now: int, policy: Policy, *, final: bool) -> _Step:
+    """Release each; those whose last release failed after a while, with a reason. None holds up the others."""
+    stuck = [row for row in rows if _release_cooling(row, deleted_at or row.changed_at, now, policy)]
+    actions = tuple(ReleaseDevice(row.key, final=final) for row in rows if row not in stuck)
     wake = min((row.problem_at + policy.prepare_retry for row in stuck), default=None)
     return _Step(actions=actions, reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
 

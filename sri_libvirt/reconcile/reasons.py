@@ -30,9 +30,15 @@ CODES = frozenset(
         "shutting-down",
         "host-stopping",
         "start-blocked",
+        "domain-type-gone",
+        "machine-type-gone",
+        "firmware-gone",
     }
 )
-"""All codes that this module makes, and "start-blocked" whose words come from the host's own verdict."""
+"""All codes: those that this module makes, and what keeps a machine from starting on this host as it was made.
+
+The words of the latter are those of the KVM verdict (`virtualisation.py`) and of `domain/profile.py`.
+"""
 
 
 def device_words(row: Attachment) -> str:

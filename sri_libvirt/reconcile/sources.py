@@ -76,13 +76,13 @@ class Resync(threading.Thread):
         self._store = store
         self._queue = queue
         self._period = period
-        self._stop = threading.Event()
+        self._ending = threading.Event()
 
     def run(self) -> None:
-        while not self._stop.wait(self._period):
+        while not self._ending.wait(self._period):
             wake_all(self._store, self._queue)
 
     def stop(self) -> None:
         """End the thread; returns when it has."""
-        self._stop.set()
+        self._ending.set()
         self.join()

@@ -17,10 +17,10 @@ import structlog
 
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import profile as profiles
-from sri_libvirt.errors import NotReady, Unavailable
+from sri_libvirt.errors import HypervisorError, NotReady, Unavailable, Unreachable
 from sri_libvirt.host.kvm import KvmVerdict
-from sri_libvirt.hypervisor.base import Offer
-from sri_libvirt.records import Machine, MachineClass, Profile, Reason
+from sri_libvirt.hypervisor.base import Connection, Offer
+from sri_libvirt.records import SECOND, Machine, MachineClass, Profile, Reason
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 META_KEY = "kvm"
 KVM_FALLBACK_MODEL = "qemu64"
 """A CPU model that the probe starts where host-passthrough does not."""
+
+OFFER_HOLDS = 60 * SECOND
+"""How long what libvirt offers is taken for true without asking again."""
 
 ADVICE = (
     "Look at /dev/kvm (it must be there and QEMU's user must be able to open it, as udev's rule has it: group kvm, "
@@ -39,13 +42,17 @@ ADVICE = (
 class Virtualisation:
     """What this host runs guests with. Thread-safe; `probe` is called once, before the lanes start."""
 
-    def __init__(self, settings: Settings, store: Store, probe: Callable[[], KvmVerdict]) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, probe: Callable[[], KvmVerdict], clock: Callable[[], int]
+    ) -> None:
         self._settings = settings
         self._store = store
         self._probe = probe
+        self._clock = clock
         self._verdict: KvmVerdict | None = None
         self._kvm_is_gone = False
         self._offer: Offer | None = None
+        self._offered_at = 0
         self._lock = threading.Lock()
 
     def probe(self) -> None:
@@ -79,7 +86,7 @@ class Virtualisation:
 
     def choose_profile(self, offer: Offer, machine_class: MachineClass) -> Profile:
         """The hardware of a new machine. Raises NotReady when the host lacks something for it."""
-        self.remember(offer)
+        self._remember(offer)
         if offer.architecture != "x86_64":
             raise NotReady(f"the host's architecture {offer.architecture} is not supported; x86_64 is")
         domain_type = self.domain_type
@@ -96,10 +103,24 @@ class Virtualisation:
             ports=self._settings.pcie_ports,
         )
 
-    def remember(self, offer: Offer | None) -> None:
-        """What libvirt offers, as of its latest connection; None when it was lost."""
+    def refresh(self, connection: Connection) -> None:
+        """Ask what libvirt offers, unless that is known well enough: QEMU may be upgraded beside us.
+
+        Raises Unreachable. What else goes wrong is logged; what was known stays then, for every other work goes on.
+        """
         with self._lock:
-            self._offer = offer
+            if self._offered_at and self._clock() < self._offered_at + OFFER_HOLDS:
+                return
+        try:
+            self._remember(connection.offer())
+        except Unreachable:
+            raise
+        except HypervisorError as error:
+            log.warning("libvirt does not say what it offers", error=str(error))
+
+    def _remember(self, offer: Offer) -> None:
+        with self._lock:
+            self._offer, self._offered_at = offer, self._clock()
 
     def start_blocked(self, machine: Machine) -> Reason | None:
         """Why this host cannot start the machine as its profile has it, None when it can."""

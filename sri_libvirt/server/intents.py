@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sri_libvirt import names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import is_cloud_config
 from sri_libvirt.errors import AlreadyExists, Exhausted, FailedPrecondition, InvalidSpec, NotFound, Unavailable
 from sri_libvirt.records import (
     GIB,
@@ -31,8 +32,6 @@ Entry = TypeVar("Entry", pb.Volume, pb.NetworkInterface)
 
 LISTING_BYTES = 3 * 1024 * 1024
 """No machine is created that would make the list reply larger: clients take 4 MiB (contract G.3)."""
-
-_SEED = b"#cloud-config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +204,7 @@ def _first_attachments(tx: Transaction, draft: Draft) -> Iterable[Attachment]:
     spec, now = draft.spec, draft.now
     if spec.HasField("image"):
         yield Attachment(draft.id, "image", "", 1, b"", True, now, target=names.IMAGE_TARGET, serial="image")
-    if spec.ignition_data.startswith(_SEED):
+    if is_cloud_config(spec.ignition_data):
         yield Attachment(draft.id, "seed", "", 1, b"", True, now, target=names.SEED_TARGET, serial="seed")
     targets: set[str] = set()
     # Named devices first, then the others by name: a list's order is not the user's (contract A.4).

@@ -47,6 +47,7 @@ CODES: dict[type[errors.SRIError], grpc.StatusCode] = {
 _READS = frozenset({"Version", "ListMachines", "Status"})
 _MESSAGE_BYTES = 2000  # a longer one would not fit into HTTP/2 trailers
 _LISTED_CLASSES = 20
+_LOGGED_ID = 80
 
 log = structlog.get_logger()
 
@@ -250,8 +251,11 @@ def _wrap(
         code, message, machine = grpc.StatusCode.OK, "", ""
         try:
             request = _parse(request_type, raw)
-            machine = validate.quote(getattr(request, "machine_id", ""))
-            return await call(request)
+            machine = getattr(request, "machine_id", "")[:_LOGGED_ID]
+            reply = await call(request)
+            if isinstance(reply, pb.CreateMachineResponse):
+                machine = reply.machine.metadata.id
+            return reply
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
             raise

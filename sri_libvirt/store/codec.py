@@ -100,7 +100,7 @@ def machine(row: sqlite3.Row, attachments: Iterable[sqlite3.Row]) -> Machine:
     except (ValueError, TypeError, KeyError, DecodeError) as error:
         raise StoreError(
             f"the record of machine {row['id']} is damaged ({type(error).__name__}): "
-            "stop the daemon and put back a backup of the state database"
+            "stop the daemon and put back a backup of the state database (`sri-libvirt store backups` lists them)"
         ) from error
 
 

@@ -17,6 +17,12 @@ from sri_libvirt.errors import StoreError
 
 MODE = 0o600
 
+RESTORE = (
+    "stop the daemon and put back a backup (`sri-libvirt store backups` lists them, "
+    "`sri-libvirt store restore FILE` puts one back and keeps what it replaces)"
+)
+"""What to do about a file that cannot be used."""
+
 _ADVICE = {
     "SQLITE_FULL": "free some space on its file system",
     "SQLITE_READONLY": "its file or file system is read-only; make it writable and restart the daemon",
@@ -25,8 +31,8 @@ _ADVICE = {
     "SQLITE_IOERR": "its file system fails or is full; see the kernel log",
     "SQLITE_BUSY": "another program holds it locked; end that program",
     "SQLITE_LOCKED": "another program holds it locked; end that program",
-    "SQLITE_CORRUPT": "it is damaged: stop the daemon and put back a backup",
-    "SQLITE_NOTADB": "it is no state database: stop the daemon and put back a backup",
+    "SQLITE_CORRUPT": f"it is damaged: {RESTORE}",
+    "SQLITE_NOTADB": f"it is no state database: {RESTORE}",
 }
 
 
@@ -69,9 +75,7 @@ def open_writable(path: Path) -> sqlite3.Connection:
         try:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
-                raise StoreError(
-                    f"state database {path}: {found}: it is damaged: stop the daemon and put back a backup"
-                )
+                raise StoreError(f"state database {path}: {found}: it is damaged: {RESTORE}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -79,6 +83,13 @@ def open_writable(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
         return connection
+
+
+def open_copy(path: Path) -> sqlite3.Connection:
+    """A new, empty file (0600) that another database is copied into. Raises StoreError; an existing file is one."""
+    with failures(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE))
+        return _connect(path, "rw")
 
 
 def open_reading(path: Path) -> sqlite3.Connection:

@@ -47,6 +47,16 @@ def events(connection: sqlite3.Connection, machine_id: str, limit: int) -> list[
     return [codec.event(row) for row in rows][::-1]
 
 
+def machine_ids(connection: sqlite3.Connection) -> list[str]:
+    """Ids of all machines, oldest first."""
+    return [row[0] for row in connection.execute("SELECT id FROM machine ORDER BY created_at, id")]
+
+
+def gone(connection: sqlite3.Connection) -> set[str]:
+    """Ids of machines that were here and are no more, as far back as that is kept."""
+    return {row[0] for row in connection.execute("SELECT machine FROM gone")}
+
+
 def meta(connection: sqlite3.Connection, key: str) -> str | None:
     """A value of the store as a whole."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

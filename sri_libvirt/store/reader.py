@@ -54,6 +54,16 @@ class Reader:
         with self._snapshot() as connection:
             return queries.machines(connection)
 
+    def machine_ids(self) -> list[str]:
+        """Ids of all machines, oldest first."""
+        with self._snapshot() as connection:
+            return queries.machine_ids(connection)
+
+    def gone(self) -> set[str]:
+        """Ids of machines that were here and are no more, as far back as that is kept."""
+        with self._snapshot() as connection:
+            return queries.gone(connection)
+
     def events(self, machine_id: str, limit: int = EVENTS) -> list[Event]:
         """The newest events of a machine, oldest first; also of one that is gone since a short time."""
         with self._snapshot() as connection:

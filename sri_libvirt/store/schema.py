@@ -123,5 +123,5 @@ def newer(found: int, path: str) -> StoreError:
     """The refusal of a file that a newer program wrote."""
     return StoreError(
         f"{path} was written by a newer version (schema {found}, this one knows {VERSION}): "
-        "install that version again, or put back a backup made before the upgrade"
+        "install that version again, or put back the backup made before the upgrade (`sri-libvirt store backups`)"
     )

@@ -17,7 +17,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Machine
-from sri_libvirt.store import database, queries, schema
+from sri_libvirt.store import backup, database, queries, schema
 from sri_libvirt.store.frames import Frame, Listing
 from sri_libvirt.store.reader import EVENTS, Reader
 from sri_libvirt.store.transaction import Transaction
@@ -42,9 +42,11 @@ class Store:
             paths.prepare()
         except OSError as error:
             raise StoreError(f"state directory {paths.root} cannot be made: {error}") from error
+        _refuse_to_begin_anew(paths)
         connection = database.open_writable(paths.database)
         try:
             with database.failures(paths.database):
+                _keep_older(connection, paths, clock())
                 schema.migrate(connection, str(paths.database))
                 instance = _instance(connection)
                 listing = Listing(_frames(connection))
@@ -85,6 +87,10 @@ class Store:
         """The newest events of a machine, oldest first."""
         return self._reader.events(machine_id, limit)
 
+    def gone(self) -> set[str]:
+        """Ids of machines that were here and are no more, as far back as that is kept."""
+        return self._reader.gone()
+
     def meta(self, key: str) -> str | None:
         """A value of the store as a whole."""
         return self._reader.meta(key)
@@ -93,6 +99,24 @@ class Store:
         """Do what was submitted, then close the file. Idempotent."""
         self._writer.close()
         self._reader.close()
+
+
+def _refuse_to_begin_anew(paths: StatePaths) -> None:
+    """Raise StoreError when the database is lost and its machines are not: a new one would make them all again."""
+    with database.failures(paths.database):
+        begun = paths.database.exists() and paths.database.stat().st_size > 0
+        if not begun and next(paths.machines.iterdir(), None) is not None:
+            raise StoreError(
+                f"state database {paths.database} is lost, though there are machines in {paths.machines}: "
+                f"{database.RESTORE}; to begin anew without these machines move that directory away"
+            )
+
+
+def _keep_older(connection: sqlite3.Connection, paths: StatePaths, now: int) -> None:
+    """Back up a file of an older schema before it is migrated: the way back to the older program."""
+    found = schema.version(connection)
+    if 0 < found < schema.VERSION:
+        backup.backup(paths.database, paths.backups / f"schema-{found}-{backup.stamp(now)}.sqlite", now)
 
 
 def _instance(connection: sqlite3.Connection) -> str:
@@ -108,7 +132,5 @@ def _frames(connection: sqlite3.Connection) -> dict[str, Frame]:
         try:
             frames[row["id"]] = Frame.read(pb.Machine.FromString(row["frame"]), row["frame"])
         except DecodeError as error:
-            raise StoreError(
-                f"the listing of machine {row['id']} is damaged: put back a backup of the state database"
-            ) from error
+            raise StoreError(f"the listing of machine {row['id']} is damaged: {database.RESTORE}") from error
     return frames

@@ -15,6 +15,9 @@ FIRST = 20
 NEWEST = 500
 """Events kept from a machine's end."""
 
+MESSAGE = 2000
+"""Characters of a message; QEMU's own words can be any number."""
+
 GONE_FOR = 7 * 24 * 3600 * SECOND
 """How long the events of a machine that is gone are kept, in nanoseconds."""
 
@@ -29,7 +32,7 @@ def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> None:
         INSERT INTO event (machine, time, kind, reason, message, took) SELECT ?1, ?2, ?3, ?4, ?5, ?6
         WHERE EXISTS (SELECT 1 FROM machine WHERE id = ?1) OR EXISTS (SELECT 1 FROM gone WHERE machine = ?1)
         """,
-        (machine_id, event.time, event.kind, event.reason, event.message, event.took),
+        (machine_id, event.time, event.kind, event.reason, event.message[:MESSAGE], event.took),
     )
     if done.rowcount:
         connection.execute(

@@ -124,7 +124,7 @@ async def serving(root: Path) -> AsyncIterator[Provider]:
     listener = Listener(f"unix://{root}/sri.sock", service)
     await listener.start()
     async with grpc.aio.insecure_channel(listener.address) as channel:
-        stub = MachineRuntimeStub(channel)  # type: ignore[no-untyped-call]  # generated
+        stub = MachineRuntimeStub(channel)  # generated
         provider = Provider(paths, store, listener, channel, stub, woken, calls)
         gates.append(provider)
         yield provider

@@ -42,12 +42,17 @@ DEVICES = ["", "oda", "odb", "odzz", "sda", "od", "odaaa", "ODA", "vda"]
 
 
 class Generator:
-    """An endless, repeatable stream of requests. `hostility` is how often a field is odd, 0 to 1."""
+    """An endless, repeatable stream of requests.
 
-    def __init__(self, seed: int, hostility: float = 0.04, machines: int = 40) -> None:
+    `hostility` is how often a field is odd, 0 to 1; `machines` about how many there are at a time; `image` one that
+    machines can boot.
+    """
+
+    def __init__(self, seed: int, image: str, hostility: float = 0.04, machines: int = 40) -> None:
         self._random = random.Random(seed)
         self._hostility = hostility
         self._most = machines
+        self._image = image
         self._ids: list[str] = []
 
     def learn(self, machine_id: str) -> None:
@@ -163,7 +168,7 @@ class Generator:
         setattr(spec, "class", self._text() if self._odd() else "small")
         spec.power = self._power()  # type: ignore[assignment]  # any number may come
         if self._random.random() < 0.3:
-            spec.image.image = self._text() if self._odd() else "/images/tiny.raw"
+            spec.image.image = self._text() if self._odd() else self._image
         if self._random.random() < 0.3:
             spec.ignition_data = self._random.choice([b"#cloud-config\n", b"{}", self._random.randbytes(5000)])
         spec.volumes.extend(self._volume() for _ in range(self._random.choice([0, 0, 1, 1, 2])))

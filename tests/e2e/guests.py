@@ -22,6 +22,12 @@ _CODE = bytes.fromhex(
 _DEAF = _CODE.replace(bytes.fromhex("b80001"), bytes.fromhex("b80000"))
 
 
+def boot_disk(*, deaf: bool = False) -> bytes:
+    """A guest's whole disk, for BIOS: it is up in a second. A deaf one does not hear the power button."""
+    sector = (_DEAF if deaf else _CODE).ljust(510, b"\0") + b"\x55\xaa"
+    return sector.ljust(1 << 20, b"\0")  # the firmware boots from no smaller disk
+
+
 @dataclass(frozen=True)
 class Guest:
     """A boot sector's domain. It answers 'u' to a byte on its serial port, and powers off when the byte is 'q'."""
@@ -36,8 +42,7 @@ class Guest:
     def xml(self, *, deaf: bool = False) -> str:
         """The domain, with its disk written; a deaf guest does not hear the power button."""
         disk = self.directory / f"{self.id[:8]}.raw"
-        sector = (_DEAF if deaf else _CODE).ljust(510, b"\0") + b"\x55\xaa"
-        disk.write_bytes(sector.ljust(1 << 20, b"\0"))  # the firmware boots from no smaller disk
+        disk.write_bytes(boot_disk(deaf=deaf))
         return f"""<domain type='qemu'>
           <name>{self.id}</name><uuid>{self.id}</uuid>
           <memory unit='MiB'>16</memory><vcpu>1</vcpu>
@@ -48,6 +53,8 @@ class Guest:
             <disk type='file' device='disk'><driver name='qemu' type='raw'/>
               <source file='{disk}'/><target dev='sda' bus='sata'/></disk>
             <controller type='usb' model='none'/>
+            <controller type='pci' index='0' model='pcie-root'/>
+            <controller type='pci' index='1' model='pcie-root-port'/>
             <serial type='unix'><source mode='bind' path='{self.serial}'/></serial>
             <memballoon model='none'/>
           </devices>

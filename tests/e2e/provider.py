@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,9 @@ import libvirt
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import Event, Machine
+from sri_libvirt.store.reader import Reader
 from tests.e2e.libvirtd import PrivateLibvirt
 
 T = TypeVar("T")
@@ -49,18 +52,23 @@ class Provider:
         self.socket = root / "sri.sock"
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
+        self._latest: tuple[str, ...] = ()
         self.images.mkdir(mode=0o755, parents=True, exist_ok=True)
         root.chmod(0o755)
 
-    def start(self, *options: str) -> None:
-        """Start it and wait until it answers."""
-        argv = [
+    def command(self, *options: str) -> list[str]:
+        """The command line; of an option that is given twice the last counts."""
+        return [
             sys.executable, "-m", "sri_libvirt", "serve", "--address", f"unix://{self.socket}", "--state-dir",
             str(self.state), "--image-dir", str(self.images), "--domain-type", "qemu", "--log-format", "json",
             *self.options, *options,
         ]  # fmt: skip
+
+    def start(self, *options: str) -> None:
+        """Start it and wait until it answers."""
+        self._latest = options
         with (self.root / "provider.log").open("ab") as log:
-            self.process = self.libvirt.popen(argv, stdout=log, stderr=log)
+            self.process = self.libvirt.popen(self.command(*options), stdout=log, stderr=log)
         self.channel = grpc.insecure_channel(f"unix://{self.socket}")
         self.stub = MachineRuntimeStub(self.channel)
         wait_for("answer of the provider", self._answers, 30)
@@ -73,6 +81,10 @@ class Provider:
         except grpc.RpcError:
             return False
         return True
+
+    def start_again(self) -> None:
+        """Start it with the options of its latest start."""
+        self.start(*self._latest)
 
     def stop(self) -> int:
         """End it in order; its guests stay."""
@@ -142,6 +154,49 @@ class Provider:
         argv = [sys.executable, "-m", "sri_libvirt", "machine", "why", machine_id, "--state-dir", str(self.state)]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
+
+    # --- what is kept of a machine, and what it is on the host -----------------------------------
+
+    def record(self, machine_id: str) -> Machine:
+        """The machine as the store has it, whether the provider runs or not."""
+        with Reader.open(StatePaths(self.state)) as reader:
+            machine = reader.machine(machine_id)
+        assert machine is not None, "the store does not know the machine"
+        return machine
+
+    def events(self, machine_id: str) -> list[Event]:
+        """The machine's timeline, oldest first."""
+        with Reader.open(StatePaths(self.state)) as reader:
+            return reader.events(machine_id)
+
+    def reasons(self, machine_id: str) -> set[str]:
+        """The codes of why it is not what it should be."""
+        return {reason.code for reason in self.record(machine_id).reasons}
+
+    def qemu_pid(self, machine_id: str) -> int | None:
+        """The process of its guest, None while there is none."""
+        with suppress(FileNotFoundError, ValueError):
+            pid = int((self.libvirt.base / "run" / "qemu" / f"{machine_id}.pid").read_text())
+            if Path(f"/proc/{pid}").exists():
+                return pid
+        return None
+
+    @contextmanager
+    def domain(self, machine_id: str) -> Iterator[libvirt.virDomain]:
+        """Its domain, for doing what an operator does with virsh."""
+        connection = libvirt.open(self.libvirt.uri)
+        try:
+            yield connection.lookupByUUIDString(machine_id)
+        finally:
+            connection.close()
+
+    def domain_active(self, machine_id: str) -> bool:
+        """Whether libvirt says that its domain is active; False when there is none."""
+        try:
+            with self.domain(machine_id) as domain:
+                return bool(domain.isActive())
+        except libvirt.libvirtError:
+            return False
 
     # --- the guest's own words -------------------------------------------------------------------
 

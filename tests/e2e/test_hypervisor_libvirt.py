@@ -60,6 +60,16 @@ class LibvirtWorld:
     def start_libvirt(self) -> None:
         self.private.start()
 
+    def device(self, alias: str) -> str:
+        disk = self._directory / f"{alias}.raw"
+        disk.write_bytes(bytes(1 << 16))
+        return f"""<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{disk}'/>
+            <target dev='vdb' bus='virtio'/><alias name='{alias}'/>
+            <address type='pci' domain='0' bus='1' slot='0' function='0'/></disk>"""
+
+    def reset(self, machine_id: str) -> None:
+        self._as_an_operator(lambda connection: connection.lookupByUUIDString(machine_id).reset(0))
+
     def make_network(self, name: str) -> None:
         self.private.network(name, subnet=next(_subnets))
 

@@ -52,6 +52,11 @@ class World(Protocol):
 
     def start_libvirt(self) -> None: ...
 
+    def device(self, alias: str) -> str:
+        """XML of a disk with this alias that fits into a domain's free port."""
+
+    def reset(self, machine_id: str) -> None: ...
+
     def make_network(self, name: str) -> None: ...
 
 
@@ -237,6 +242,7 @@ class HypervisorContract:
         machine.world.pause(machine.id)
         snapshot = machine.now()
         assert (snapshot.state, snapshot.reason, snapshot.active) == (DomainState.PAUSED, "user", True)
+        machine.connection.press_power_button(machine.id)
         machine.connection.resume(machine.id)
         assert machine.now().state is DomainState.RUNNING
         watched.wait_for(machine.id, EventKind.SUSPENDED)
@@ -343,3 +349,39 @@ class HypervisorContract:
         before = [(EventKind.SHUTDOWN, shutdown)] if shutdown else []
         assert told == [*before, (EventKind.STOPPED, stopped)]
         assert machine.connection.last_words(machine.id).reason == reason
+
+    def test_a_device_is_plugged_into_the_live_domain_alone(
+        self, world: World, machine: Machine, watched: Recorder
+    ) -> None:
+        machine.define().start()
+        machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
+        watched.wait_for(machine.id, EventKind.DEVICE_ADDED)
+        assert watched.details(machine.id, EventKind.DEVICE_ADDED) == [(EventKind.DEVICE_ADDED, "ua-vol-a-1")]
+        assert "ua-vol-a-1" in machine.now().live_xml
+        assert "ua-vol-a-1" not in machine.now().persistent_xml
+        with pytest.raises(HypervisorError):
+            machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
+
+    def test_an_unplug_that_the_guest_ignores_is_completed_by_its_reset(
+        self, world: World, machine: Machine, watched: Recorder
+    ) -> None:
+        machine.define().start()
+        machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
+        machine.connection.detach_device(machine.id, "ua-vol-a-1")
+        machine.connection.detach_device(machine.id, "ua-vol-a-1")
+        assert "ua-vol-a-1" in machine.now().live_xml
+        world.reset(machine.id)
+        watched.wait_for(machine.id, EventKind.DEVICE_REMOVED)
+        assert watched.details(machine.id, EventKind.DEVICE_REMOVED) == [(EventKind.DEVICE_REMOVED, "ua-vol-a-1")]
+        assert "ua-vol-a-1" not in machine.now().live_xml
+        machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
+        assert "ua-vol-a-1" in machine.now().live_xml
+
+    def test_what_is_not_there_needs_no_unplug_and_takes_no_device(self, world: World, machine: Machine) -> None:
+        machine.connection.detach_device(machine.id, "ua-vol-a-1")
+        machine.define()
+        machine.connection.detach_device(machine.id, "ua-vol-a-1")
+        with pytest.raises(HypervisorError):
+            machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
+        machine.start()
+        machine.connection.detach_device(machine.id, "ua-vol-a-1")

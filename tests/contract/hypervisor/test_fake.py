@@ -19,6 +19,7 @@ class FakeWorld:
 
     def wait_until_up(self, machine_id: str) -> None:
         self.hypervisor.set_deaf(machine_id, self._deaf[machine_id])
+        self.hypervisor.set_deaf_to_unplug(machine_id)  # a boot sector has no driver for it
 
     def guest_powers_off(self, machine_id: str) -> None:
         self.hypervisor.guest_powers_off(machine_id)
@@ -40,6 +41,12 @@ class FakeWorld:
 
     def start_libvirt(self) -> None:
         self.hypervisor.set_reachable(True)
+
+    def device(self, alias: str) -> str:
+        return f'<disk><alias name="{alias}"/></disk>'
+
+    def reset(self, machine_id: str) -> None:
+        self.hypervisor.reset(machine_id)
 
     def make_network(self, name: str) -> None:
         self.hypervisor.networks[name] = True

@@ -33,6 +33,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "log_format": ("json", "json"),
     "metrics_address": (":9100", ":9100"),
     "schema_dir": ("/opt/schemas", Path("/opt/schemas")),
+    "backup_period": ("30m", 1800 * SECOND),
+    "backups": ("3", 3),
 }
 """A text other than the default for each setting, and its value."""
 
@@ -70,6 +72,8 @@ def test_defaults(absent: Path) -> None:
         log_format="auto",
         metrics_address="",
         schema_dir=Path("/usr/share/libvirt/schemas"),
+        backup_period=6 * 3600 * SECOND,
+        backups=8,
     )
     assert settings.image_dirs == (Path("/var/lib/sri-libvirt/images"),)
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from sri_libvirt.hypervisor import qemulog
 from sri_libvirt.hypervisor.base import LastWords
 
+ENDED = 1735787105_678_000_000
+"""What the time stamp of END is in Unix nanoseconds."""
+
 START = "2025-01-02 03:04:05.678+0000: starting up libvirt version: 9.0.0, package: 9.0.0-4, qemu version: 7.2.22\n"
 END = "2025-01-02 03:05:05.678+0000: shutting down, reason={}\n"
 TERM = "2025-01-02T03:05:05.012345Z qemu-system-x86_64: terminating on signal 15 from pid 4647 ({})\n"
@@ -17,11 +20,11 @@ def test_a_run_that_goes_on_has_no_last_words() -> None:
 
 
 def test_a_guest_powered_off() -> None:
-    assert qemulog.parse(START + END.format("shutdown")) == LastWords("shutdown", "")
+    assert qemulog.parse(START + END.format("shutdown")) == LastWords("shutdown", "", ENDED)
 
 
 def test_somebody_terminated_qemu() -> None:
-    assert qemulog.parse(START + TERM.format("bash") + END.format("shutdown")) == LastWords("shutdown", "bash")
+    assert qemulog.parse(START + TERM.format("bash") + END.format("shutdown")) == LastWords("shutdown", "bash", ENDED)
 
 
 def test_terminated_while_nobody_wrote_the_reason() -> None:
@@ -33,7 +36,12 @@ def test_only_the_last_run_counts() -> None:
 
 
 def test_a_tail_without_a_start() -> None:
-    assert qemulog.parse("cut line\n" + END.format("destroyed")) == LastWords("destroyed", "")
+    assert qemulog.parse("cut line\n" + END.format("destroyed")) == LastWords("destroyed", "", ENDED)
+
+
+def test_a_time_zone_counts_and_a_day_that_does_not_exist_is_no_time() -> None:
+    assert qemulog.parse(END.format("shutdown").replace("+0000", "+0130")).at == ENDED - 5400_000_000_000
+    assert qemulog.parse(END.format("shutdown").replace("-01-02", "-02-30")) == LastWords("shutdown")
 
 
 def test_words_in_the_middle_of_a_line_are_not_libvirts() -> None:
@@ -44,7 +52,7 @@ def test_words_in_the_middle_of_a_line_are_not_libvirts() -> None:
 def test_a_long_log_is_read_at_its_end(tmp_path: Path) -> None:
     log = tmp_path / "machine.log"
     log.write_text(START + END.format("crashed") + START + "noise\n" * 50_000 + END.format("destroyed"))
-    assert qemulog.read(log) == LastWords("destroyed", "")
+    assert qemulog.read(log) == LastWords("destroyed", "", ENDED)
 
 
 def test_no_log(tmp_path: Path) -> None:

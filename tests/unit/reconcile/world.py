@@ -71,6 +71,7 @@ class World:
     persistent: frozenset[str] = frozenset()
     now: int = T0
     boot: str = "boot-1"
+    last_words: LastWords = field(default_factory=LastWords)
     host_stopping: bool = False
     reachable: bool = True
     foreign: bool = False
@@ -85,7 +86,7 @@ class World:
             return NotSeen("connection refused")
         return Observed(
             domain=self.domain, boot_id=self.boot, host_stopping=self.host_stopping, foreign=self.foreign, run=self.run,
-            live=self.live, persistent=self.persistent, last_words=LastWords(),
+            live=self.live, persistent=self.persistent, last_words=self.last_words,
         )  # fmt: skip
 
     def look(self) -> Plan:

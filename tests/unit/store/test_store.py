@@ -227,9 +227,9 @@ def test_two_stores_have_two_instances(tmp_path: Path) -> None:
 
 def test_files_are_private(store: Store, paths: StatePaths) -> None:
     store.write(lambda tx: tx.insert(machine()))
-    files = sorted(path.name for path in paths.store.iterdir())
-    assert files == ["state.sqlite", "state.sqlite-shm", "state.sqlite-wal"]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in paths.store.iterdir()} == {0o600}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths.store.iterdir()}
+    files = ("state.sqlite", "state.sqlite-shm", "state.sqlite-wal")
+    assert modes == {"backups": 0o700, **dict.fromkeys(files, 0o600)}
     assert stat.S_IMODE(paths.store.stat().st_mode) == 0o700
 
 

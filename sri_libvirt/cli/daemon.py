@@ -1,0 +1,49 @@
+"""Asking the daemon while one runs, and doing it here only while none does: never both at once.
+
+What is asked does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import click
+
+from sri_libvirt.errors import ConfigError
+from sri_libvirt.paths import StatePaths
+
+
+def through(paths: StatePaths, command: str, arguments: Mapping[str, Any], here: Callable[[], Any]) -> Any:
+    """The result of an admin command of the daemon, or of `here` under the lock when no daemon holds it."""
+    from sri_libvirt.app import lock  # grpc and libvirt take a third of a second to load
+    from sri_libvirt.server import admin
+
+    if not paths.root.is_dir():
+        raise click.ClickException(f"there is no state directory {paths.root}; see --state-dir")
+    with _for_root(paths), ExitStack() as stack:
+        try:
+            stack.enter_context(lock(paths))
+        except ConfigError:
+            return admin.ask(paths.admin_socket, command, arguments)
+        return here()
+
+
+@contextmanager
+def alone(paths: StatePaths) -> Iterator[None]:
+    """Nobody else uses the state directory (made if there is none). Raises ConfigError while a daemon runs on it."""
+    from sri_libvirt.app import lock, prepare
+
+    with _for_root(paths):
+        prepare(paths)
+        with lock(paths):
+            yield
+
+
+@contextmanager
+def _for_root(paths: StatePaths) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise click.ClickException(f"{error.filename or paths.root}: {error.strerror}: this is for root") from error

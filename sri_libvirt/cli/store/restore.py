@@ -1,0 +1,31 @@
+"""`sri-libvirt store restore`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from sri_libvirt.cli import daemon
+from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.config import Settings
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.store import backup as copies
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@settings_options("state_dir")
+def restore(file: Path, settings: Settings) -> None:
+    """Put the backup FILE in the place of the state database; the daemon must not run.
+
+    What it replaces is kept. Machines made since the backup are then unknown: their guests run on untouched, and
+    `sri-libvirt sweep` removes them only by name.
+    """
+    paths = StatePaths(settings.state_dir)
+    with daemon.alone(paths):
+        facts, kept = copies.restore(paths, file, time.time_ns())
+    click.echo(f"{facts.path} is in place: {facts.machines} machines")
+    if kept:
+        click.echo(f"what it replaced is kept as {kept}")

@@ -1,0 +1,152 @@
+"""The admin socket: whose it is, what it answers, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sri_libvirt.errors import FailedPrecondition, NotFound, Unavailable
+from sri_libvirt.server import admin
+from sri_libvirt.server.admin import AdminSocket
+
+
+class Commands:
+    """What can be asked."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.going_on = threading.Event()
+
+    def table(self) -> dict[str, admin.Command]:
+        return {"echo": dict, "refuse": self.refuse, "break": self.break_, "wait": self.wait}
+
+    def refuse(self, _: Mapping[str, Any]) -> None:
+        raise NotFound("there is no such thing; nothing was done")
+
+    def break_(self, _: Mapping[str, Any]) -> None:
+        raise RuntimeError("hunter2")
+
+    def wait(self, _: Mapping[str, Any]) -> str:
+        self.entered.set()
+        assert self.going_on.wait(20)
+        return "waited"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    deep = tmp_path / ("deep" * 30)  # longer than a socket's address can be
+    deep.mkdir()
+    return deep / "admin.sock"
+
+
+@pytest.fixture
+def commands() -> Commands:
+    return Commands()
+
+
+@pytest.fixture
+async def served(path: Path, commands: Commands) -> AsyncIterator[AdminSocket]:
+    door = AdminSocket(path, commands.table())
+    await door.start()
+    yield door
+    commands.going_on.set()
+    await door.stop(10)
+
+
+async def ask(path: Path, command: str, **arguments: object) -> Any:
+    return await asyncio.to_thread(admin.ask, path, command, arguments)
+
+
+def raw(path: Path, data: bytes) -> dict[str, Any]:
+    fd = os.open(path.parent, os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(f"/proc/self/fd/{fd}/{path.name}")
+        os.close(fd)
+        door.sendall(data)
+        door.shutdown(socket.SHUT_WR)
+        answer: dict[str, Any] = json.loads(door.makefile("rb").readline())
+        return answer
+
+
+async def test_it_is_roots_alone(served: AdminSocket, path: Path) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [each.name for each in path.parent.iterdir()] == ["admin.sock"]
+
+
+async def test_answers(served: AdminSocket, path: Path) -> None:
+    assert await ask(path, "echo", text="ünï", number=1) == {"text": "ünï", "number": 1}
+    with pytest.raises(FailedPrecondition, match="there is no such thing; nothing was done"):
+        await ask(path, "refuse")
+    with pytest.raises(FailedPrecondition, match="'nonsense' is not one of echo"):
+        await ask(path, "nonsense")
+
+
+async def test_a_bug_is_told_without_its_words(served: AdminSocket, path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="a bug of its own; its log says more") as refused:
+        await ask(path, "break")
+    assert "hunter2" not in str(refused.value)
+    assert await ask(path, "echo") == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n",
+        b"nonsense\n",
+        b"[1]\n",
+        b"null\n",
+        b'{"command": "echo"}\n',
+        b'{"command": 1, "arguments": {}}\n',
+        b'{"command": "echo", "arguments": []}\n',
+        b"\xff\xfe\n",
+    ],
+)
+async def test_nonsense_is_refused(served: AdminSocket, path: Path, data: bytes) -> None:
+    assert "request" in (await asyncio.to_thread(raw, path, data))["error"]
+    assert await ask(path, "echo") == {}
+
+
+async def test_a_request_without_end_is_cut_off(served: AdminSocket, path: Path) -> None:
+    with pytest.raises(OSError, match=r"Broken pipe|reset"):
+        await asyncio.to_thread(raw, path, b"x" * (admin.REQUEST_BYTES * 8))
+    assert await ask(path, "echo") == {}
+
+
+async def test_a_slow_command_delays_no_other(served: AdminSocket, path: Path, commands: Commands) -> None:
+    slow = asyncio.create_task(ask(path, "wait"))
+    assert await asyncio.to_thread(commands.entered.wait, 20)
+    assert await ask(path, "echo", n=1) == {"n": 1}
+    commands.going_on.set()
+    assert await slow == "waited"
+
+
+async def test_a_stop_answers_what_is_at_work(served: AdminSocket, path: Path, commands: Commands) -> None:
+    slow = asyncio.create_task(ask(path, "wait"))
+    assert await asyncio.to_thread(commands.entered.wait, 20)
+    stopping = asyncio.create_task(served.stop(20))
+    commands.going_on.set()
+    await stopping
+    assert await slow == "waited"
+    assert not path.exists()
+    with pytest.raises(Unavailable, match="cannot be asked"):
+        await ask(path, "echo")
+
+
+async def test_what_a_killed_daemon_left_is_replaced(path: Path, commands: Commands) -> None:
+    path.touch()
+    (path.parent / "admin.sock.new").touch()
+    door = AdminSocket(path, commands.table())
+    await door.start()
+    assert await ask(path, "echo") == {}
+    await door.stop(1)
+    await door.stop(1)

@@ -1,0 +1,159 @@
+"""Small working parts to build a loop of: a clock, drivers, a compiler and a host that do as a test says.
+
+Machines and their rows come from `world.py`; what must be true does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sri_libvirt import names
+from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.domain import observed
+from sri_libvirt.hypervisor.base import Connection, LastWords
+from sri_libvirt.paths import MachinePaths, StatePaths
+from sri_libvirt.reconcile.perform import Performer
+from sri_libvirt.records import Attachment, Machine
+from sri_libvirt.store import Store
+from tests.unit.reconcile.world import PROFILE, T0
+
+
+@dataclass
+class Clock:
+    now: int = T0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@dataclass
+class Drivers:
+    """All drivers in one: prepares anything, except what is `broken` (by name; "image" for images)."""
+
+    broken: dict[str, Exception] = field(default_factory=dict)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+
+    def image(self, reference: str) -> ImageDriver:
+        return ImageDriver(self)
+
+    def volume(self, row: Attachment) -> DeviceDriver:
+        return DeviceDriver(self, row)
+
+    def nic(self, row: Attachment) -> DeviceDriver:
+        return DeviceDriver(self, row)
+
+    def call(self, *what: str) -> None:
+        self.calls.append(what)
+        if what[1] in self.broken:
+            raise self.broken[what[1]]
+
+
+@dataclass
+class ImageDriver:
+    drivers: Drivers
+    name: str = "image"
+
+    def supports(self, image: str) -> bool:
+        return True
+
+    def prepare(self, image: str, paths: MachinePaths, disk_bytes: int, made: DiskSource | None) -> DiskSource:
+        self.drivers.call("prepare", "image", image)
+        return made or DiskSource("image", str(paths.image_disk), "qcow2", disk_bytes)
+
+    def release(self, paths: MachinePaths) -> None:
+        self.drivers.call("release", "image")
+
+
+@dataclass
+class DeviceDriver:
+    """A volume's or a NIC's driver; the contracts differ in what `prepare` gets and gives."""
+
+    drivers: Drivers
+    row: Attachment
+    name: str = "device"
+
+    def supports(self, spec: object) -> bool:
+        return True
+
+    def validate(self, spec: object) -> None:
+        pass
+
+    def handle(self, machine_id: str, spec: object) -> str:
+        return f"handle-{self.row.name}"
+
+    def prepare(self, machine_id: str, spec: object, more: object) -> object:
+        self.drivers.call("prepare", self.row.name)
+        handle = self.handle(machine_id, spec)
+        return NicBackend(handle, "network", "net") if self.row.kind == "nic" else DiskSource(handle, "/d", "raw", 512)
+
+    def release(self, machine_id: str, spec: object, paths: object = None, *, final: bool = False) -> None:
+        self.drivers.call("release", self.row.name, "final" if final else "kept")
+
+
+@dataclass
+class Compiler:
+    """The least XML in which our marks and devices are found again; `lost` is what libvirt does not keep."""
+
+    instance: str
+    lost: list[str] = field(default_factory=list)
+
+    def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
+        return domain_xml(machine.id, self.instance, run, [row.alias for row in rows])
+
+    def differences(self, asked: str, got: str) -> list[str]:
+        return self.lost or observed.differences(observed.read(asked), observed.read(got))
+
+
+def domain_xml(machine_id: str, instance: str, run: str, aliases: list[str]) -> str:
+    """A domain with our marks."""
+    disks = "".join(f"<disk><alias name='{alias}'/></disk>" for alias in aliases)
+    return (
+        f"<domain type='qemu'><uuid>{machine_id}</uuid><metadata><sri:machine xmlns:sri='{names.METADATA_NAMESPACE}' "
+        f"instance='{instance}' id='{machine_id}' run='{run}'/></metadata><devices>{disks}</devices></domain>"
+    )
+
+
+@dataclass
+class HostStub:
+    boot: str = "boot-1"
+    going_down: bool = False
+    asked: int = 0
+    """How often it was asked whether it goes down, which takes a process."""
+
+    def boot_id(self) -> str:
+        return self.boot
+
+    def stopping(self) -> bool:
+        self.asked += 1
+        return self.going_down
+
+
+def performer(store: Store, root: Path, clock: Callable[[], int], drivers: Drivers, compiler: Compiler) -> Performer:
+    """A performer whose effects are the store, files below `root` and what the connection does."""
+    return Performer(
+        store=store,
+        paths=StatePaths(root),
+        plugins=drivers,  # type: ignore[arg-type]  # its drivers take what both kinds get
+        compiler=compiler,
+        choose_profile=lambda _offer, _class: PROFILE,
+        boot_id=lambda: "boot-1",
+        clock=clock,
+    )
+
+
+class Said:
+    """A connection that has last words for every domain, and counts who asks for them."""
+
+    def __init__(self, connection: Connection, words: LastWords) -> None:
+        self._connection = connection
+        self._words = words
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def last_words(self, machine_id: str) -> LastWords:
+        self.asked += 1
+        return self._words

@@ -1,0 +1,279 @@
+"""Lanes: what a machine's trouble, libvirt's and our own bugs do to them, and that they come to an end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
+from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
+from sri_libvirt.metrics import Metrics
+from sri_libvirt.reconcile.actions import Action
+from sri_libvirt.reconcile.lane import MAX_PASSES, Lane, Loop
+from sri_libvirt.reconcile.observe import Observer
+from sri_libvirt.reconcile.perform import Performer
+from sri_libvirt.reconcile.queue import WakeQueue
+from sri_libvirt.records import SECOND, Attachment, Machine
+from sri_libvirt.store import Store
+from tests.unit.reconcile.parts import Clock, Compiler, Drivers, HostStub, performer
+from tests.unit.reconcile.world import ID, POLICY, T0, machine, volume_row
+
+OTHER = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a02"
+
+
+class Opened(FakeHypervisor):
+    """Remembers its connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: list[FakeConnection] = []
+
+    def connect(self) -> FakeConnection:
+        self.connections.append(super().connect())
+        return self.connections[-1]
+
+    def open_connections(self) -> int:
+        return sum(not connection._closed for connection in self.connections)
+
+
+class Bench:
+    """A lane that a test drives step by step, or starts."""
+
+    def __init__(self, store: Store, root: Path, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.drivers = Drivers()
+        self.hypervisor = Opened()
+        self.queue = WakeQueue(clock)
+        self.metrics = Metrics()
+        self.performer: Performer = performer(store, root, clock, self.drivers, Compiler(store.instance))
+        observer = Observer(store.instance, HostStub(), lambda connection: None)
+        self.lane = Lane(
+            Loop(store, self.queue, self.hypervisor, self.performer, observer, POLICY, self.metrics, clock), 1
+        )
+
+    def put(self, *rows: Attachment, **changes: Any) -> None:
+        self.store.write(lambda tx: tx.insert(machine(*rows, **changes)))
+
+    @property
+    def machine(self) -> Machine:
+        found = self.store.machine(ID)
+        assert found is not None
+        return found
+
+    def codes(self) -> list[str]:
+        return [reason.code for reason in self.machine.reasons]
+
+    def runs(self) -> bool:
+        return self.machine.status.state == pb.MACHINE_RUNNING
+
+    def actions(self, action: str, outcome: str) -> float:
+        labels = {"action": action, "outcome": outcome}
+        return self.metrics.registry.get_sample_value("sri_libvirt_actions_total", labels) or 0.0
+
+    def passes(self, outcome: str) -> float:
+        return self.metrics.registry.get_sample_value("sri_libvirt_passes_total", {"outcome": outcome}) or 0.0
+
+
+@pytest.fixture
+def bench(store: Store, root: Path, clock: Clock) -> Iterator[Bench]:
+    bench = Bench(store, root, clock)
+    yield bench
+    bench.queue.close()
+    if bench.lane.ident is not None:
+        bench.lane.join(10)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end
+        pause.wait(0.005)
+
+
+def test_a_machine_is_brought_as_far_as_it_goes(bench: Bench) -> None:
+    bench.put(volume_row())
+    assert bench.lane.reconcile(ID) is None
+    assert bench.runs()
+    assert bench.machine.observed_generation == 1
+    assert bench.actions("Start", "ok") == 1
+
+
+def test_a_machine_that_is_gone_is_not_looked_at(bench: Bench) -> None:
+    assert bench.lane.reconcile(ID) is None
+    assert bench.hypervisor.connections == []
+
+
+def test_nothing_is_written_when_nothing_is_new(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.put(volume_row())
+    bench.lane.reconcile(ID)
+    monkeypatch.setattr(Store, "write", lambda *_: pytest.fail("a write"))
+    assert bench.lane.reconcile(ID) is None
+
+
+def test_the_reason_is_stored_before_the_action_that_may_be_its_last(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put(volume_row())
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Performer, "perform", dies)
+    with pytest.raises(KeyboardInterrupt):
+        bench.lane.reconcile(ID)
+    assert bench.codes() == ["starting"]
+    assert bench.machine.observed_generation == 1
+
+
+# --- libvirt -------------------------------------------------------------------------------------
+
+
+def test_libvirt_that_cannot_be_reached_is_a_reason_and_tried_again(bench: Bench) -> None:
+    bench.put()
+    bench.hypervisor.set_reachable(False)
+    assert bench.lane.reconcile(ID) == T0 + 2 * SECOND
+    assert bench.codes() == ["unreachable"]
+    assert bench.machine.observed_generation == 0
+    bench.hypervisor.set_reachable(True)
+    assert bench.lane.reconcile(ID) is None
+    assert bench.runs()
+
+
+def test_a_dead_connection_is_given_up_and_another_opened(bench: Bench) -> None:
+    bench.put()
+    bench.lane.reconcile(ID)
+    bench.hypervisor.set_reachable(False)
+    bench.hypervisor.set_reachable(True)
+    assert bench.lane.reconcile(ID) == T0 + 2 * SECOND
+    assert bench.hypervisor.open_connections() == 0
+    assert bench.lane.reconcile(ID) is None
+    assert bench.codes() == []
+    assert len(bench.hypervisor.connections) == 2
+
+
+@pytest.mark.parametrize("method", ["define", "start"])
+def test_libvirt_lost_in_an_action_is_no_failure_of_the_machine(bench: Bench, method: str) -> None:
+    bench.put()
+    bench.hypervisor.fail_next(method, Unreachable("the connection broke"))
+    assert bench.lane.reconcile(ID) is None
+    assert bench.runs()
+    assert bench.machine.run.failures == 0
+    assert bench.actions(method.title(), "Unreachable") == 1
+    assert bench.actions("Start", "ok") == 1
+    assert len(bench.hypervisor.connections) == 2
+    assert bench.hypervisor.open_connections() == 1
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def test_a_device_that_fails_does_not_keep_the_others_from_being_prepared(bench: Bench) -> None:
+    bench.put(volume_row("bad"), volume_row("good", target="vdb"))
+    bench.drivers.broken["bad"] = NotReady("away")
+    assert bench.lane.reconcile(ID) == T0 + POLICY.prepare_retry
+    assert {row.name: bool(row.backing) for row in bench.machine.attachments} == {"bad": False, "good": True}
+    assert bench.codes() == ["device-not-ready"]
+    assert bench.hypervisor.connections[0].domain_ids() == []
+
+
+def test_a_release_that_fails_does_not_keep_the_others(bench: Bench) -> None:
+    bench.put(volume_row("bad"), volume_row("good", target="vdb"), deleted_at=T0)
+    bench.drivers.broken["bad"] = NotReady("busy")
+    assert bench.lane.reconcile(ID) == T0 + POLICY.prepare_retry
+    assert [row.name for row in bench.machine.attachments] == ["bad"]
+    assert bench.codes() == ["release-failed"]
+    bench.drivers.broken.clear()
+    bench.clock.now += POLICY.prepare_retry
+    assert bench.lane.reconcile(ID) is None
+    assert bench.store.machine(ID) is None
+
+
+def test_an_action_that_only_time_helps_is_tried_again_later(bench: Bench) -> None:
+    bench.put()
+    bench.lane.reconcile(ID)
+    bench.store.write(lambda tx: tx.set_deleted(ID, T0 + 1))
+    bench.hypervisor.fail_next("press_power_button", HypervisorError("the guest agent is stuck"))
+    assert bench.lane.reconcile(ID) == T0 + 5 * SECOND
+    assert bench.store.events(ID)[-1].reason == "PressButton"
+
+
+def test_passes_in_a_row_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.put(volume_row())
+    performed: list[Action] = []
+    monkeypatch.setattr(Performer, "perform", lambda _self, action, *_: performed.append(action))
+    with capture_logs() as logs:
+        assert bench.lane.reconcile(ID) == T0 + 5 * SECOND
+    assert [line["passes"] for line in logs if line["event"] == "no fixed point"] == [MAX_PASSES]
+    assert len(performed) == MAX_PASSES * 5
+
+
+# --- the thread ----------------------------------------------------------------------------------
+
+
+def test_a_bug_is_logged_told_and_does_not_end_the_lane(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.put()
+    bench.store.write(lambda tx: tx.insert(machine(id=OTHER)))
+    perform = Performer.perform
+
+    def buggy(self: Performer, action: Action, machine_id: str, connection: FakeConnection) -> None:
+        if machine_id == ID:
+            raise KeyError("a bug")
+        perform(self, action, machine_id, connection)
+
+    monkeypatch.setattr(Performer, "perform", buggy)
+    with capture_logs() as logs:
+        bench.queue.wake(ID)
+        bench.queue.wake(OTHER)
+        bench.lane.start()
+        wait_for(lambda: bench.passes("ok") == 1)
+    assert bench.passes("bug") == 1
+    assert bench.actions("ChooseProfile", "bug") == 1
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert (line["machine"], line["exc_info"]) == (ID, True)
+    wait_for(lambda: [event.reason for event in bench.store.events(ID)][-1] == "bug")
+    assert len(bench.queue) == 1, "it is looked at again"
+    monkeypatch.setattr(Performer, "perform", perform)
+    bench.queue.wake(ID)
+    wait_for(bench.runs)
+
+
+def test_a_pass_that_fails_is_done_again_soon(bench: Bench) -> None:
+    bench.put()
+    bench.hypervisor.fail_next("snapshot", HypervisorError("odd"))
+    bench.queue.wake(ID)
+    bench.lane.start()
+    wait_for(lambda: bench.passes("error") == 1 and len(bench.queue) == 1)
+    bench.queue.wake(ID)
+    wait_for(bench.runs)
+
+
+def test_a_lane_looks_again_when_the_plan_says_so(bench: Bench) -> None:
+    bench.put(volume_row())
+    bench.drivers.broken["data"] = NotReady("away")
+    bench.queue.wake(ID)
+    bench.lane.start()
+    wait_for(lambda: bench.passes("ok") == 1 and len(bench.queue) == 1)
+    bench.drivers.broken.clear()
+    bench.clock.now += POLICY.prepare_retry
+    bench.queue.wake(OTHER)  # the queue looks at the clock again
+    wait_for(bench.runs)
+
+
+def test_a_closed_queue_ends_the_lane_and_its_connection(bench: Bench) -> None:
+    bench.put()
+    bench.queue.wake(ID)
+    bench.lane.start()
+    wait_for(bench.runs)
+    bench.queue.close()
+    bench.lane.join(10)
+    assert not bench.lane.is_alive()
+    assert bench.hypervisor.open_connections() == 0

@@ -1,0 +1,141 @@
+"""One look at a machine: whose domain it is, what is in it, and what is asked for only when needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sri_libvirt.errors import Unreachable
+from sri_libvirt.hypervisor.base import Connection, LastWords
+from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.reconcile.observe import Observer
+from sri_libvirt.reconcile.view import NotSeen, Observed
+from sri_libvirt.records import Machine, Run, StopCause
+from tests.unit.reconcile.parts import HostStub, Said, domain_xml
+from tests.unit.reconcile.world import ID, T0, machine
+
+INSTANCE = "0d2f3c1f-0000-4000-8000-000000000001"
+RUN = Run(uuid="run-1", started_at=T0)
+WORDS = LastWords("shutdown", "bash")
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.hypervisor = FakeHypervisor()
+        self.host = HostStub()
+        self.refreshed = 0
+        self.said = Said(self.hypervisor.connect(), WORDS)
+
+    def refresh(self, connection: Connection) -> None:
+        self.refreshed += 1
+
+    def define(self, *aliases: str, instance: str = INSTANCE, machine_id: str = ID, run: str = "run-1") -> None:
+        xml = domain_xml(machine_id, instance, run, list(aliases)).replace(f"<uuid>{machine_id}", f"<uuid>{ID}")
+        self.hypervisor.connect().define(xml)
+
+    def start(self) -> None:
+        self.hypervisor.connect().start(ID)
+
+    def look(self, record: Machine | None = None) -> Observed | NotSeen:
+        def connect() -> Any:
+            return self.said
+
+        return Observer(INSTANCE, self.host, self.refresh).look(record or machine(), connect)
+
+    def seen(self, record: Machine | None = None) -> Observed:
+        found = self.look(record)
+        assert isinstance(found, Observed)
+        return found
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_no_domain(bench: Bench) -> None:
+    assert bench.seen() == Observed(domain=None, boot_id="boot-1")
+    assert bench.refreshed == 1
+
+
+def test_what_is_plugged_now_and_at_the_next_start(bench: Bench) -> None:
+    bench.define("ua-vol-a-1", "ua-vol-b-1")
+    bench.start()
+    bench.define("ua-vol-b-1", "ua-vol-c-1", run="run-2")
+    found = bench.seen()
+    assert found.active
+    assert found.live == {"ua-vol-a-1", "ua-vol-b-1"}
+    assert found.persistent == {"ua-vol-b-1", "ua-vol-c-1"}
+    assert found.run == "run-1", "the run that runs"
+
+
+def test_a_domain_that_is_off_has_its_persistent_run(bench: Bench) -> None:
+    bench.define()
+    found = bench.seen()
+    assert (found.active, found.run, found.live, found.foreign) == (False, "run-1", frozenset(), False)
+
+
+@pytest.mark.parametrize("marks", [{"instance": "another"}, {"machine_id": "another"}])
+@pytest.mark.parametrize("started", [True, False])
+def test_a_domain_with_other_marks_is_foreign(bench: Bench, marks: dict[str, str], started: bool) -> None:
+    bench.define(**marks)
+    if started:
+        bench.start()
+    assert bench.seen().foreign
+
+
+def test_a_domain_without_marks_is_foreign(bench: Bench) -> None:
+    bench.hypervisor.connect().define(f"<domain><uuid>{ID}</uuid></domain>")
+    assert bench.seen().foreign
+
+
+@pytest.mark.parametrize(
+    ("run", "started", "asked"),
+    [
+        (RUN, False, 1),
+        (RUN, True, 0),
+        (Run(), False, 0),
+        (replace(RUN, stopped=StopCause.GUEST), False, 0),
+    ],
+    ids=["stopped for an unknown cause", "runs", "never ran", "explained already"],
+)
+def test_last_words_are_read_only_to_explain_a_stop(bench: Bench, run: Run, started: bool, asked: int) -> None:
+    bench.define()
+    if started:
+        bench.start()
+    found = bench.seen(machine(run=run))
+    assert bench.said.asked == asked
+    assert found.last_words == (WORDS if asked else LastWords())
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_whether_the_host_goes_down_matters_only_for_what_is_off(bench: Bench, started: bool) -> None:
+    bench.define()
+    if started:
+        bench.start()
+    bench.host.going_down = True
+    assert bench.seen().host_stopping is not started
+    assert bench.host.asked == (0 if started else 1)
+
+
+@pytest.mark.parametrize("method", ["snapshot", "connect", "refresh"])
+def test_libvirt_that_cannot_be_asked_is_not_a_domain_that_is_gone(
+    bench: Bench, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.define()
+    error = Unreachable("the socket is away")
+
+    def connect() -> Any:
+        if method == "connect":
+            raise error
+        return bench.said
+
+    def refresh(connection: Connection) -> None:
+        if method == "refresh":
+            raise error
+
+    bench.hypervisor.fail_next("snapshot", error)
+    found = Observer(INSTANCE, bench.host, refresh).look(machine(), connect)
+    assert found == NotSeen("the socket is away")

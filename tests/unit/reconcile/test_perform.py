@@ -1,0 +1,338 @@
+"""Performers: each does its one thing, says so in the store, and may be asked again."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import HypervisorError, NotReady
+from sri_libvirt.hypervisor.base import DomainState
+from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile import actions as act
+from sri_libvirt.reconcile.actions import Action
+from sri_libvirt.reconcile.perform import Performer
+from sri_libvirt.records import SECOND, Attachment, Machine, Run, StopEvent
+from sri_libvirt.store import Store
+from tests.unit.reconcile.parts import Clock, Compiler, Drivers, performer
+from tests.unit.reconcile.world import ID, PROFILE, T0, machine, nic_row, volume_row
+
+IMAGE = Attachment(ID, "image", "", 1, b"", True, T0, target="vdaaa", serial="image")
+SEED = Attachment(ID, "seed", "", 1, b"", True, T0, target="vdaab", serial="seed")
+DATA = volume_row()
+
+
+class Bench:
+    """One machine, and what its actions work on."""
+
+    def __init__(self, store: Store, root: Path, clock: Clock) -> None:
+        self.store = store
+        self.paths = StatePaths(root).machine(ID)
+        self.clock = clock
+        self.drivers = Drivers()
+        self.compiler = Compiler(store.instance)
+        self.hypervisor = FakeHypervisor()
+        self.connection: FakeConnection = self.hypervisor.connect()
+        self.performer: Performer = performer(store, root, clock, self.drivers, self.compiler)
+
+    def put(self, made: Machine) -> None:
+        self.store.write(lambda tx: tx.insert(made))
+
+    def do(self, *actions: Action) -> None:
+        for action in actions:
+            self.performer.perform(action, ID, self.connection)
+
+    def fail(self, action: Action, error: Exception) -> bool:
+        return self.performer.note_failure(action, ID, error)
+
+    @property
+    def machine(self) -> Machine:
+        found = self.store.machine(ID)
+        assert found is not None
+        return found
+
+    def row(self, name: str = "data") -> Attachment:
+        return next(row for row in self.machine.attachments if row.name == name)
+
+    def told(self) -> list[tuple[str, str, int]]:
+        return [(event.kind, event.reason, event.took) for event in self.store.events(ID)]
+
+    def running(self) -> None:
+        """A machine that runs with its volume."""
+        self.put(machine(DATA))
+        self.do(*START)
+
+
+START = (
+    act.PrepareDevice(DATA.key), act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start(),
+)  # fmt: skip
+END = (
+    act.Destroy(), act.Undefine(), act.ReleaseDevice(DATA.key, final=True), act.RemoveFiles(), act.Forget(),
+)  # fmt: skip
+
+
+@pytest.fixture
+def bench(store: Store, root: Path, clock: Clock) -> Bench:
+    return Bench(store, root, clock)
+
+
+def test_a_life_in_which_everything_is_asked_twice(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    for action in START[:-2]:
+        bench.do(action, action)
+    bench.do(act.Define(new_run=True))
+    run = bench.machine.run.uuid
+    bench.do(act.Define(new_run=False), act.Start(), act.Start())
+    assert bench.machine.profile == PROFILE
+    assert bench.row().port == 1
+    assert bench.machine.run.uuid == run
+    snapshot = bench.connection.snapshot(ID)
+    assert snapshot is not None
+    assert snapshot.state is DomainState.RUNNING
+    assert bench.row().alias in snapshot.live_xml
+    for last in END:
+        bench.do(last, last)
+    assert bench.store.machine(ID) is None
+    assert bench.connection.domain_ids() == []
+    assert not bench.paths.root.exists()
+
+
+@pytest.mark.parametrize("action", [*START, *END, act.PressButton(first=True), act.Resume()])
+def test_a_machine_that_is_gone_is_none_of_anybodys_business(bench: Bench, action: Action) -> None:
+    bench.do(action)
+    assert not bench.fail(action, HypervisorError("x"))
+    assert bench.store.events(ID) == []
+    assert bench.drivers.calls == []
+
+
+@pytest.mark.parametrize("action", [act.PrepareDevice(DATA.key), act.ReleaseDevice(DATA.key, final=False)])
+def test_a_device_that_is_gone_neither(bench: Bench, action: Action) -> None:
+    bench.put(machine())
+    bench.do(action)
+    assert not bench.fail(action, NotReady("x"))
+    assert bench.drivers.calls == []
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_not_ready_says_why_until_it_is(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    action = act.PrepareDevice(DATA.key)
+    error = NotReady("the backend is away", "Start it.")
+    bench.drivers.broken["data"] = error
+    with pytest.raises(NotReady):
+        bench.do(action)
+    assert bench.fail(action, error)
+    row = bench.row()
+    assert (row.problem, row.problem_advice, row.problem_at) == ("the backend is away", "Start it.", T0)
+    assert row.backing is None
+    bench.drivers.broken.clear()
+    bench.do(action)
+    row = bench.row()
+    assert (row.problem, row.problem_advice, row.problem_at) == ("", "", 0)
+    assert row.backing is not None
+
+
+def test_a_failure_keeps_the_backing_that_is_in_the_domain(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    action = act.PrepareDevice(DATA.key)
+    bench.do(action)
+    backing = bench.row().backing
+    assert bench.fail(action, OSError(28, "No space left on device", "/secret/path"))
+    assert bench.row().backing == backing
+    assert bench.row().problem == "No space left on device"
+
+
+def test_image_and_seed_are_devices_too(bench: Bench) -> None:
+    made = machine(IMAGE, SEED)
+    made.spec.image.image = "/images/a.raw"
+    made.spec.ignition_data = b"#cloud-config\n"
+    bench.put(made)
+    bench.do(act.PrepareDevice(IMAGE.key), act.PrepareDevice(SEED.key))
+    assert bench.drivers.calls == [("prepare", "image", "/images/a.raw")]
+    assert all(row.backing for row in bench.machine.attachments)
+    assert stat.S_IMODE(bench.paths.seed.stat().st_mode) == 0o600
+    bench.do(act.ReleaseDevice(SEED.key, final=True), act.ReleaseDevice(IMAGE.key, final=True))
+    assert not bench.paths.seed.exists()
+    assert bench.machine.attachments == ()
+
+
+@pytest.mark.parametrize(("final", "word"), [(True, "final"), (False, "kept")])
+def test_a_release_says_whether_it_is_for_good(bench: Bench, final: bool, word: str) -> None:
+    bench.put(machine(DATA))
+    bench.do(act.ReleaseDevice(DATA.key, final=final))
+    assert bench.drivers.calls == [("release", "data", word)]
+    assert bench.machine.attachments == ()
+
+
+def test_a_release_that_fails_keeps_the_row(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    action = act.ReleaseDevice(DATA.key, final=True)
+    bench.drivers.broken["data"] = NotReady("busy")
+    with pytest.raises(NotReady):
+        bench.do(action)
+    assert bench.fail(action, NotReady("busy"))
+    assert bench.row().problem == "busy"
+
+
+def test_a_network_interface_without_a_network_has_no_driver_to_release_it(bench: Bench) -> None:
+    row = nic_row(network="")
+    bench.put(machine(row))
+    bench.do(act.ReleaseDevice(row.key, final=True))
+    assert bench.drivers.calls == []
+    assert bench.machine.attachments == ()
+
+
+def test_devices_fail_each_by_itself_and_everything_else_in_order(bench: Bench) -> None:
+    independent = {type(action).__name__ for action in (*START, *END) if bench.performer.independent(action)}
+    assert independent == {"PrepareDevice", "ReleaseDevice"}
+
+
+# --- define and start ----------------------------------------------------------------------------
+
+
+def test_a_run_is_known_before_the_domain_has_it(bench: Bench) -> None:
+    bench.put(
+        machine(DATA, run=Run(uuid="old", failures=2, not_before=7, error="no"), stop_event=StopEvent("", "x", 5))
+    )
+    bench.do(*START[:3])
+    bench.hypervisor.fail_next("define", HypervisorError("refused"))
+    with pytest.raises(HypervisorError):
+        bench.do(act.Define(new_run=True))
+    run = bench.machine.run
+    assert run.uuid not in ("", "old")
+    assert (run.boot_id, run.failures, run.not_before, run.error) == ("boot-1", 2, 7, "no")
+    assert run.started_at == 0
+    assert bench.machine.stop_event is None, "it was of the run before"
+
+
+def test_a_define_of_the_same_run_changes_no_run(bench: Bench) -> None:
+    bench.running()
+    before = bench.machine.run
+    bench.do(act.Define(new_run=False))
+    assert bench.machine.run == before
+
+
+def test_only_what_is_wanted_prepared_and_has_a_port_is_defined(bench: Bench) -> None:
+    rows = [
+        volume_row("in", port=1), volume_row("unprepared", port=2), volume_row("no-port"),
+        volume_row("unwanted", port=3, wanted=False),
+    ]  # fmt: skip
+    bench.put(machine(*rows, profile=PROFILE))
+    bench.do(*(act.PrepareDevice(row.key) for row in rows if row.name != "unprepared"), act.Define(new_run=True))
+    snapshot = bench.connection.snapshot(ID)
+    assert snapshot is not None
+    assert [row.name for row in rows if row.alias in snapshot.persistent_xml] == ["in"]
+
+
+def test_what_libvirt_did_not_keep_is_told(bench: Bench) -> None:
+    bench.put(machine(profile=PROFILE))
+    bench.compiler.lost = ["address of balloon is '', not '03.0'"]
+    with pytest.raises(HypervisorError, match="did not keep what was defined: address of balloon"):
+        bench.do(act.Define(new_run=True))
+
+
+def test_ignition_is_there_before_the_start_and_private(bench: Bench) -> None:
+    made = machine(profile=PROFILE)
+    made.spec.ignition_data = b'{"ignition": {}}'
+    bench.put(made)
+    bench.do(act.Define(new_run=True))
+    assert bench.paths.ignition.read_bytes() == b'{"ignition": {}}'
+    assert stat.S_IMODE(bench.paths.ignition.stat().st_mode) == 0o600
+    assert stat.S_IMODE(bench.paths.root.stat().st_mode) == 0o711
+
+
+def test_a_start_forgets_how_the_last_run_ended(bench: Bench) -> None:
+    bench.running()
+    bench.do(act.Destroy())
+    failed = replace(bench.machine.run, failures=3, not_before=T0 + SECOND, error="no")
+    bench.store.write(lambda tx: tx.set_run(ID, failed))
+    bench.clock.now += 5 * SECOND
+    bench.do(act.Start())
+    run = bench.machine.run
+    assert (run.started_at, run.pressed_at, run.last_press_at) == (T0 + 5 * SECOND, 0, 0)
+    assert (run.not_before, run.error, run.failures) == (0, "", 3)
+    assert [kind for kind, _, _ in bench.told()] == ["started", "started"]
+
+
+@pytest.mark.parametrize(("restore", "reason"), [(True, "restored"), (False, "booted")])
+def test_a_managed_save_is_restored_or_dropped(bench: Bench, restore: bool, reason: str) -> None:
+    bench.running()
+    bench.hypervisor.save(ID)
+    bench.do(act.Start(restore=restore))
+    snapshot = bench.connection.snapshot(ID)
+    assert snapshot is not None
+    assert (snapshot.reason, snapshot.managed_save) == (reason, False)
+    assert bench.told()[-1][:2] == ("started", reason)
+
+
+@pytest.mark.parametrize("action", START[1:])
+def test_a_start_that_fails_waits_longer_each_time(bench: Bench, action: Action) -> None:
+    bench.put(machine())
+    for wait in (1, 2, 4):
+        assert bench.fail(action, HypervisorError("out of memory"))
+        assert bench.machine.run.not_before == T0 + wait * SECOND
+    run = bench.machine.run
+    assert (run.failures, run.error) == (3, "out of memory")
+    assert bench.told() == [("failed", "start-failed", 0)] * 3
+
+
+# --- stop ----------------------------------------------------------------------------------------
+
+
+def test_the_first_press_begins_the_grace_time_and_later_ones_do_not(bench: Bench) -> None:
+    bench.running()
+    bench.hypervisor.set_deaf(ID)
+    bench.do(act.PressButton(first=True))
+    bench.clock.now += 5 * SECOND
+    bench.do(act.PressButton(first=False))
+    run = bench.machine.run
+    assert (run.pressed_at, run.last_press_at) == (T0, T0 + 5 * SECOND)
+
+
+def test_the_grace_time_begins_with_a_press_that_fails_too(bench: Bench) -> None:
+    bench.running()
+    bench.hypervisor.fail_next("press_power_button", HypervisorError("QEMU does not answer"))
+    with pytest.raises(HypervisorError):
+        bench.do(act.PressButton(first=True))
+    assert (bench.machine.run.pressed_at, bench.machine.run.last_press_at) == (T0, T0)
+
+
+def test_a_destroy_is_known_for_ours_even_if_it_fails_half_way(bench: Bench) -> None:
+    bench.running()
+    bench.hypervisor.fail_next("destroy", HypervisorError("stuck"))
+    with pytest.raises(HypervisorError):
+        bench.do(act.Destroy())
+    assert bench.machine.run.pressed_at == T0
+    bench.clock.now += SECOND
+    bench.do(act.Destroy())
+    assert bench.machine.run.pressed_at == T0
+
+
+def test_a_resume_is_remembered(bench: Bench) -> None:
+    bench.running()
+    bench.hypervisor.pause(ID, "io error")
+    bench.do(act.Resume())
+    snapshot = bench.connection.snapshot(ID)
+    assert snapshot is not None
+    assert snapshot.state is DomainState.RUNNING
+    assert bench.machine.run.resumed_at == T0
+
+
+@pytest.mark.parametrize("action", [act.PressButton(first=True), act.Resume(), *END[:2], *END[3:]])
+def test_what_else_fails_is_told_and_only_time_helps(bench: Bench, action: Action) -> None:
+    bench.put(machine())
+    assert not bench.fail(action, HypervisorError("stuck"))
+    assert bench.told() == [("failed", type(action).__name__, 0)]
+    assert bench.machine.run == Run()
+
+
+def test_the_spec_is_never_changed(bench: Bench) -> None:
+    bench.running()
+    expected = pb.MachineSpec(volumes=[DATA.volume()])
+    assert bench.machine.spec == expected

@@ -1,0 +1,97 @@
+"""Every reason: that each is made as its code says, has a test of its own, and reads well in `machine why`."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.cli.machine.why import sentences
+from sri_libvirt.domain import profile as profiles
+from sri_libvirt.hypervisor.fake import OFFER
+from sri_libvirt.reconcile import reasons as why
+from sri_libvirt.reconcile.virtualisation import ADVICE
+from sri_libvirt.records import SECOND, Profile, Reason, StopCause
+from tests.unit.reconcile.world import PROFILE, T0, machine, volume_row
+
+TESTS = Path(__file__).parents[1]
+ROW = volume_row(problem="the backend is away", problem_advice="Start it.", problem_at=T0)
+UEFI: Profile = replace(PROFILE, firmware="uefi", loader="/nowhere/OVMF.fd")
+SELF_EXPLAINING = {"starting", "shutting-down", "host-stopping"}
+"""Nobody has to do anything about these."""
+
+
+def gone(profile: Profile) -> Reason:
+    reason = profiles.still_offered(profile, OFFER, exists=lambda path: False)
+    assert reason is not None
+    return reason
+
+
+SAMPLES = {
+    "unreachable": why.unreachable("connection refused"),
+    "foreign-domain": why.foreign_domain(),
+    "starting": why.starting(),
+    "device-not-ready": why.device_not_ready(ROW),
+    "release-failed": why.release_failed(ROW),
+    "no-port": why.no_port(ROW, 24),
+    "attach-waits-for-cold-start": why.attach_waits(ROW),
+    "detach-waits-for-cold-start": why.detach_waits(ROW),
+    "network-unknown": why.network_unknown(ROW),
+    "older-device-first": why.older_device_first(ROW),
+    "start-failed": why.start_failed("out of memory", 2),
+    "back-off": why.back_off(StopCause.FAILED, 1),
+    "guest-powered-off": why.guest_powered_off(),
+    "paused": why.paused("user"),
+    "io-error": why.io_error(),
+    "shutting-down": why.shutting_down(3, 30),
+    "host-stopping": why.host_stopping(),
+    "start-blocked": Reason("start-blocked", "the machine runs by KVM, which does not work on this host: gone", ADVICE),
+    "domain-type-gone": gone(replace(PROFILE, domain_type="xen")),  # type: ignore[arg-type]  # as of another host
+    "machine-type-gone": gone(replace(PROFILE, machine_type="pc-q35-0.1")),
+    "firmware-gone": gone(UEFI),
+}
+
+
+def test_the_samples_are_all_reasons() -> None:
+    assert {sample.code for sample in SAMPLES.values()} == set(SAMPLES) == why.CODES
+
+
+@pytest.mark.parametrize("code", sorted(why.CODES))
+def test_machine_why_prints_each_reason_with_its_advice(code: str) -> None:
+    reason = replace(SAMPLES[code], since=T0)
+    told = list(sentences(machine(reasons=(reason,), observed_generation=1), None, True, T0 + 8 * SECOND))
+    assert len(told) == (3 if reason.advice else 2)
+    first = told[1]
+    assert first == f"1. {reason.message[0].upper()}{reason.message[1:]} (for 8s)."
+    assert not reason.message.endswith((".", " ", ":"))
+    assert "{" not in first + reason.advice
+    assert bool(reason.advice) is (code not in SELF_EXPLAINING)
+    assert reason.advice == "" or reason.advice.endswith((".", ")"))
+    assert told[2:] == ([f"   {reason.advice}"] if reason.advice else [])
+
+
+@pytest.mark.parametrize("cause", StopCause)
+def test_every_stop_can_be_told(cause: StopCause) -> None:
+    assert why.STOP_WORDS[cause] in why.back_off(cause, 1).message
+
+
+def test_a_guest_past_its_grace_time_is_told_of_as_destroyed() -> None:
+    assert "is destroyed" in why.shutting_down(30, 30).message
+    assert why.shutting_down(3, 30).message == why.shutting_down(4, 30).message, "one reason, not one a second"
+
+
+def test_every_reason_has_its_test() -> None:
+    """A test function that is called test_reason_<code>…, or a case of a table that names the code."""
+    named: set[str] = set()
+    for file in ("reconcile/test_plan.py", "domain/test_profile.py"):
+        tree = ast.parse((TESTS / file).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_reason_"):
+                named |= {code for code in why.CODES if node.name.startswith(f"test_reason_{code.replace('-', '_')}")}
+            elif isinstance(node, ast.Tuple):
+                named |= {
+                    each.value for each in node.elts if isinstance(each, ast.Constant) and each.value in why.CODES
+                }
+    assert named == why.CODES

@@ -1,0 +1,145 @@
+"""What wakes machines, and what is written down of a stop before anybody is woken."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from sri_libvirt.hypervisor.base import DomainEvent, EventKind
+from sri_libvirt.reconcile.queue import WakeQueue
+from sri_libvirt.reconcile.sources import EventSource, Resync, wake_all
+from sri_libvirt.records import StopEvent
+from sri_libvirt.store import Store
+from tests.unit.reconcile.parts import Clock
+from tests.unit.reconcile.world import ID, T0, machine
+
+OTHER = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a02"
+
+
+class Bench:
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.queue = WakeQueue(clock)
+        self.reachable: list[bool] = []
+        self.source = EventSource(store, self.queue, clock, self.reachable.append)
+        store.write(lambda tx: tx.insert(machine()))
+        store.write(lambda tx: tx.insert(machine(id=OTHER)))
+
+    def event(self, kind: EventKind, detail: str = "") -> None:
+        self.source.on_event(DomainEvent(ID, kind, detail))
+
+    def noted(self) -> StopEvent | None:
+        self.store.write(lambda tx: None)  # everything submitted before is done
+        found = self.store.machine(ID)
+        assert found is not None
+        return found.stop_event
+
+    def woken(self) -> set[str]:
+        """Everybody who is due, taken."""
+        taken = set()
+        while len(self.queue):
+            machine_id = self.queue.take()
+            assert machine_id is not None
+            self.queue.done(machine_id)
+            taken.add(machine_id)
+        return taken
+
+
+@pytest.fixture
+def bench(store: Store, clock: Clock) -> Bench:
+    return Bench(store, clock)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end
+        pause.wait(0.005)
+
+
+@pytest.mark.parametrize("shutdown", ["guest", "host"])
+def test_a_stop_is_noted_with_who_asked_for_it(bench: Bench, shutdown: str) -> None:
+    bench.event(EventKind.SHUTDOWN, shutdown)
+    bench.event(EventKind.STOPPED, "shutdown")
+    assert bench.noted() == StopEvent(shutdown, "shutdown", T0)
+
+
+def test_a_stop_that_nobody_asked_for(bench: Bench) -> None:
+    bench.event(EventKind.STOPPED, "crashed")
+    assert bench.noted() == StopEvent("", "crashed", T0)
+
+
+def test_who_asked_is_used_up_by_the_stop(bench: Bench) -> None:
+    bench.event(EventKind.SHUTDOWN, "guest")
+    bench.event(EventKind.STOPPED, "shutdown")
+    bench.event(EventKind.STOPPED, "failed")  # the start between them was missed
+    assert bench.noted() == StopEvent("", "failed", T0)
+
+
+def test_who_asked_is_forgotten_by_a_start_or_a_new_connection(bench: Bench) -> None:
+    bench.event(EventKind.SHUTDOWN, "guest")
+    bench.event(EventKind.STARTED)
+    bench.event(EventKind.STOPPED, "shutdown")
+    assert bench.noted() == StopEvent("", "shutdown", T0)
+    bench.event(EventKind.SHUTDOWN, "guest")
+    bench.source.on_connected()
+    bench.event(EventKind.STOPPED, "shutdown")
+    assert bench.noted() == StopEvent("", "shutdown", T0)
+
+
+def test_a_machine_is_woken_only_after_its_stop_is_on_disk(bench: Bench) -> None:
+    go = threading.Event()
+    bench.store.submit(lambda tx: go.wait(10))
+    bench.event(EventKind.STOPPED, "crashed")
+    assert len(bench.queue) == 0
+    go.set()
+    wait_for(lambda: len(bench.queue))
+    assert bench.woken() == {ID}
+    assert bench.noted() is not None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EventKind if kind is not EventKind.STOPPED])
+def test_every_other_event_wakes_its_machine(bench: Bench, kind: EventKind) -> None:
+    bench.event(kind)
+    assert bench.woken() == {ID}
+    assert bench.noted() is None
+
+
+def test_a_stop_of_a_domain_that_is_none_of_ours_is_nothing(bench: Bench) -> None:
+    bench.source.on_event(DomainEvent("f5d1ad3c-0000-4000-8000-000000000000", EventKind.STOPPED, "crashed"))
+    assert bench.noted() is None
+
+
+def test_a_connection_that_comes_or_goes_wakes_everybody(bench: Bench) -> None:
+    bench.source.on_connected()
+    assert bench.woken() == {ID, OTHER}
+    bench.source.on_disconnected("gone")
+    assert bench.woken() == {ID, OTHER}
+    assert bench.reachable == [True, False]
+
+
+def test_wake_all(bench: Bench) -> None:
+    wake_all(bench.store, bench.queue)
+    assert bench.woken() == {ID, OTHER}
+
+
+def test_the_resync_looks_at_everybody_again_and_again_until_it_is_stopped(bench: Bench) -> None:
+    resync = Resync(bench.store, bench.queue, period=0.01)
+    resync.start()
+    for _ in range(2):
+        wait_for(lambda: len(bench.queue) == 2)
+        assert bench.woken() == {ID, OTHER}
+    resync.stop()
+    assert not resync.is_alive()
+
+
+def test_a_resync_that_waits_is_stopped_at_once(bench: Bench) -> None:
+    resync = Resync(bench.store, bench.queue, period=3600)
+    resync.start()
+    resync.stop()
+    assert not resync.is_alive()
+    assert len(bench.queue) == 0

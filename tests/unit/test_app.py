@@ -1,0 +1,281 @@
+"""The composition root: one provider per state directory, and the order in which it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt import app, config
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.config import Settings
+from sri_libvirt.errors import ConfigError
+from sri_libvirt.host import cpu, memory
+from sri_libvirt.hypervisor.base import Listener as HypervisorListener
+from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import GIB
+from sri_libvirt.store import Store
+from tests.unit.reconcile.parts import HostStub
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StatePaths:
+    paths = StatePaths(tmp_path / "state")
+    app.prepare(paths)
+    return paths
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    flags = {
+        "address": f"unix://{tmp_path}/sri.sock",
+        "state_dir": tmp_path / "state",
+        "domain_type": "qemu",
+        "template_dir": None,
+        "lanes": 2,
+    }
+    return config.load(flags, environ={}, default_file=tmp_path / "none.toml")
+
+
+# --- the lock ------------------------------------------------------------------------------------
+
+
+def test_a_second_provider_is_refused_and_the_first_keeps_the_lock(paths: StatePaths) -> None:
+    with app.lock(paths):
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="another provider runs on"), app.lock(paths):
+                pytest.fail("two providers on one state directory")
+        assert paths.lock.read_text() == f"{os.getpid()}\n"
+    with app.lock(paths):
+        assert paths.lock.read_text() == f"{os.getpid()}\n"
+
+
+def test_the_lock_is_given_back_when_the_provider_fails(paths: StatePaths) -> None:
+    with pytest.raises(RuntimeError), app.lock(paths):
+        raise RuntimeError
+    with app.lock(paths):
+        pass
+
+
+@contextmanager
+def looked_at(paths: StatePaths) -> Iterator[Callable[[], None]]:
+    """Somebody asks whether a provider runs, as `machine why` does; until the returned function is called."""
+    fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield lambda: fcntl.flock(fd, fcntl.LOCK_UN)
+    finally:
+        os.close(fd)
+
+
+def test_who_only_looks_does_not_keep_a_provider_from_starting(
+    paths: StatePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with looked_at(paths) as leave:
+        tries: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            tries.append(seconds)
+            if len(tries) == 3:
+                leave()
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        with app.lock(paths):
+            assert len(tries) == 3
+
+
+def test_the_wait_for_the_lock_is_short(paths: StatePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    with looked_at(paths), pytest.raises(ConfigError), app.lock(paths):
+        pytest.fail("not refused")
+    assert 0.2 <= now[0] - 100 < 0.3
+
+
+# --- serve ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_state_directory_that_cannot_be_is_a_config_error(tmp_path: Path, settings: Settings, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with pytest.raises(ConfigError, match=f"--state-dir {file}"):
+        app.serve(replace(settings, state_dir=file / below))
+    assert file.read_text() == "precious"
+
+
+def test_serve_is_refused_before_it_touches_the_store_of_another(paths: StatePaths, settings: Settings) -> None:
+    with app.lock(paths), pytest.raises(ConfigError, match="another provider"):
+        app.serve(settings)
+    assert not paths.database.exists()
+
+
+# --- start and stop ------------------------------------------------------------------------------
+
+
+class Order:
+    """What happened, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.refused = False
+
+
+class FakeListener:
+    """A socket that notes when it is opened and closed; see `server.listener.Listener`."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self.reachable: list[bool] = []
+
+    async def start(self) -> None:
+        if self._order.refused:
+            raise ConfigError("cannot listen")
+        self._order.seen.append("serves")
+
+    async def stop(self, grace: float) -> None:
+        self._order.seen.append("serves no more")
+
+    def set_hypervisor_reachable(self, reachable: bool) -> None:
+        self.reachable.append(reachable)
+
+
+class FakeAdmin:
+    """The operator's socket; see `server.admin.AdminSocket`."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._started = False
+
+    async def start(self) -> None:
+        self._started = True
+        self._order.seen.append("obeys")
+
+    async def stop(self, grace: float) -> None:
+        if self._started:
+            self._order.seen.append("obeys no more")
+
+
+class FakeLibvirt(FakeHypervisor):
+    """Notes when it is watched and asked."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__()
+        self._order = order
+
+    def watch(self, listener: HypervisorListener) -> Callable[[], None]:
+        self._order.seen.append("watches")
+        stop = super().watch(listener)
+
+        def ended() -> None:
+            self._order.seen.append("watches no more")
+            stop()
+
+        return ended
+
+    def connect(self) -> FakeConnection:
+        self._order.seen.append("connects")
+        return super().connect()
+
+
+@pytest.fixture
+def order() -> Order:
+    return Order()
+
+
+@pytest.fixture
+def provider(
+    settings: Settings, paths: StatePaths, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[app.Provider]:
+    monkeypatch.setattr(cpu, "online", lambda: 4)
+    monkeypatch.setattr(memory, "total_bytes", lambda: 8 * GIB)
+    monkeypatch.setattr(app, "Listener", lambda *_, **__: FakeListener(order))
+    monkeypatch.setattr(app, "AdminSocket", lambda *_: FakeAdmin(order))
+    store = Store.open(paths, lambda: 1)
+    yield app.Provider(settings, store, hypervisor=FakeLibvirt(order), host=HostStub())
+    store.close()
+
+
+def lanes() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("lane-", "resync"))]
+
+
+async def test_it_serves_before_libvirt_is_asked_and_stops_serving_first(provider: app.Provider, order: Order) -> None:
+    await provider.start()
+    assert len(lanes()) == 3
+    await provider.stop()
+    assert order.seen == ["serves", "obeys", "watches", "serves no more", "obeys no more", "watches no more"]
+    assert lanes() == []
+
+
+async def test_whether_libvirt_is_reached_is_told(provider: app.Provider) -> None:
+    await provider.start()
+    await provider.stop()
+    assert isinstance(provider.listener, FakeListener)
+    assert provider.listener.reachable == [True]
+    assert provider.metrics.registry.get_sample_value("sri_libvirt_hypervisor_reachable") == 1
+
+
+async def test_a_provider_that_cannot_listen_starts_nothing_and_can_be_stopped(
+    provider: app.Provider, order: Order
+) -> None:
+    order.refused = True
+    with pytest.raises(ConfigError):
+        await provider.start()
+    await provider.stop()
+    assert order.seen == ["serves no more"]
+    assert lanes() == []
+
+
+async def test_a_lane_that_is_stuck_is_left_behind(
+    provider: app.Provider, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "STOP_SECONDS", 0.05)
+    stuck, go = threading.Event(), threading.Event()
+
+    def reconcile(machine_id: str) -> None:
+        stuck.set()
+        go.wait()
+
+    for lane in provider.lanes:
+        monkeypatch.setattr(lane, "reconcile", reconcile)
+    await provider.start()
+    provider.queue.wake("any")
+    assert await asyncio.to_thread(stuck.wait, 10)
+    await provider.stop()
+    assert len(lanes()) == 1
+    assert order.seen[-1] == "watches no more"
+    go.set()
+    for lane in provider.lanes:
+        await asyncio.to_thread(lane.join, 10)
+    assert lanes() == []
+
+
+async def test_serve_cleans_up_after_a_start_that_failed(
+    settings: Settings, provider: app.Provider, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "Provider", lambda *_: provider)
+    order.refused = True
+    with pytest.raises(ConfigError):
+        await app._serve(settings, provider.store)
+    assert order.seen == ["serves no more"]
+
+
+def test_quantities_are_of_the_whole_host(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "online", lambda: 4)
+    monkeypatch.setattr(memory, "total_bytes", lambda: 8 * GIB)
+    entries: list[pb.MachineClassStatus] = app._capacity(app._classes(settings))()
+    quantities = {entry.machine_class.name: entry.quantity for entry in entries}
+    assert quantities["c1-m1"] == 4
+    assert quantities["c32-m256"] == 0
+    assert all(entry.machine_class.capabilities.cpu_millis for entry in entries)
