@@ -145,6 +145,8 @@ class Provider:
             handle_of=plugins.handle_of,
             start_blocked=self._virtualisation.start_blocked,
             shutdown_grace=settings.shutdown_grace,
+            detach_settle=settings.detach_settle,
+            detach_hold=settings.detach_hold,
             restart_after_guest_poweroff=settings.on_guest_poweroff == "restart",
         )
         observer = Observer(store.instance, host, self._virtualisation.refresh)

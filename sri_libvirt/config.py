@@ -42,6 +42,8 @@ class Settings:
     machine_classes: Path | None
     shutdown_grace: int
     on_guest_poweroff: Literal["stay", "restart"]
+    detach_settle: int
+    detach_hold: int
     lanes: int
     log_level: str
     log_format: Literal["auto", "json", "console"]
@@ -231,6 +233,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("machine_classes", optional_path, "", "File of machine classes, instead of the built-in ladder.", "FILE"),
     Option("shutdown_grace", duration, "30s", "How long a guest may take to power off.", "DURATION"),
     _choice("on_guest_poweroff", "stay|restart", "stay", "What becomes of a guest that powers itself off."),
+    Option(
+        "detach_settle", duration, "2s", "How long a detached device may come back before it is unplugged.", "DURATION"
+    ),
+    Option(
+        "detach_hold",
+        duration,
+        "10m",
+        "How long empty disks stay plugged when all volumes of a running machine are detached.",
+        "DURATION",
+    ),
     Option("lanes", integer(1, 64), "4", "Machines that are worked on at a time.", "N", native=int),
     _choice("log_level", "debug|info|warning|error", "info", "Least level that is logged."),
     _choice("log_format", "auto|json|console", "auto", "Form of the log; auto is console on a terminal, else JSON."),

@@ -120,10 +120,11 @@ class Run:
 class Attachment:
     """One device of a machine, as wanted and as prepared. One row per incarnation of a name.
 
-    RPCs own `spec`, `wanted`, `changed_at`, `target`, `mac`, `serial`; the loop owns `port`, `backing`, `problem`.
+    RPCs own `spec`, `wanted`, `changed_at`, `target`, `mac`, `serial`; the loop owns `port`, `backing`, `problem`,
+    `unplug_at`.
     `spec` is a serialised Volume or NetworkInterface, b"" for image and seed. `port` is the index of the device's root
     port (1 = first), 0 = none yet. `problem` is why the last prepare failed, at `problem_at`, with advice for an
-    operator.
+    operator. `unplug_at` is when the guest was last asked to let it go.
     """
 
     machine: str
@@ -141,6 +142,7 @@ class Attachment:
     problem: str = ""
     problem_advice: str = ""
     problem_at: int = 0
+    unplug_at: int = 0
 
     @property
     def key(self) -> tuple[AttachmentKind, str, int]:

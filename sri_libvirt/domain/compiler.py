@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sri_libvirt.domain import observed
+from sri_libvirt.devices import DiskSource
+from sri_libvirt.domain import disks, nics, observed
 from sri_libvirt.domain.build import build
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
@@ -42,6 +43,11 @@ class DomainCompiler:
             raise HypervisorError(f"the templates do not keep what the machine must have: {'; '.join(lost[:5])}")
         self._schema.validate(text)
         return text
+
+    def device_xml(self, row: Attachment) -> str:
+        """The XML of one prepared device that has a port, for hot-plug: as in `domain_xml`, without a boot order."""
+        device = disks.one(row) if isinstance(row.backing, DiskSource) else nics.one(row)
+        return self._renderer.render_device(device)
 
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""

@@ -332,7 +332,7 @@ class FakeConnection:
     def detach_device(self, machine_id: str, alias: str) -> None:
         with self._call("detach_device") as events:
             domain = self._domains.get(machine_id)
-            if domain is None or domain.state not in _LIVE or f'"{alias}"' not in domain.live:
+            if domain is None or domain.state not in _LIVE or not _devices(etree.fromstring(domain.live), alias):
                 return
             if alias not in domain.unplugging:
                 domain.unplugging.append(alias)

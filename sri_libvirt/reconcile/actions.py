@@ -44,6 +44,20 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugDevice:
+    """Plug a prepared device into the running guest, at its port."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class UnplugDevice:
+    """Ask the running guest to let a device go."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class PressButton:
     """Press the guest's ACPI power button. `first` begins the grace time."""
 
@@ -89,6 +103,8 @@ Action = (
     | AssignPorts
     | Define
     | Start
+    | PlugDevice
+    | UnplugDevice
     | PressButton
     | Resume
     | Destroy

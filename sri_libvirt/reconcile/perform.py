@@ -23,6 +23,7 @@ from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_direct
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action, Key
 from sri_libvirt.reconcile.plan import back_off
+from sri_libvirt.reconcile.reasons import device_words
 from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
 from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
@@ -44,6 +45,9 @@ class Compiler(Protocol):
 
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
         """The XML of a domain with exactly these devices. Raises HypervisorError when it would not be valid."""
+
+    def device_xml(self, row: Attachment) -> str:
+        """The XML of one device for hot-plug, the same as in `domain_xml` but for the boot order."""
 
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""
@@ -77,6 +81,10 @@ class Performer:
                 self._define(machine, connection, new_run=action.new_run)
             case act.Start():
                 self._start(machine, connection, restore=action.restore)
+            case act.PlugDevice():
+                self._plug(machine, action.key, connection)
+            case act.UnplugDevice():
+                self._unplug(machine, action.key, connection)
             case act.PressButton():
                 self._press(machine, connection, first=action.first)
             case act.Resume():
@@ -97,7 +105,7 @@ class Performer:
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""
-        return isinstance(action, (act.PrepareDevice, act.ReleaseDevice))
+        return isinstance(action, (act.PrepareDevice, act.PlugDevice, act.ReleaseDevice))
 
     def note_failure(self, action: Action, machine_id: str, error: Exception) -> bool:
         """Keep a failure with the machine, so that plan() sees it. False when only time can help."""
@@ -107,7 +115,7 @@ class Performer:
         now = self.clock()
         message = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         match action:
-            case act.PrepareDevice() | act.ReleaseDevice():
+            case act.PrepareDevice() | act.PlugDevice() | act.ReleaseDevice():
                 row = _row(machine, action.key)
                 if row is None:
                     return False
@@ -119,7 +127,8 @@ class Performer:
                 )
                 return True
             case act.ChooseProfile() | act.AssignPorts() | act.Define() | act.Start():
-                self._note_start_failure(machine, message, now)
+                what = "the start" if action != act.Define(new_run=False) else "bringing the domain up to date"
+                self._note_start_failure(machine, what, message, now)
                 return True
             case _:
                 name = type(action).__name__
@@ -127,10 +136,10 @@ class Performer:
                 self.store.write(lambda tx: tx.add_event(machine_id, event))
                 return False
 
-    def _note_start_failure(self, machine: Machine, message: str, now: int) -> None:
+    def _note_start_failure(self, machine: Machine, what: str, message: str, now: int) -> None:
         failures = machine.run.failures + 1
         run = replace(machine.run, failures=failures, not_before=now + back_off(failures), error=message)
-        event = Event(kind="failed", reason="start-failed", message=f"the start failed: {message}", time=now)
+        event = Event(kind="failed", reason="start-failed", message=f"{what} failed: {message}", time=now)
 
         def work(tx: Transaction) -> None:
             tx.set_run(machine.id, run)
@@ -195,6 +204,8 @@ class Performer:
         missing = self.compiler.differences(xml, got) if got else ["the domain"]
         if missing:
             raise HypervisorError(f"libvirt did not keep what was defined: {'; '.join(missing)}")
+        if run.error and not new_run:
+            self._set_run(machine, replace(run, error="", failures=0, not_before=0))
 
     def _start(self, machine: Machine, connection: Connection, *, restore: bool) -> None:
         begun = self.clock()
@@ -220,6 +231,27 @@ class Performer:
 
         self.store.write(work)
 
+    def _plug(self, machine: Machine, key: Key, connection: Connection) -> None:
+        row = _row(machine, key)
+        if row is None or not row.wanted or row.backing is None or not row.port or row.problem:
+            return  # what came before it in this pass has failed, and says so
+        connection.attach_device(machine.id, self.compiler.device_xml(row))
+        self._tell_of_device(machine, row, "attached")
+
+    def _unplug(self, machine: Machine, key: Key, connection: Connection) -> None:
+        row = _row(machine, key)
+        if row is None or row.wanted:
+            return  # it came back while other actions ran
+        connection.detach_device(machine.id, row.alias)
+        now = self.clock()
+        self.store.write(lambda tx: tx.set_unplug(machine.id, row.key, now))
+
+    def _tell_of_device(self, machine: Machine, row: Attachment, reason: str) -> None:
+        now = self.clock()
+        message = f"{device_words(row)} is {reason}"
+        event = Event(kind="device", reason=reason, message=message, time=now, took=max(now - row.changed_at, 0))
+        self.store.write(lambda tx: tx.add_event(machine.id, event))
+
     def _press(self, machine: Machine, connection: Connection, *, first: bool) -> None:
         now = self.clock()
         pressed = now if first else machine.run.pressed_at
@@ -229,8 +261,8 @@ class Performer:
 
     def _release(self, machine: Machine, key: Key, *, final: bool) -> None:
         row = _row(machine, key)
-        if row is None:
-            return
+        if row is None or (row.wanted and not final):
+            return  # it came back while other actions ran
         paths = self.paths.machine(machine.id)
         match row.kind:
             case "image":
@@ -242,7 +274,8 @@ class Performer:
             case "nic":
                 if row.nic().network_id:
                     self.plugins.nic(row).release(machine.id, row.nic())
-        self.store.write(lambda tx: tx.delete_attachment(machine.id, row.key))
+        if self.store.write(lambda tx: _drop(tx, row, final=final)) and not final:
+            self._tell_of_device(machine, row, "detached")
 
     def _remove_files(self, machine_id: str) -> None:
         root = self.paths.machine(machine_id).root
@@ -267,6 +300,17 @@ class Performer:
 
     def _set_run(self, machine: Machine, run: Run) -> None:
         self.store.write(lambda tx: tx.set_run(machine.id, run))
+
+
+def _drop(tx: Transaction, row: Attachment, *, final: bool) -> bool:
+    """Drop a released row; one that an RPC has wanted again meanwhile is to be prepared anew."""
+    machine = tx.machine(row.machine)
+    now = _row(machine, row.key) if machine else None
+    if now is not None and now.wanted and not final:
+        tx.set_backing(row.machine, row.key, None)
+        return False
+    tx.delete_attachment(row.machine, row.key)
+    return True
 
 
 def _row(machine: Machine, key: Key) -> Attachment | None:

@@ -8,14 +8,13 @@ again. How an action is carried out does not belong here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.base import DomainState
+from sri_libvirt.reconcile import plugging, stops
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import status as statuses
-from sri_libvirt.reconcile import stops
 from sri_libvirt.reconcile.actions import (
     Action,
     AssignPorts,
@@ -25,14 +24,14 @@ from sri_libvirt.reconcile.actions import (
     Forget,
     PrepareDevice,
     PressButton,
-    ReleaseDevice,
     RemoveFiles,
     Resume,
     Start,
     Undefine,
 )
+from sri_libvirt.reconcile.step import Step, cooling, no_room, release, soonest, unwanted_names, without_network
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
-from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, Run, StopCause
+from sri_libvirt.records import SECOND, Event, Machine, Reason, Run, StopCause
 
 MAX_BACK_OFF = 300 * SECOND
 
@@ -55,16 +54,6 @@ class Plan:
     consumed_stop_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What one branch of the decision comes to."""
-
-    actions: tuple[Action, ...] = ()
-    reasons: tuple[Reason, ...] = ()
-    wake_at: int | None = None
-    events: tuple[Event, ...] = ()
-
-
 def back_off(failures: int) -> int:
     """How long to wait after that many failures in a row: 1, 2, 4 … 300 s."""
     return min(SECOND << min(failures - 1, 16), MAX_BACK_OFF) if failures else 0
@@ -73,11 +62,12 @@ def back_off(failures: int) -> int:
 def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Policy) -> Plan:
     """Decide. Every action of the result is right to do now, in this order, until one fails."""
     if isinstance(observed, NotSeen):
-        step = _Step(reasons=(why.unreachable(observed.message),), wake_at=now + 2 * SECOND)
-        return _finish(machine, step, machine.status, machine.run, now, policy, machine.observed_generation)
+        step = Step(reasons=(why.unreachable(observed.message),), wake_at=now + 2 * SECOND)
+        status = machine.status if machine.observed_generation else statuses.unseen(machine, policy)
+        return _finish(machine, step, status, machine.run, now, policy, machine.observed_generation)
     run, run_events = _account(machine, observed, now, policy)
     if observed.foreign:
-        step = _Step(reasons=(why.foreign_domain(),), wake_at=now + 60 * SECOND)
+        step = Step(reasons=(why.foreign_domain(),), wake_at=now + 60 * SECOND)
     elif machine.deleted_at:
         step = _delete(machine, observed, run, now, policy)
     elif observed.active:
@@ -137,75 +127,64 @@ def _needs_back_off(cause: StopCause, run: Run, observed: Observed, policy: Poli
     return cause in (StopCause.FAILED, StopCause.DESTROYED, StopCause.UNKNOWN)
 
 
-def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> _Step:
+def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """Guest off, then domain, then devices, then files, then the record."""
     if observed.active:
         since = machine.power_at if machine.spec.power == pb.POWER_OFF else machine.deleted_at
         return _stop_guest(run, since, now, policy)
     if observed.domain is not None:
-        return _Step(actions=(Undefine(),))
-    release = _release(machine.attachments, machine.deleted_at, now, policy, final=True)
-    if release.reasons:
-        return release
-    return replace(release, actions=(*release.actions, RemoveFiles(), Forget()))
+        return Step(actions=(Undefine(),))
+    devices = release(machine.attachments, machine.deleted_at, now, policy, final=True)
+    if devices.reasons:
+        return devices
+    return replace(devices, actions=(*devices.actions, RemoveFiles(), Forget()))
 
 
-def _stop_guest(run: Run, since: int, now: int, policy: Policy) -> _Step:
+def _stop_guest(run: Run, since: int, now: int, policy: Policy) -> Step:
     """The button, again and again, and at the end of the grace time the axe (contract G.10)."""
     if policy.shutdown_grace == 0:
-        return _Step(actions=(Destroy(),))
+        return Step(actions=(Destroy(),))
     if run.pressed_at < since:  # never pressed, or for an earlier wish
-        return _Step(actions=(PressButton(first=True),))
+        return Step(actions=(PressButton(first=True),))
     end = run.pressed_at + policy.shutdown_grace
     reason = why.shutting_down((now - run.pressed_at) // SECOND, policy.shutdown_grace // SECOND)
     if now >= end:
         event = Event(kind="destroy", reason="grace-over", message=reason.message, took=now - run.pressed_at)
-        return _Step(actions=(Destroy(),), reasons=(reason,), events=(event,), wake_at=now + policy.press_every)
+        return Step(actions=(Destroy(),), reasons=(reason,), events=(event,), wake_at=now + policy.press_every)
     again = run.last_press_at + policy.press_every
     if now >= again:
         # A press is lost while the firmware runs or before the guest listens.
-        return _Step(actions=(PressButton(first=False),), reasons=(reason,))
-    return _Step(reasons=(reason,), wake_at=min(again, end))
+        return Step(actions=(PressButton(first=False),), reasons=(reason,))
+    return Step(reasons=(reason,), wake_at=min(again, end))
 
 
-def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> _Step:
-    """A QEMU is there. Nothing is plugged or unplugged by this version; the next cold start does that."""
+def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
+    """A QEMU is there. Its devices follow the spec while the guest runs and is to go on."""
     if machine.spec.power == pb.POWER_OFF:
         return _stop_guest(run, machine.power_at, now, policy)
     domain = observed.domain
     assert domain is not None
-    reasons = _plugging(machine, observed)
     if domain.state is DomainState.PAUSED:
         if domain.reason == "io error":
             due = run.resumed_at + policy.resume_every
             if now >= due:
-                return _Step(actions=(Resume(),), reasons=(why.io_error(), *reasons))
-            return _Step(reasons=(why.io_error(), *reasons), wake_at=due)
+                return Step(actions=(Resume(),), reasons=(why.io_error(),))
+            return Step(reasons=(why.io_error(),), wake_at=due)
         if domain.reason != "starting up":
-            return _Step(reasons=(why.paused(domain.reason), *reasons))
-    return _Step(reasons=reasons)
+            return Step(reasons=(why.paused(domain.reason),))
+    if domain.state is not DomainState.RUNNING:
+        return Step()
+    return plugging.devices(machine, observed, run, now, policy)
 
 
-def _plugging(machine: Machine, observed: Observed) -> tuple[Reason, ...]:
-    """Why devices of a running machine are not as the spec has them."""
-    found: list[Reason] = []
-    for row in machine.attachments:
-        present = row.alias in observed.live
-        if row.wanted and not present:
-            found.append(why.network_unknown(row) if _without_network(row) else why.attach_waits(row))
-        elif present and not row.wanted:
-            found.append(why.detach_waits(row))
-    return tuple(found)
-
-
-def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> _Step:
+def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """No QEMU. First what is unwanted goes, then what is wanted is prepared, then it is defined and started."""
     unwanted = _drop_unwanted(machine, observed, now, policy)
     if unwanted.actions:
         return unwanted
     want_on = machine.spec.power == pb.POWER_ON and not statuses.stays_off(machine, run, policy)
     waiting = _pending(machine, now, policy)
-    rest = _Step(reasons=unwanted.reasons + waiting.reasons, wake_at=_soonest(unwanted.wake_at, waiting.wake_at))
+    rest = Step(reasons=unwanted.reasons + waiting.reasons, wake_at=soonest(unwanted.wake_at, waiting.wake_at))
     if not want_on:
         return _keep_off(machine, observed, run, now, policy, rest)
     if observed.host_stopping:
@@ -220,40 +199,40 @@ def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Polic
     return _start(machine, observed, run, rest)
 
 
-def _start(machine: Machine, observed: Observed, run: Run, rest: _Step) -> _Step:
+def _start(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
     """Everything that a cold start needs, each step verified anew; or the restore of a managed save."""
     reasons = (why.starting(), *rest.reasons)
     domain = observed.domain
-    prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and not _without_network(row))
-    if domain is not None and domain.managed_save and observed.run == run.uuid:
+    prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and not without_network(row))
+    if domain is not None and domain.managed_save and observed.run == run.uuid and not run.error:
         changed = max((machine.power_at, *(row.changed_at for row in machine.attachments)))
         if changed <= run.stopped_at:
-            return _Step(actions=(*prepare, Start(restore=True)), reasons=reasons)
+            return Step(actions=(*prepare, Start(restore=True)), reasons=reasons)
     events: tuple[Event, ...] = ()
     if domain is not None and domain.managed_save:
-        message = "the managed save is dropped: it is of another run, or the machine was changed since"
+        message = "the managed save is dropped: it cannot be restored, or the machine was changed since it was made"
         events = (Event(kind="save-dropped", reason="spec-changed", message=message),)
     actions: tuple[Action, ...] = (*prepare, ChooseProfile(), AssignPorts(), Define(new_run=True), Start())
-    return _Step(actions=actions, reasons=reasons, events=events)
+    return Step(actions=actions, reasons=reasons, events=events)
 
 
-def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy, rest: _Step) -> _Step:
+def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy, rest: Step) -> Step:
     """Off and to stay so: its devices are prepared and in the persistent XML all the same (contract G.11)."""
     if machine.spec.power == pb.POWER_ON:
         rest = replace(rest, reasons=(why.guest_powered_off(), *rest.reasons))
-    older = _unwanted_names(machine)
+    older = unwanted_names(machine)
     prepare = tuple(
         PrepareDevice(row.key)
         for row in machine.attachments
         if row.wanted and (row.backing is None or row.problem)
-        if not _without_network(row) and not _cooling(row, now, policy)
+        if not without_network(row) and not cooling(row, now, policy)
         if (row.kind, row.name) not in older
     )
     domain = observed.domain
     if prepare or (domain is not None and domain.managed_save):
         return replace(rest, actions=prepare)
     ready = [row for row in machine.attachments if row.wanted and row.backing is not None]
-    if machine.profile is not None and all(row.port or _no_room(machine) for row in ready):
+    if machine.profile is not None and all(row.port or no_room(machine) for row in ready):
         planned = frozenset(row.alias for row in ready if row.port)
         if planned == observed.persistent and domain is not None:
             return rest
@@ -262,81 +241,43 @@ def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: 
     return replace(rest, actions=(ChooseProfile(), AssignPorts(), Define(new_run=False)))
 
 
-def _drop_unwanted(machine: Machine, observed: Observed, now: int, policy: Policy) -> _Step:
+def _drop_unwanted(machine: Machine, observed: Observed, now: int, policy: Policy) -> Step:
     """Unwanted devices: out of the persistent XML first, then their backing is released, never earlier."""
     unwanted = [row for row in machine.attachments if not row.wanted]
     if any(row.alias in observed.persistent for row in unwanted):
         if now < machine.run.not_before:
-            return _Step(wake_at=machine.run.not_before)
-        return _Step(actions=(Define(new_run=False),))
-    return _release(unwanted, 0, now, policy, final=False)
+            return Step(wake_at=machine.run.not_before)
+        return Step(actions=(Define(new_run=False),))
+    return release(unwanted, 0, now, policy, final=False)
 
 
-def _release(rows: Sequence[Attachment], deleted_at: int, now: int, policy: Policy, *, final: bool) -> _Step:
-    """Release each; those whose last release failed after a while, with a reason. None holds up the others."""
-    stuck = [row for row in rows if _release_cooling(row, deleted_at or row.changed_at, now, policy)]
-    actions = tuple(ReleaseDevice(row.key, final=final) for row in rows if row not in stuck)
-    wake = min((row.problem_at + policy.prepare_retry for row in stuck), default=None)
-    return _Step(actions=actions, reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
-
-
-def _pending(machine: Machine, now: int, policy: Policy) -> _Step:
+def _pending(machine: Machine, now: int, policy: Policy) -> Step:
     """Wanted devices that are not ready. A `wake_at` means that a cold start has to wait for one of them."""
     found: list[Reason] = []
     wake: int | None = None
-    older = _unwanted_names(machine)
+    older = unwanted_names(machine)
     for row in machine.attachments:
         if not row.wanted:
             continue
-        if _without_network(row):
+        if without_network(row):
             found.append(why.network_unknown(row))
         elif (row.kind, row.name) in older:
             found.append(why.older_device_first(row))
-            wake = _soonest(wake, now + policy.prepare_retry)
+            wake = soonest(wake, now + policy.prepare_retry)
         elif row.problem:
             found.append(why.device_not_ready(row))
-            if _cooling(row, now, policy):
-                wake = _soonest(wake, row.problem_at + policy.prepare_retry)
-        elif row.backing is not None and not row.port and _no_room(machine):
+            if cooling(row, now, policy):
+                wake = soonest(wake, row.problem_at + policy.prepare_retry)
+        elif row.backing is not None and not row.port and no_room(machine):
             found.append(why.no_port(row, machine.profile.ports if machine.profile else 0))
-    return _Step(reasons=tuple(found), wake_at=wake)
+    return Step(reasons=tuple(found), wake_at=wake)
 
 
-def _unwanted_names(machine: Machine) -> set[tuple[str, str]]:
-    """Names whose older device is not released yet: the new one waits for it."""
-    return {(row.kind, row.name) for row in machine.attachments if not row.wanted}
-
-
-def _without_network(row: Attachment) -> bool:
-    return row.kind == "nic" and not row.nic().network_id
-
-
-def _cooling(row: Attachment, now: int, policy: Policy) -> bool:
-    """Its last prepare failed, and it is too early for another."""
-    return bool(row.problem) and now < row.problem_at + policy.prepare_retry
-
-
-def _release_cooling(row: Attachment, unwanted_since: int, now: int, policy: Policy) -> bool:
-    """Its last release failed. A problem from before it became unwanted was a prepare's and delays nothing."""
-    return row.problem_at >= unwanted_since and _cooling(row, now, policy)
-
-
-def _no_room(machine: Machine) -> bool:
-    """Every root port is taken by a row of this machine."""
-    if machine.profile is None:
-        return False
-    return len({row.port for row in machine.attachments if row.port}) >= machine.profile.ports
-
-
-def _hold(run: Run, rest: _Step) -> _Step:
+def _hold(run: Run, rest: Step) -> Step:
     """Wait for the end of the back-off, saying what it is for."""
     cause = run.stopped or StopCause.UNKNOWN
     reason = why.start_failed(run.error, run.failures) if run.error else why.back_off(cause, run.failures)
-    return replace(rest, reasons=(reason, *rest.reasons), wake_at=_soonest(rest.wake_at, run.not_before))
-
-
-def _soonest(*times: int | None) -> int | None:
-    return min((time for time in times if time is not None), default=None)
+    return replace(rest, reasons=(reason, *rest.reasons), wake_at=soonest(rest.wake_at, run.not_before))
 
 
 def _state_events(machine: Machine, status: pb.MachineStatus, now: int) -> tuple[Event, ...]:
@@ -349,7 +290,7 @@ def _state_events(machine: Machine, status: pb.MachineStatus, now: int) -> tuple
 
 
 def _finish(
-    machine: Machine, step: _Step, status: pb.MachineStatus, run: Run, now: int, policy: Policy, generation: int
+    machine: Machine, step: Step, status: pb.MachineStatus, run: Run, now: int, policy: Policy, generation: int
 ) -> Plan:
     """Carry over since when each reason holds, and tell of a wait that has become long."""
     before = {(reason.code, reason.message): reason for reason in machine.reasons}
@@ -366,7 +307,7 @@ def _finish(
                     Event(kind="waiting", reason=reason.code, message=reason.message, took=now - reason.since)
                 )
             else:
-                wake = _soonest(wake, reason.since + policy.long_wait)
+                wake = soonest(wake, reason.since + policy.long_wait)
         kept.append(reason)
     return Plan(
         actions=step.actions,

@@ -6,7 +6,7 @@ belong here (that is `plan.py`).
 
 from __future__ import annotations
 
-from sri_libvirt.records import Attachment, Reason, StopCause
+from sri_libvirt.records import SECOND, Attachment, Reason, StopCause
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
 
@@ -18,8 +18,10 @@ CODES = frozenset(
         "device-not-ready",
         "release-failed",
         "no-port",
-        "attach-waits-for-cold-start",
-        "detach-waits-for-cold-start",
+        "detach-settles",
+        "detach-held",
+        "unplugging",
+        "define-failed",
         "network-unknown",
         "older-device-first",
         "start-failed",
@@ -81,26 +83,39 @@ def no_port(row: Attachment, ports: int) -> Reason:
     return Reason(
         "no-port",
         f"{device_words(row)} has no free PCIe port: all {ports} of this machine are taken",
-        "Detach another device, then restart the machine (power OFF and ON). Machines created with a higher "
-        "--pcie-ports have more.",
+        "Detach another device. Machines created with a higher --pcie-ports have more.",
     )
 
 
-def attach_waits(row: Attachment) -> Reason:
+def detach_settles(row: Attachment) -> Reason:
     return Reason(
-        "attach-waits-for-cold-start",
-        f"{device_words(row)} is plugged at the machine's next cold start: this version does not "
-        "plug into running guests",
-        "Power the machine OFF and ON.",
+        "detach-settles", f"{device_words(row)} was detached a moment ago and leaves the guest unless it comes back"
     )
 
 
-def detach_waits(row: Attachment) -> Reason:
+def detach_held(row: Attachment, hold: int) -> Reason:
     return Reason(
-        "detach-waits-for-cold-start",
-        f"{device_words(row)} leaves the guest at the machine's next cold start: this version does not unplug from "
-        "running guests",
-        "Power the machine OFF and ON.",
+        "detach-held",
+        f"all volumes of this running machine were detached at once, so {device_words(row)} is kept plugged for "
+        f"{hold // SECOND} s after its detach, in case that was a mistake",
+        "Nothing need be done: attach it again and nothing will have happened, or wait. --detach-hold sets the time.",
+    )
+
+
+def unplugging(row: Attachment) -> Reason:
+    return Reason(
+        "unplugging",
+        f"the guest was asked to let {device_words(row)} go and has not done so yet",
+        "A guest that boots, hangs or has no driver for hot-plug ignores it; it is asked again every few seconds, and "
+        "its next reset or power-off completes it.",
+    )
+
+
+def define_failed(error: str) -> Reason:
+    return Reason(
+        "define-failed",
+        f"the persistent domain cannot be brought up to date, tried again later: {error}",
+        "The guest runs on; its next start would meet the same error, so look at it before.",
     )
 
 
@@ -115,7 +130,7 @@ def network_unknown(row: Attachment) -> Reason:
 def older_device_first(row: Attachment) -> Reason:
     return Reason(
         "older-device-first",
-        f"{device_words(row)} waits until the device that had this name before is gone from the guest",
+        f"{device_words(row)} waits until the device that had its name or its place before is gone from the guest",
         "Power the machine OFF and ON if the guest does not let it go.",
     )
 

@@ -36,6 +36,15 @@ def build(machine: Machine, observed: Observed, run: Run, policy: Policy) -> pb.
     return status
 
 
+def unseen(machine: Machine, policy: Policy) -> pb.MachineStatus:
+    """The status of a machine that nobody could look at yet: all pending, with the handles (contract G.11)."""
+    nothing = Observed(domain=None, boot_id="")
+    status = build(machine, nothing, machine.run, policy)
+    status.observed_generation = machine.observed_generation
+    status.state = pb.MACHINE_PENDING
+    return status
+
+
 def _attached(row: Attachment, present: frozenset[str]) -> bool:
     return row.backing is not None and row.alias in present
 

@@ -56,6 +56,9 @@ class Policy:
     press_every: int = 5 * SECOND
     prepare_retry: int = 5 * SECOND
     resume_every: int = 10 * SECOND
+    detach_settle: int = 2 * SECOND
+    detach_hold: int = 600 * SECOND
+    unplug_every: int = 5 * SECOND
     long_wait: int = 30 * SECOND
     short_run: int = 60 * SECOND
     restart_after_guest_poweroff: bool = False

@@ -18,7 +18,7 @@ _MACHINE = """
 """
 _ATTACHMENT = """
     SELECT machine, kind, name, incarnation, spec, wanted, changed_at, target, mac, serial, port,
-           backing, problem, problem_advice, problem_at
+           backing, problem, problem_advice, problem_at, unplug_at
     FROM attachment
 """
 

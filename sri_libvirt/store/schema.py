@@ -79,6 +79,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX gone_at ON gone (at)",
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
     ),
+    # When a running guest was last asked to let a device go.
+    ("ALTER TABLE attachment ADD COLUMN unplug_at INTEGER NOT NULL DEFAULT 0",),
 )
 
 VERSION = len(MIGRATIONS)

@@ -217,6 +217,10 @@ class Transaction:
             problem_at=problem_at,
         )
 
+    def set_unplug(self, machine_id: str, key: Key, at: int) -> None:
+        """When the guest was last asked to let the device go."""
+        self._update_attachment(machine_id, key, unplug_at=at)
+
     def delete_attachment(self, machine_id: str, key: Key) -> None:
         """A device is gone from guest and spec. Of one that is gone already: nothing."""
         self._connection.execute(

@@ -188,6 +188,12 @@ class Loop:
         assert snapshot is not None
         return read(snapshot.persistent_xml)
 
+    def live(self, machine_id: str) -> ObservedDomain:
+        """What its live XML says; of a guest that is off, nothing."""
+        snapshot = self.hypervisor.connect().snapshot(machine_id)
+        assert snapshot is not None
+        return read(snapshot.live_xml or "<domain/>")
+
     def left_over(self) -> tuple[list[str], list[str]]:
         """Directories of machines and domains."""
         return sorted(path.name for path in self.paths.machines.iterdir()), self.hypervisor.connect().domain_ids()

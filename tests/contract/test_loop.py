@@ -126,25 +126,27 @@ async def test_delete_of_a_machine_that_never_started(loop: Loop) -> None:
 # --- changes of a running machine ----------------------------------------------------------------
 
 
-async def test_an_attach_to_a_running_machine_waits_for_its_cold_start(loop: Loop, witness: Witness) -> None:
+async def test_an_attach_to_a_running_machine_is_plugged_and_kept_by_a_cold_boot(loop: Loop, witness: Witness) -> None:
     machine_id = await loop.created(spec_of(disks=("data",)))
     request = pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("late"))
     await loop.stub.AttachVolume(request)
     await loop.stub.AttachVolume(request)  # equal: no new generation
+    await until("plug", lambda: len(loop.live(machine_id).devices) == 2)
     machine = await loop.observed(machine_id)
     assert machine.metadata.generation == 2
-    assert [each.state for each in machine.status.volumes] == [pb.VOLUME_ATTACHED, pb.VOLUME_PENDING]
-    assert machine.status.volumes[1].handle
-    assert 'volume "late"' in await loop.reason(machine_id, "attach-waits-for-cold-start")
+    await until("persistent side", lambda: loop.persistent(machine_id).devices == loop.live(machine_id).devices)
+    before = loop.live(machine_id).devices
+    await until(
+        "status", lambda: [each.state for each in loop.stored(machine_id).status.volumes] == [pb.VOLUME_ATTACHED] * 2
+    )
     assert witness.starts(machine_id) == 1
     await loop.off(machine_id)
     await loop.on(machine_id)
-    machine = await loop.machine(machine_id)
-    assert [each.state for each in machine.status.volumes] == [pb.VOLUME_ATTACHED] * 2
+    assert loop.live(machine_id).devices == before
     assert loop.codes(machine_id) == []
 
 
-async def test_a_detach_from_a_running_machine_waits_and_the_data_survives(loop: Loop) -> None:
+async def test_a_detach_from_a_running_machine_settles_and_the_data_survives(loop: Loop) -> None:
     machine_id = await loop.created(spec_of(disks=("data", "other")))
     files = set(loop.paths.machine(machine_id).root.glob("*.qcow2"))
     alias = next(row.alias for row in loop.stored(machine_id).attachments if row.name == "data")
@@ -154,15 +156,51 @@ async def test_a_detach_from_a_running_machine_waits_and_the_data_survives(loop:
         await loop.stub.DetachVolume(request)
     machine = await loop.observed(machine_id)
     assert [each.name for each in machine.spec.volumes] == [each.name for each in machine.status.volumes] == ["other"]
-    await loop.reason(machine_id, "detach-waits-for-cold-start")
-    assert alias in loop.persistent(machine_id).devices
-    await loop.off(machine_id)
-    await until("release", lambda: alias not in loop.persistent(machine_id).devices)
+    await loop.reason(machine_id, "detach-settles")
+    assert alias in loop.live(machine_id).devices
+    await until("unplug", lambda: alias not in loop.live(machine_id).devices)
     await until("row gone", lambda: len(loop.stored(machine_id).attachments) == 1)
+    assert alias not in loop.persistent(machine_id).devices
     assert set(loop.paths.machine(machine_id).root.glob("*.qcow2")) == files
     assert len(files) == 2
-    await loop.on(machine_id)
     assert loop.codes(machine_id) == []
+    await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("data")))
+    await until("plug", lambda: len(loop.live(machine_id).devices) == 2)
+    assert set(loop.paths.machine(machine_id).root.glob("*.qcow2")) == files
+
+
+async def test_a_guest_that_ignores_unplug_is_asked_until_its_reset(loop: Loop, hypervisor: FakeHypervisor) -> None:
+    machine_id = await loop.created(spec_of(disks=("data", "other")))
+    hypervisor.set_deaf_to_unplug(machine_id)
+    await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="data"))
+    await loop.reason(machine_id, "unplugging")
+    await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("data")))
+    await until("rest", lambda: loop.codes(machine_id) == [])
+    before = loop.live(machine_id).devices
+    hypervisor.reset(machine_id)  # completes the unplug that was sent, although the disk is wanted again
+    await until("plugged anew", lambda: loop.live(machine_id).devices == before)
+
+
+async def test_all_volumes_detached_at_once_are_held_and_nothing_happens_when_they_come_back(loop: Loop) -> None:
+    machine_id = await loop.created(spec_of(disks=("data", "other")))
+    before = loop.live(machine_id).devices
+    for name in ("data", "other"):
+        await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name=name))
+    await loop.reason(machine_id, "detach-held")
+    for name in ("data", "other"):
+        await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk(name)))
+    await until("rest", lambda: loop.codes(machine_id) == [])
+    assert loop.live(machine_id).devices == before
+    assert not any(row.unplug_at for row in loop.stored(machine_id).attachments)
+
+
+async def test_a_plug_that_fails_is_tried_again(loop: Loop, hypervisor: FakeHypervisor) -> None:
+    machine_id = await loop.created()
+    hypervisor.fail_next("attach_device", HypervisorError("libvirt could not plug the device: no"))
+    await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("late")))
+    assert "no" in await loop.reason(machine_id, "device-not-ready")
+    await until("plug", lambda: len(loop.live(machine_id).devices) == 1)
+    await until("rest", lambda: loop.codes(machine_id) == [])
 
 
 async def test_a_detach_and_the_same_attach_change_nothing(loop: Loop) -> None:
@@ -177,17 +215,19 @@ async def test_a_detach_and_the_same_attach_change_nothing(loop: Loop) -> None:
     assert [(row.alias, row.port) for row in after] == [(row.alias, row.port) for row in before]
 
 
-async def test_another_disk_of_the_same_name_waits_for_the_older(loop: Loop) -> None:
+async def test_another_disk_of_the_same_name_waits_for_the_older(loop: Loop, hypervisor: FakeHypervisor) -> None:
     machine_id = await loop.created(spec_of(disks=("data",)))
+    hypervisor.set_deaf_to_unplug(machine_id)
     await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="data"))
     larger = pb.Volume(name="data", empty_disk=pb.EmptyDisk(size_bytes=2 * MIB))
     await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=larger))
     machine = await loop.observed(machine_id)
     assert machine.status.volumes[0].state == pb.VOLUME_PENDING
-    await loop.off(machine_id)
-    await loop.on(machine_id)
-    assert (await loop.machine(machine_id)).status.volumes[0].state == pb.VOLUME_ATTACHED
-    assert [row.incarnation for row in loop.stored(machine_id).attachments] == [2]
+    await loop.reason(machine_id, "older-device-first")
+    hypervisor.set_deaf_to_unplug(machine_id, False)
+    await until("the newer alone", lambda: [row.incarnation for row in loop.stored(machine_id).attachments] == [2])
+    await until("plug", lambda: loop.stored(machine_id).status.volumes[0].state == pb.VOLUME_ATTACHED)
+    assert len(loop.live(machine_id).devices) == 1
 
 
 async def test_a_network_interface_gets_its_network_later(loop: Loop) -> None:
@@ -197,11 +237,9 @@ async def test_a_network_interface_gets_its_network_later(loop: Loop) -> None:
     await loop.stub.AttachNetworkInterface(
         pb.AttachNetworkInterfaceRequest(machine_id=machine_id, network_interface=nic)
     )
-    await loop.observed(machine_id)
-    await loop.off(machine_id)
-    await loop.on(machine_id)
-    status = (await loop.machine(machine_id)).status
-    assert [each.state for each in status.network_interfaces] == [pb.NETWORK_INTERFACE_ATTACHED]
+    attached = [pb.NETWORK_INTERFACE_ATTACHED]
+    await until("plug", lambda: [each.state for each in loop.stored(machine_id).status.network_interfaces] == attached)
+    await until("rest", lambda: loop.codes(machine_id) == [])
 
 
 async def test_annotations_are_no_new_generation_and_restart_nothing(loop: Loop, witness: Witness) -> None:

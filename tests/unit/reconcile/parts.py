@@ -34,6 +34,8 @@ class Drivers:
 
     broken: dict[str, Exception] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    meanwhile: Callable[[], object] = lambda: None
+    """What happens while a driver works."""
 
     def image(self, reference: str) -> ImageDriver:
         return ImageDriver(self)
@@ -46,6 +48,7 @@ class Drivers:
 
     def call(self, *what: str) -> None:
         self.calls.append(what)
+        self.meanwhile()
         if what[1] in self.broken:
             raise self.broken[what[1]]
 
@@ -101,6 +104,9 @@ class Compiler:
 
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
         return domain_xml(machine.id, self.instance, run, [row.alias for row in rows])
+
+    def device_xml(self, row: Attachment) -> str:
+        return f"<disk><alias name='{row.alias}'/></disk>"
 
     def differences(self, asked: str, got: str) -> list[str]:
         return self.lost or observed.differences(observed.read(asked), observed.read(got))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import HypervisorError, NotReady
-from sri_libvirt.hypervisor.base import DomainState
+from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile import actions as act
@@ -52,6 +53,11 @@ class Bench:
     @property
     def machine(self) -> Machine:
         found = self.store.machine(ID)
+        assert found is not None
+        return found
+
+    def snapshot(self) -> DomainSnapshot:
+        found = self.connection.snapshot(ID)
         assert found is not None
         return found
 
@@ -164,10 +170,49 @@ def test_image_and_seed_are_devices_too(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("final", "word"), [(True, "final"), (False, "kept")])
 def test_a_release_says_whether_it_is_for_good(bench: Bench, final: bool, word: str) -> None:
-    bench.put(machine(DATA))
+    bench.put(machine(replace(DATA, wanted=final)))
     bench.do(act.ReleaseDevice(DATA.key, final=final))
     assert bench.drivers.calls == [("release", "data", word)]
     assert bench.machine.attachments == ()
+
+
+def test_a_device_that_came_back_is_not_released(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    bench.do(act.ReleaseDevice(DATA.key, final=False))
+    assert bench.drivers.calls == []
+    assert bench.machine.attachments == (DATA,)
+
+
+def test_a_device_that_comes_back_during_its_release_is_prepared_anew(bench: Bench) -> None:
+    bench.put(machine(replace(DATA, wanted=False, backing=DiskSource("h", "/d", "raw", 512))))
+    bench.drivers.meanwhile = lambda: bench.store.write(lambda tx: tx.set_wanted(ID, DATA.key, True, T0 + 1))
+    bench.do(act.ReleaseDevice(DATA.key, final=False))
+    (row,) = bench.machine.attachments
+    assert row.wanted
+    assert row.backing is None
+
+
+def test_a_device_is_plugged_once_it_is_prepared_and_has_a_port(bench: Bench) -> None:
+    bench.put(machine())
+    bench.do(act.ChooseProfile(), act.Define(new_run=True), act.Start())
+    bench.store.write(lambda tx: tx.put_attachment(DATA))
+    bench.do(act.PlugDevice(DATA.key))
+    assert DATA.alias not in bench.snapshot().live_xml
+    bench.do(act.PrepareDevice(DATA.key), act.AssignPorts(), act.PlugDevice(DATA.key))
+    assert DATA.alias in bench.snapshot().live_xml
+    assert DATA.alias not in bench.snapshot().persistent_xml
+    assert [event.reason for event in bench.store.events(ID)][-1] == "attached"
+
+
+def test_an_unplug_is_dated_and_not_sent_for_what_came_back(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    bench.do(act.PrepareDevice(DATA.key), act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start())
+    bench.do(act.UnplugDevice(DATA.key))
+    assert DATA.alias in bench.snapshot().live_xml
+    bench.store.write(lambda tx: tx.set_wanted(ID, DATA.key, False, T0 + 1))
+    bench.do(act.UnplugDevice(DATA.key))
+    assert DATA.alias not in bench.snapshot().live_xml
+    assert bench.machine.attachments[0].unplug_at > 0
 
 
 def test_a_release_that_fails_keeps_the_row(bench: Bench) -> None:

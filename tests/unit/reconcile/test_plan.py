@@ -162,43 +162,6 @@ def test_back_off_grows_and_is_bounded() -> None:
 # --- running -------------------------------------------------------------------------------------
 
 
-def test_reason_attach_waits_for_cold_start_then_it_is_attached() -> None:
-    world = running(volume_row())
-    assert world.record is not None
-    new = volume_row("late", target="vdb")
-    spec = pb.MachineSpec()
-    spec.CopyFrom(world.record.spec)
-    spec.volumes.add().CopyFrom(new.volume())
-    world.record = replace(world.record, attachments=(*world.record.attachments, new), spec=spec, generation=2)
-    world.settle()
-    assert codes(world) == ["attach-waits-for-cold-start"]
-    assert world.record.status.observed_generation == 2
-    assert [volume.state for volume in world.record.status.volumes] == [pb.VOLUME_ATTACHED, pb.VOLUME_PENDING]
-    power(world, pb.POWER_OFF)
-    world.run_until(lambda: state(world) == "SUSPENDED")
-    world.settle()
-    assert [volume.state for volume in world.record.status.volumes] == [pb.VOLUME_ATTACHED, pb.VOLUME_ATTACHED]
-    power(world, pb.POWER_ON)
-    world.run_until(lambda: state(world) == "RUNNING")
-    assert len(world.live) == 2
-
-
-def test_reason_detach_waits_for_cold_start_and_nothing_is_released_before() -> None:
-    world = running(volume_row(), volume_row("other", target="vdb"))
-    assert world.record is not None
-    first, second = world.record.attachments
-    world.record = replace(world.record, attachments=(replace(first, wanted=False), second))
-    world.settle()
-    assert codes(world) == ["detach-waits-for-cold-start"]
-    assert world.done == []
-    power(world, pb.POWER_OFF)
-    world.run_until(lambda: state(world) == "SUSPENDED")
-    world.settle()
-    assert [row.name for row in world.record.attachments] == ["other"]
-    assert world.persistent == {second.alias}
-    assert second.port == world.record.attachments[0].port
-
-
 def test_reason_older_device_first_while_its_predecessor_cannot_be_released() -> None:
     world = running(volume_row(), power=pb.POWER_ON)
     power(world, pb.POWER_OFF)

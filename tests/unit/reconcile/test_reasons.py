@@ -19,7 +19,7 @@ from tests.unit.reconcile.world import PROFILE, T0, machine, volume_row
 TESTS = Path(__file__).parents[1]
 ROW = volume_row(problem="the backend is away", problem_advice="Start it.", problem_at=T0)
 UEFI: Profile = replace(PROFILE, firmware="uefi", loader="/nowhere/OVMF.fd")
-SELF_EXPLAINING = {"starting", "shutting-down", "host-stopping"}
+SELF_EXPLAINING = {"starting", "shutting-down", "host-stopping", "detach-settles"}
 """Nobody has to do anything about these."""
 
 
@@ -36,8 +36,10 @@ SAMPLES = {
     "device-not-ready": why.device_not_ready(ROW),
     "release-failed": why.release_failed(ROW),
     "no-port": why.no_port(ROW, 24),
-    "attach-waits-for-cold-start": why.attach_waits(ROW),
-    "detach-waits-for-cold-start": why.detach_waits(ROW),
+    "detach-settles": why.detach_settles(ROW),
+    "detach-held": why.detach_held(ROW, 600 * SECOND),
+    "unplugging": why.unplugging(ROW),
+    "define-failed": why.define_failed("out of memory"),
     "network-unknown": why.network_unknown(ROW),
     "older-device-first": why.older_device_first(ROW),
     "start-failed": why.start_failed("out of memory", 2),
@@ -85,7 +87,7 @@ def test_a_guest_past_its_grace_time_is_told_of_as_destroyed() -> None:
 def test_every_reason_has_its_test() -> None:
     """A test function that is called test_reason_<code>…, or a case of a table that names the code."""
     named: set[str] = set()
-    for file in ("reconcile/test_plan.py", "domain/test_profile.py"):
+    for file in ("reconcile/test_plan.py", "reconcile/test_plugging.py", "domain/test_profile.py"):
         tree = ast.parse((TESTS / file).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_reason_"):

@@ -76,6 +76,8 @@ class World:
     reachable: bool = True
     foreign: bool = False
     deaf: bool = False
+    deaf_to_unplug: bool = False
+    unplugging: frozenset[str] = frozenset()
     broken: set[str] = field(default_factory=set)
     start_fails: bool = False
     policy: Policy = POLICY
@@ -131,9 +133,14 @@ class World:
         """The guest ends, seen by the event thread or by nobody."""
         assert self.record is not None
         self.domain = snapshot(DomainState.OFF, reason) if self.domain else None
-        self.live = frozenset()
+        self.live = self.unplugging = frozenset()
         if watched:
             self.record = replace(self.record, stop_event=StopEvent(shutdown, stopped, self.now))
+
+    def reset(self) -> None:
+        """The guest resets (or has heard): every unplug that was sent is completed, wanted again or not."""
+        self.live -= self.unplugging
+        self.unplugging = frozenset()
 
     def _row(self, key: act.Key, **changes: object) -> None:
         assert self.record is not None
@@ -180,6 +187,24 @@ class World:
                 run = replace(record.run, started_at=self.now, stopped=None, stopped_at=0, pressed_at=0,
                               last_press_at=0, not_before=0, error="")  # fmt: skip
                 self.record = replace(record, run=run)
+            case act.PlugDevice(key=key):
+                row = next(row for row in record.attachments if row.key == key)
+                if not row.port or row.backing is None:
+                    return True
+                assert self.domain is not None
+                assert self.domain.state is DomainState.RUNNING
+                assert row.alias not in self.live, "plugged twice"
+                others = [other for other in record.attachments if other.alias in self.live]
+                assert row.port not in {other.port for other in others}, "two at one port"
+                assert row.target not in {other.target for other in others if other.target}, "two of one target"
+                self.live |= {row.alias}
+            case act.UnplugDevice(key=key):
+                row = next(row for row in record.attachments if row.key == key)
+                assert not row.wanted
+                self._row(key, unplug_at=self.now)
+                self.unplugging |= {row.alias}
+                if not self.deaf_to_unplug:
+                    self.reset()
             case act.PressButton(first=first):
                 pressed = self.now if first else record.run.pressed_at
                 run = replace(record.run, pressed_at=pressed, last_press_at=self.now)

@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,18 @@ def test_reads_from_many_threads(store: Store) -> None:
     for thread in threads:
         thread.join(30)
     assert wrong == []
+
+
+def test_a_database_of_schema_1_is_migrated_and_loses_nothing(paths: StatePaths) -> None:
+    """schema-1.sql is a dump of a database that the program of schema 1 wrote."""
+    paths.prepare()
+    with sqlite3.connect(paths.database) as connection:
+        connection.executescript((Path(__file__).parent / "schema-1.sql").read_text())
+    connection.close()
+    with closing(Store.open(paths, lambda: 1)) as migrated:
+        assert migrated.machine("m1") == full()
+        key = ("volume", "v", 1)
+        migrated.write(lambda tx: tx.set_unplug("m1", key, 7))
+        found = migrated.machine("m1")
+        assert found is not None
+        assert [row.unplug_at for row in found.attachments if row.key == key] == [7]

@@ -1,0 +1,106 @@
+"""Which devices a running guest gets and gives back: the unplug conversation, held by passes over stored times. Pure.
+
+Three lines decide: present and unwanted: ask the guest to let it go, and again while it does not. Absent and wanted:
+plug it. Absent and unwanted: release its backing, never earlier. A guest answers an unplug when it likes, at its next
+reset at the latest, and one that was sent cannot be called off: a device that vanishes although it is wanted again is
+plugged anew by the same lines. What is done to a guest that is off does not belong here (that is `plan.py`).
+"""
+
+from __future__ import annotations
+
+from sri_libvirt.reconcile import reasons as why
+from sri_libvirt.reconcile.actions import Action, AssignPorts, Define, PlugDevice, PrepareDevice, UnplugDevice
+from sri_libvirt.reconcile.step import (
+    Step,
+    cooling,
+    join,
+    no_room,
+    release,
+    unwanted_names,
+    without_network,
+)
+from sri_libvirt.reconcile.view import Observed, Policy
+from sri_libvirt.records import Attachment, Event, Machine, Run
+
+
+def devices(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
+    """What to do to the devices of a guest that runs and is to go on running."""
+    if machine.profile is None:
+        return Step()
+    unwanted = [row for row in machine.attachments if not row.wanted]
+    present = [row for row in unwanted if row.alias in observed.live]
+    gone = [row for row in unwanted if row.alias not in observed.live | observed.persistent]
+    return join(
+        [
+            *(_unplug(machine, row, now, policy) for row in present),
+            release(gone, 0, now, policy, final=False),
+            _plug(machine, observed, now, policy),
+            _persist(machine, observed, run, now),
+        ]
+    )
+
+
+def _unplug(machine: Machine, row: Attachment, now: int, policy: Policy) -> Step:
+    """Ask for an unwanted device, once its owner had time to think again and the guest had time to answer.
+
+    The settle time is for a poollet that detaches and attaches in one breath; the hold for one that detaches all
+    volumes of a machine because one of them was not ready (contract G.4, A.10/2).
+    """
+    settled = row.changed_at + policy.detach_settle
+    if now < settled:
+        return Step(reasons=(why.detach_settles(row),), wake_at=settled)
+    held = row.changed_at + policy.detach_hold
+    if now < held and not machine.spec.volumes and _is_empty_disk(row):
+        reason = why.detach_held(row, policy.detach_hold)
+        told = any(each.code == reason.code and each.message == reason.message for each in machine.reasons)
+        event = Event(kind="held", reason=reason.code, message=reason.message)
+        return Step(reasons=(reason,), wake_at=held, events=() if told else (event,))
+    asked = row.unplug_at >= settled
+    again = row.unplug_at + policy.unplug_every
+    if asked and now < again:
+        return Step(reasons=(why.unplugging(row),), wake_at=again)
+    return Step(actions=(UnplugDevice(row.key),), reasons=(why.unplugging(row),) if asked else ())
+
+
+def _persist(machine: Machine, observed: Observed, run: Run, now: int) -> Step:
+    """Keep the persistent domain at what is wanted, so that it never names a backing that is released."""
+    planned = {row.alias for row in machine.attachments if row.wanted and row.backing is not None and row.port}
+    if planned == observed.persistent:
+        return Step()
+    if now < run.not_before and run.error:
+        return Step(reasons=(why.define_failed(run.error),), wake_at=run.not_before)
+    return Step(actions=(Define(new_run=False),))
+
+
+def _plug(machine: Machine, observed: Observed, now: int, policy: Policy) -> Step:
+    """Prepare and plug what is wanted and absent, as far as names, targets and ports are free."""
+    older = unwanted_names(machine)
+    held_targets = {row.target for row in machine.attachments if row.alias in observed.live and row.target}
+    prepare: list[Action] = []
+    plug: list[Action] = []
+    steps: list[Step] = []
+    for row in machine.attachments:
+        if not row.wanted or (row.alias in observed.live and row.backing is not None):
+            continue
+        if row.alias in observed.live:
+            prepare.append(PrepareDevice(row.key))  # the record of it was lost: what runs is the truth
+        elif without_network(row):
+            steps.append(Step(reasons=(why.network_unknown(row),)))
+        elif (row.kind, row.name) in older or row.target in held_targets:
+            steps.append(Step(reasons=(why.older_device_first(row),)))
+        elif cooling(row, now, policy):
+            wake = row.problem_at + policy.prepare_retry
+            steps.append(Step(reasons=(why.device_not_ready(row),), wake_at=wake))
+        elif not row.port and no_room(machine):
+            steps.append(Step(reasons=(why.no_port(row, machine.profile.ports if machine.profile else 0),)))
+        else:
+            if row.problem:
+                steps.append(Step(reasons=(why.device_not_ready(row),)))
+            prepare.append(PrepareDevice(row.key))
+            plug.append(PlugDevice(row.key))
+    assign: tuple[Action, ...] = (AssignPorts(),) if plug else ()
+    return join([*steps, Step(actions=(*prepare, *assign, *plug))])
+
+
+def _is_empty_disk(row: Attachment) -> bool:
+    return row.kind == "volume" and not row.volume().HasField("connection")

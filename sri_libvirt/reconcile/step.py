@@ -1,0 +1,75 @@
+"""What a part of the decision comes to, and the small questions that several parts ask. Pure.
+
+Which part decides what does not belong here (that is `plan.py` and `plugging.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sri_libvirt.reconcile import reasons as why
+from sri_libvirt.reconcile.actions import Action, ReleaseDevice
+from sri_libvirt.reconcile.view import Policy
+from sri_libvirt.records import Attachment, Event, Machine, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Actions in their order, why the machine is not what it should be, when to look again, what to tell."""
+
+    actions: tuple[Action, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    wake_at: int | None = None
+    events: tuple[Event, ...] = ()
+
+
+def join(steps: Iterable[Step]) -> Step:
+    """One step of several, in their order."""
+    steps = list(steps)
+    return Step(
+        actions=tuple(action for step in steps for action in step.actions),
+        reasons=tuple(reason for step in steps for reason in step.reasons),
+        wake_at=soonest(*(step.wake_at for step in steps)),
+        events=tuple(event for step in steps for event in step.events),
+    )
+
+
+def soonest(*times: int | None) -> int | None:
+    """The earliest of the times that there are."""
+    return min((time for time in times if time is not None), default=None)
+
+
+def release(rows: Sequence[Attachment], deleted_at: int, now: int, policy: Policy, *, final: bool) -> Step:
+    """Release each; those whose last release failed after a while, with a reason. None holds up the others."""
+    stuck = [row for row in rows if _release_cooling(row, deleted_at or row.changed_at, now, policy)]
+    actions = tuple(ReleaseDevice(row.key, final=final) for row in rows if row not in stuck)
+    wake = min((row.problem_at + policy.prepare_retry for row in stuck), default=None)
+    return Step(actions=actions, reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
+
+
+def unwanted_names(machine: Machine) -> set[tuple[str, str]]:
+    """Names whose older device is not released yet: the new one waits for it."""
+    return {(row.kind, row.name) for row in machine.attachments if not row.wanted}
+
+
+def without_network(row: Attachment) -> bool:
+    """A NIC that waits for its network's id; no driver is asked about it (contract G.13)."""
+    return row.kind == "nic" and not row.nic().network_id
+
+
+def cooling(row: Attachment, now: int, policy: Policy) -> bool:
+    """Its last prepare or plug failed, and it is too early for another."""
+    return bool(row.problem) and now < row.problem_at + policy.prepare_retry
+
+
+def no_room(machine: Machine) -> bool:
+    """Every root port is taken by a row of this machine."""
+    if machine.profile is None:
+        return False
+    return len({row.port for row in machine.attachments if row.port}) >= machine.profile.ports
+
+
+def _release_cooling(row: Attachment, unwanted_since: int, now: int, policy: Policy) -> bool:
+    """Its last release failed. A problem from before it became unwanted was a prepare's and delays nothing."""
+    return row.problem_at >= unwanted_since and cooling(row, now, policy)
