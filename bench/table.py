@@ -58,7 +58,9 @@ class Report:
         rows += [_row(figure) for figure in self.figures]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [machine(), ""]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
         lines += ["", *(f"{figure.name}: {figure.note}" for figure in self.figures if figure.note)]
         lines += [f"{name}: not measured: {why}" for name, why in self.missing.items()]
         return "\n".join(lines)
@@ -75,10 +77,9 @@ def machine() -> str:
     model = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "").partition(":")[2]
     system = next((line for line in _lines("/etc/os-release") if line.startswith("PRETTY_NAME")), "").partition("=")[2]
     memory = psutil.virtual_memory().total / (1 << 30)
-    kvm = "KVM" if Path("/dev/kvm").exists() else "no KVM"
     words = (system.strip('"'), f"Linux {platform.release()}", f"Python {platform.python_version()}")
     cpu = f"{psutil.cpu_count()} x {model.strip() or platform.machine()}"
-    return ", ".join((cpu, f"{memory:.0f} GiB", kvm, *words))
+    return ", ".join((cpu, f"{memory:.0f} GiB", *words, "guests under TCG"))
 
 
 def median(values: Sequence[float]) -> float:

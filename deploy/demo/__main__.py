@@ -1,4 +1,4 @@
-"""`make demo`: create a machine over gRPC, see it boot, power it off and on, delete it, prove that nothing is left.
+"""`make demo`: a machine over gRPC boots, gets and gives back devices, is powered off and on, deleted; nothing is left.
 
 Exit status 0 when every step came out as it should, 1 with the reason when one did not, 130 when interrupted; the
 host is cleared in each case. Needs root and the packages of `make setup`.
@@ -163,6 +163,7 @@ class Demo:
         self.screen.detail(f"machine {self.machine_id}")
         self._boot(provider, since=0)
         self._check_guest(provider, machine)
+        self._hot_plug(provider)
 
         with self.screen.step("POWER_OFF: the guest hears the power button and halts"):
             provider.power(self.machine_id, pb.POWER_OFF)
@@ -197,6 +198,22 @@ class Demo:
         with suppress(DemoFailed), self.screen.step("the guest has an address (or this host's firewall drops DHCP)"):
             self._wait_console(provider, r"tiny: nic \S+ ip=\S+$", seconds=15)
         lines = re.findall(r"tiny: .*$", provider.console(self.machine_id), re.MULTILINE)
+        self.screen.detail("\n".join(lines))
+
+    def _hot_plug(self, provider: Provider) -> None:
+        """A disk and a NIC come to the running guest and leave it again, by its own words."""
+        volume = pb.Volume(name="more", device="odb", empty_disk=pb.EmptyDisk(size_bytes=32 << 20))
+        nic = pb.NetworkInterface(name="more", network_id=f"network://{self.network}")
+        since = len(provider.console(self.machine_id))
+        with self.screen.step("AttachVolume, AttachNetworkInterface: the running guest has them"):
+            provider.attach(self.machine_id, volume, nic)
+            self._wait_console(provider, r"tiny: disk vdc serial=odb-\S* size=33554432$", since)
+            self._wait_console(provider, r"tiny: nic eth1 mac=\S+ address=\S+$", since)
+        with self.screen.step("DetachVolume, DetachNetworkInterface: it has let them go"):
+            provider.detach(self.machine_id, volume, nic)
+            self._wait_console(provider, r"tiny: disk vdc gone$", since)
+            self._wait_console(provider, r"tiny: nic eth1 gone$", since)
+        lines = re.findall(r"tiny: .*$", provider.console(self.machine_id)[since:], re.MULTILINE)
         self.screen.detail("\n".join(lines))
 
     def _wait_state(self, provider: Provider, state: pb.MachineState, seconds: float) -> None:

@@ -99,6 +99,16 @@ class Provider:
         found = self._sri.ListMachines(request, timeout=RPC).machines
         return found[0] if found else None
 
+    def attach(self, machine_id: str, volume: pb.Volume, nic: pb.NetworkInterface) -> None:
+        self._sri.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume), timeout=RPC)
+        request = pb.AttachNetworkInterfaceRequest(machine_id=machine_id, network_interface=nic)
+        self._sri.AttachNetworkInterface(request, timeout=RPC)
+
+    def detach(self, machine_id: str, volume: pb.Volume, nic: pb.NetworkInterface) -> None:
+        self._sri.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name=volume.name), timeout=RPC)
+        request = pb.DetachNetworkInterfaceRequest(machine_id=machine_id, name=nic.name)
+        self._sri.DetachNetworkInterface(request, timeout=RPC)
+
     def power(self, machine_id: str, power: pb.Power) -> None:
         self._sri.UpdateMachinePower(pb.UpdateMachinePowerRequest(machine_id=machine_id, power=power), timeout=RPC)
 

@@ -1,7 +1,8 @@
 """Which machine is looked at next: a queue of (machine, time) in which a machine stands at most once.
 
-A machine that is being worked on is not handed out again until it is done; a wake meanwhile is kept. Why a machine is
-woken does not belong here (that is `sources.py`).
+A machine that is being worked on is not handed out again until it is done; a wake meanwhile is kept. One whose call is
+late is held: it is handed out, and whoever takes it asks which calls of it are still out. Why a machine is woken does not
+belong here (that is `sources.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class WakeQueue:
         self._heap: list[tuple[int, int, str]] = []
         self._due: dict[str, int] = {}
         self._busy: set[str] = set()
+        self._held: dict[str, list[str]] = {}
         self._counter = 0
         self._closed = False
 
@@ -52,6 +54,28 @@ class WakeQueue:
             if machine_id in self._due:
                 self._push(machine_id, self._due[machine_id])
                 self._changed.notify()
+
+    def hold(self, machine_id: str, call: str) -> None:
+        """Whoever worked on the machine is late in this call: hand it out at once to another, who asks `held`."""
+        with self._changed:
+            self._held.setdefault(machine_id, []).append(call)
+            self._busy.discard(machine_id)
+            self._due[machine_id] = self._clock()
+            self._push(machine_id, self._due[machine_id])
+            self._changed.notify()
+
+    def release(self, machine_id: str, call: str) -> None:
+        """The late call has come back: look at the machine now."""
+        with self._changed:
+            self._held[machine_id].remove(call)
+            if not self._held[machine_id]:
+                del self._held[machine_id]
+        self.wake(machine_id)
+
+    def held(self, machine_id: str) -> tuple[str, ...]:
+        """Late calls of the machine that are still out. Once it is empty, what is read of the domain is later."""
+        with self._changed:
+            return tuple(self._held.get(machine_id, ()))
 
     def close(self) -> None:
         """Hand out nothing more; wakes every waiting `take`."""

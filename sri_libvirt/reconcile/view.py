@@ -14,9 +14,13 @@ from sri_libvirt.records import SECOND, Attachment, Machine, Reason
 
 @dataclass(frozen=True, slots=True)
 class NotSeen:
-    """The hypervisor could not be asked. Never to be read as "there is no domain"."""
+    """The hypervisor could not be asked. Never to be read as "there is no domain".
+
+    `stuck` are late calls of the machine that are still out, if it is for them that nobody asked.
+    """
 
     message: str
+    stuck: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,8 @@ class Observed:
 
     `live` and `persistent` are the aliases of our devices in the two XMLs; `run` is the run in the live metadata, or in
     the persistent one when the domain is off. `foreign`: the domain carries other marks than ours. `last_words` is
-    read only when a stop has to be explained.
+    read only when a stop has to be explained. `stuck` are calls that passed their deadline and are still out: what
+    they will have done is not known.
     """
 
     domain: DomainSnapshot | None
@@ -36,6 +41,7 @@ class Observed:
     live: frozenset[str] = frozenset()
     persistent: frozenset[str] = frozenset()
     last_words: LastWords = field(default_factory=LastWords)
+    stuck: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:

@@ -52,6 +52,7 @@ async def health(address: str, service: str) -> int:
     return int(reply.status)
 
 
+@pytest.mark.rule("R-H-1")
 async def test_mode_and_group_and_removal(tmp_path: Path) -> None:
     path = tmp_path / "s"
     group = grp.getgrgid(os.getgid()).gr_name
@@ -70,6 +71,7 @@ async def test_a_group_that_is_not_there(tmp_path: Path) -> None:
         listener(f"unix://{tmp_path}/s", socket_group="no-such-group")
 
 
+@pytest.mark.rule("R-A9-3")
 async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as dead:
@@ -78,12 +80,14 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
         assert await health(made.address, "") == SERVING
 
 
+@pytest.mark.rule("R-A9-3")
 async def test_a_live_socket_is_never_taken_over(provider: Provider) -> None:
     with pytest.raises(ConfigError, match="another program serves"):
         await listener(provider.listener.address).start()
     assert await provider.machines() == []
 
 
+@pytest.mark.rule("R-A9-3")
 async def test_what_is_no_socket_is_never_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
@@ -116,6 +120,7 @@ async def test_tcp_on_loopback_and_a_port_in_use() -> None:
             await listener(made.address).start()
 
 
+@pytest.mark.rule("R-G6-4")
 async def test_health_tells_store_and_hypervisor_apart(tmp_path: Path) -> None:
     async with started(f"unix://{tmp_path}/s") as made:
         assert await health(made.address, "") == SERVING

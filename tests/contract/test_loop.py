@@ -39,6 +39,7 @@ async def loop(tmp_path: Path, hypervisor: FakeHypervisor) -> AsyncIterator[Loop
 # --- create, power, delete -----------------------------------------------------------------------
 
 
+@pytest.mark.rule("R-A3-8", "R-A4-8", "R-G9-3", "R-G11-1")
 async def test_a_machine_runs_with_its_devices_and_then_rests(loop: Loop, witness: Witness) -> None:
     machine_id = await loop.created(spec_of(disks=("zeta", "alpha"), nics=("isolated", "")))
     first = await loop.machines()
@@ -83,6 +84,7 @@ async def test_a_machine_that_is_created_off_is_prepared_and_not_started(loop: L
     await loop.on(machine_id)
 
 
+@pytest.mark.rule("R-G10-1")
 async def test_a_deaf_guest_is_destroyed_after_the_grace_time(loop: Loop) -> None:
     machine_id = await loop.created()
     loop.hypervisor.set_deaf(machine_id)
@@ -96,6 +98,7 @@ async def test_a_deaf_guest_is_destroyed_after_the_grace_time(loop: Loop) -> Non
 
 
 @pytest.mark.parametrize("power", [pb.POWER_ON, pb.POWER_OFF])
+@pytest.mark.rule("R-A5-5")
 async def test_delete_leaves_nothing(loop: Loop, power: pb.Power) -> None:
     machine_id = await loop.create(spec_of(power=power, disks=("data",), nics=("isolated",)))
     await loop.state(machine_id, "RUNNING" if power == pb.POWER_ON else "SUSPENDED")
@@ -106,6 +109,7 @@ async def test_delete_leaves_nothing(loop: Loop, power: pb.Power) -> None:
         await loop.delete(machine_id)
 
 
+@pytest.mark.rule("R-A11-2", "R-G11-3")
 async def test_delete_of_a_deaf_guest_is_running_until_it_is_off(loop: Loop) -> None:
     machine_id = await loop.created()
     loop.hypervisor.set_deaf(machine_id)
@@ -259,6 +263,7 @@ async def test_annotations_are_no_new_generation_and_restart_nothing(loop: Loop,
 # --- libvirt in trouble --------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R-A1-5", "R-G6-2", "R-G6-4", "R-G11-4")
 async def test_libvirt_away_and_back(loop: Loop, witness: Witness) -> None:
     machine_id = await loop.created(spec_of(disks=("data",)))
     assert await loop.health("libvirt") == "SERVING"
@@ -302,6 +307,7 @@ async def test_a_start_that_fails_is_tried_again_with_back_off(loop: Loop, metho
     assert witness.starts(machine_id) == 1
 
 
+@pytest.mark.rule("R-A5-6")
 async def test_a_call_that_hangs_holds_up_its_own_machine_only(loop: Loop) -> None:
     stuck = await loop.created()
     release = loop.hypervisor.hang("press_power_button")
@@ -320,6 +326,7 @@ async def test_a_call_that_hangs_holds_up_its_own_machine_only(loop: Loop) -> No
     await loop.state(stuck, "SUSPENDED")
 
 
+@pytest.mark.rule("R-G9-1", "R-G13-1")
 async def test_a_device_that_is_not_ready_is_waited_for(loop: Loop) -> None:
     machine_id = await loop.create(spec_of(nics=("lan",)))
     assert "lan" in await loop.reason(machine_id, "device-not-ready")
@@ -331,6 +338,7 @@ async def test_a_device_that_is_not_ready_is_waited_for(loop: Loop) -> None:
 # --- guests in trouble ---------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R-G5-1")
 async def test_a_guest_that_powers_itself_off_stays_off_until_power_off_and_on(loop: Loop, witness: Witness) -> None:
     machine_id = await loop.created()
     loop.hypervisor.guest_powers_off(machine_id)
@@ -344,6 +352,7 @@ async def test_a_guest_that_powers_itself_off_stays_off_until_power_off_and_on(l
 
 
 @pytest.mark.parametrize("end", ["kill_qemu", "terminate_qemu", "destroy_from_outside"])
+@pytest.mark.rule("R-G5-3")
 async def test_a_guest_that_falls_over_is_started_again_after_a_pause(loop: Loop, end: str, witness: Witness) -> None:
     machine_id = await loop.created()
     run = loop.stored(machine_id).run.uuid
@@ -355,6 +364,7 @@ async def test_a_guest_that_falls_over_is_started_again_after_a_pause(loop: Loop
     assert witness.starts(machine_id) == 2
 
 
+@pytest.mark.rule("R-G5-8")
 async def test_a_guest_that_is_paused_is_left_alone(loop: Loop) -> None:
     machine_id = await loop.created()
     loop.hypervisor.pause(machine_id)
@@ -364,6 +374,7 @@ async def test_a_guest_that_is_paused_is_left_alone(loop: Loop) -> None:
     await loop.state(machine_id, "RUNNING")
 
 
+@pytest.mark.rule("R-G5-9")
 async def test_a_guest_that_is_paused_at_an_io_error_is_resumed(loop: Loop, witness: Witness) -> None:
     machine_id = await loop.created()
     loop.hypervisor.pause(machine_id, "io error")
@@ -372,6 +383,7 @@ async def test_a_guest_that_is_paused_at_an_io_error_is_resumed(loop: Loop, witn
     assert witness.starts(machine_id) == 1
 
 
+@pytest.mark.rule("R-G5-7")
 async def test_a_managed_save_is_restored_as_the_same_run(loop: Loop, witness: Witness) -> None:
     machine_id = await loop.created()
     run = loop.stored(machine_id).run.uuid
@@ -416,6 +428,7 @@ async def test_a_restart_of_the_provider_is_a_resync(tmp_path: Path, hypervisor:
         assert witness.starts(other) == 1
 
 
+@pytest.mark.rule("R-G5-6")
 async def test_what_happened_while_the_provider_was_away(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     async with serving_loop(tmp_path, hypervisor) as loop:
         fell = await loop.created()
@@ -432,6 +445,7 @@ async def test_what_happened_while_the_provider_was_away(tmp_path: Path, hypervi
         assert witness.starts(halted) == 0
 
 
+@pytest.mark.rule("R-G5-1")
 async def test_a_boot_of_the_host_starts_what_ran_and_leaves_the_others_off(
     tmp_path: Path, hypervisor: FakeHypervisor
 ) -> None:

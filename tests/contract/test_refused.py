@@ -227,6 +227,7 @@ async def test_others(provider: Provider, method: str, request_: Any, words: str
 
 
 @pytest.mark.parametrize("name", [b"\xff", b"\xed\xa0\x80"], ids=["no UTF-8", "a surrogate"])
+@pytest.mark.rule("R-A6-3")
 async def test_text_that_is_no_utf8(provider: Provider, name: bytes) -> None:
     """Go's gogo does not check it; grpc's own parser would answer UNKNOWN."""
     request = b"\x0a" + bytes([len(name)]) + name

@@ -71,17 +71,20 @@ def rows(provider: Provider, machine_id: str) -> dict[tuple[str, str, int], Atta
 # Version, Status, Exec
 
 
+@pytest.mark.rule("R-A9-1")
 async def test_version(provider: Provider) -> None:
     reply = await provider.stub.Version(pb.VersionRequest(version="any"))
     assert (reply.runtime_name, reply.runtime_version) == ("sri-libvirt", __version__)
 
 
+@pytest.mark.rule("R-A8-1")
 async def test_status_has_every_class_with_its_capabilities(provider: Provider) -> None:
     reply = await provider.stub.Status(pb.StatusRequest())
     assert {entry.machine_class.name for entry in reply.machine_class_status} == set(CLASSES)
     assert all(entry.machine_class.HasField("capabilities") for entry in reply.machine_class_status)
 
 
+@pytest.mark.rule("R-A6-5", "R-G2-1", "R-G2-2")
 async def test_exec_knows_machines_and_says_what_is_missing(provider: Provider) -> None:
     machine = await provider.create()
     async with refused(grpc.StatusCode.UNIMPLEMENTED, f"virsh console {machine.metadata.id}"):
@@ -95,6 +98,7 @@ async def test_exec_knows_machines_and_says_what_is_missing(provider: Provider) 
 # CreateMachine
 
 
+@pytest.mark.rule("R-A1-1", "R-A1-2", "R-A2-1", "R-A4-1", "R-A4-4", "R-A4-5", "R-A4-6", "R-A4-8", "R-A5-1", "R-A3-6")
 async def test_a_created_machine_comes_back_whole_and_as_it_was(provider: Provider) -> None:
     wanted = small(
         "u1",
@@ -118,6 +122,7 @@ async def test_a_created_machine_comes_back_whole_and_as_it_was(provider: Provid
     assert provider.woken == [made.metadata.id]
 
 
+@pytest.mark.rule("R-A4-2", "R-A4-3")
 async def test_presence_and_unknown_fields_survive(provider: Provider) -> None:
     strange = small(volumes=[disk("v"), pb.Volume(name="w", connection=pb.VolumeConnection(driver="test"))])
     unknown = strange.spec.SerializeToString() + b"\xf2\x3f\x03new"  # field 1022, of a newer client
@@ -129,12 +134,14 @@ async def test_presence_and_unknown_fields_survive(provider: Provider) -> None:
         assert machine.spec.volumes[0].HasField("empty_disk")
 
 
+@pytest.mark.rule("R-A1-7", "R-A1-8")
 async def test_a_bare_machine_has_metadata_spec_and_status(provider: Provider) -> None:
     await provider.create()
     (listed,) = await provider.machines()
     assert all(listed.HasField(field) for field in ("metadata", "spec", "status"))
 
 
+@pytest.mark.rule("R-A11-1", "R-G1-4")
 async def test_four_machines_of_one_uid_without_the_other_labels(provider: Provider) -> None:
     """The reference's machine_list_test: exactly the messages that Create returned."""
     wanted = small(volumes=[CEPH], network_interfaces=[NIC])
@@ -148,6 +155,7 @@ def by_id(machine: pb.Machine) -> str:
     return machine.metadata.id
 
 
+@pytest.mark.rule("R-G1-1", "R-G1-2", "R-G1-3")
 async def test_create_is_idempotent_by_uid(provider: Provider) -> None:
     made = await provider.create(small("u1", volumes=[CEPH]))
     assert await provider.create(small("u1", volumes=[CEPH])) == made
@@ -161,6 +169,7 @@ async def test_create_is_idempotent_by_uid(provider: Provider) -> None:
     assert (await provider.create(small("u1"))).metadata.id != made.metadata.id
 
 
+@pytest.mark.rule("R-G1-1", "R-G1-2")
 async def test_the_spec_as_it_is_now_decides_about_the_same_uid(provider: Provider) -> None:
     made = await provider.create(small("u1"))
     await attach(provider, made.metadata.id, CEPH)
@@ -170,12 +179,14 @@ async def test_the_spec_as_it_is_now_decides_about_the_same_uid(provider: Provid
     assert (again.metadata.id, again.metadata.generation) == (made.metadata.id, 2)
 
 
+@pytest.mark.rule("R-A10-1")
 async def test_concurrent_creates_of_one_uid_make_one_machine(provider: Provider) -> None:
     made = await asyncio.gather(*(provider.create(small("u1")) for _ in range(40)))
     assert len({machine.metadata.id for machine in made}) == 1
     assert len(await provider.machines()) == 1
 
 
+@pytest.mark.rule("R-G6-3")
 async def test_a_host_that_cannot_run_guests_takes_no_new_machine(provider: Provider) -> None:
     made = await provider.create(small("u1"))
 
@@ -189,6 +200,7 @@ async def test_a_host_that_cannot_run_guests_takes_no_new_machine(provider: Prov
     assert len(await provider.machines()) == 1
 
 
+@pytest.mark.rule("R-G1-5")
 async def test_the_class_is_kept_with_the_machine(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await provider.create(small("u1"))
     monkeypatch.delitem(CLASSES, "small")
@@ -198,6 +210,7 @@ async def test_the_class_is_kept_with_the_machine(provider: Provider, monkeypatc
     assert stored.machine_class == MachineClass("small", 1000, GIB)
 
 
+@pytest.mark.rule("R-G12-1", "R-G12-3")
 async def test_every_device_has_its_row(provider: Provider) -> None:
     made = await provider.create(
         small(
@@ -231,6 +244,7 @@ async def test_other_ignition_has_no_seed_disk(provider: Provider) -> None:
     assert rows(provider, made.metadata.id) == {}
 
 
+@pytest.mark.rule("R-G13-2")
 async def test_a_mac_is_unique_in_the_store(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "mac_address", lambda _machine, _nic, attempt=0: f"02:00:00:00:00:{attempt:02x}")
     first = await provider.create(small(network_interfaces=[NIC, pb.NetworkInterface(name="other")]))
@@ -239,6 +253,7 @@ async def test_a_mac_is_unique_in_the_store(provider: Provider, monkeypatch: pyt
     assert len(macs) == len(set(macs)) == 3
 
 
+@pytest.mark.rule("R-G3-1")
 async def test_large_ignition_is_in_the_create_reply_only(provider: Provider) -> None:
     limit = await provider.create(small(ignition_data=b"x" * 4096))
     large = await provider.create(small(ignition_data=b"x" * 4097))
@@ -253,6 +268,7 @@ async def test_large_ignition_is_in_the_create_reply_only(provider: Provider) ->
     assert len(stored.spec.ignition_data) == 4097
 
 
+@pytest.mark.rule("R-G3-3")
 async def test_a_list_that_clients_could_not_receive_is_prevented(provider: Provider) -> None:
     wanted = small()
     wanted.metadata.annotations["big"] = "x" * (127 * 1024)
@@ -267,6 +283,7 @@ async def test_a_list_that_clients_could_not_receive_is_prevented(provider: Prov
 # ListMachines
 
 
+@pytest.mark.rule("R-A3-2", "R-A3-3", "R-A3-4")
 async def test_filters(provider: Provider) -> None:
     one, two = await provider.create(small("u1")), await provider.create(small("u2"))
     assert await provider.machines(one.metadata.id) == [one]
@@ -277,6 +294,7 @@ async def test_filters(provider: Provider) -> None:
     assert await provider.machines(labels={LABEL_UID: "u1", "absent": ""}) == []
 
 
+@pytest.mark.rule("R-A3-5")
 async def test_order_is_live_first_then_newest(provider: Provider) -> None:
     made = [(await provider.create()).metadata.id for _ in range(4)]
     await delete(provider, made[3])
@@ -284,6 +302,7 @@ async def test_order_is_live_first_then_newest(provider: Provider) -> None:
     assert [machine.metadata.id for machine in await provider.machines()] == [made[2], made[0], made[3], made[1]]
 
 
+@pytest.mark.rule("R-A3-8")
 async def test_a_relist_at_rest_differs_in_nothing(provider: Provider) -> None:
     for _ in range(3):
         await provider.create(small(volumes=[CEPH], network_interfaces=[NIC]))
@@ -293,6 +312,7 @@ async def test_a_relist_at_rest_differs_in_nothing(provider: Provider) -> None:
 # Annotations, power, delete
 
 
+@pytest.mark.rule("R-A1-3", "R-A1-4")
 async def test_annotations_are_replaced_without_a_generation(provider: Provider) -> None:
     wanted = small()
     wanted.metadata.annotations["old"] = "1"
@@ -304,6 +324,7 @@ async def test_annotations_are_replaced_without_a_generation(provider: Provider)
     assert listed.metadata.generation == 1
 
 
+@pytest.mark.rule("R-A1-4", "R-A4-6", "R-G8-2")
 async def test_power_bumps_the_generation_only_if_it_changes(provider: Provider) -> None:
     machine_id = (await provider.create()).metadata.id
     await set_power(provider, machine_id, pb.POWER_ON)
@@ -318,6 +339,7 @@ async def test_power_bumps_the_generation_only_if_it_changes(provider: Provider)
     assert provider.woken == [machine_id] * 2
 
 
+@pytest.mark.rule("R-A3-1", "R-A5-4")
 async def test_delete_is_ok_each_time_and_keeps_the_machine_listed(provider: Provider) -> None:
     machine_id = (await provider.create()).metadata.id
     await delete(provider, machine_id)
@@ -331,6 +353,7 @@ async def test_delete_is_ok_each_time_and_keeps_the_machine_listed(provider: Pro
         await delete(provider, machine_id)
 
 
+@pytest.mark.rule("R-G8-3")
 async def test_a_machine_being_deleted_takes_detach_and_annotations_only(provider: Provider) -> None:
     machine_id = (await provider.create(small(volumes=[CEPH], network_interfaces=[NIC]))).metadata.id
     await delete(provider, machine_id)
@@ -366,6 +389,7 @@ async def test_a_machine_being_deleted_takes_detach_and_annotations_only(provide
         ("Exec", pb.ExecRequest),
     ],
 )
+@pytest.mark.rule("R-A6-1", "R-A6-3")
 async def test_an_unknown_machine_is_not_found_and_no_id_is_invalid(
     provider: Provider, method: str, request_type: type
 ) -> None:
@@ -387,6 +411,7 @@ async def test_an_unknown_machine_is_not_found_and_no_id_is_invalid(
 
 
 @pytest.mark.parametrize("thing", [CEPH, disk("scratch", "odb", 5), NIC], ids=["connection", "empty disk", "nic"])
+@pytest.mark.rule("R-A1-4", "R-A5-2", "R-A6-2", "R-A6-4", "R-G4-7", "R-G8-2")
 async def test_attach_and_detach(provider: Provider, thing: pb.Volume | pb.NetworkInterface) -> None:
     machine_id = (await provider.create()).metadata.id
 
@@ -412,6 +437,7 @@ async def test_attach_and_detach(provider: Provider, thing: pb.Volume | pb.Netwo
     assert provider.woken == [machine_id] * 4
 
 
+@pytest.mark.rule("R-A6-4")
 async def test_another_spec_of_the_same_name_exists_already(provider: Provider) -> None:
     machine_id = (await provider.create(small(volumes=[CEPH], network_interfaces=[NIC]))).metadata.id
     other = pb.Volume()
@@ -424,6 +450,7 @@ async def test_another_spec_of_the_same_name_exists_already(provider: Provider) 
     assert (await provider.machine(machine_id)).metadata.generation == 1
 
 
+@pytest.mark.rule("R-G4-4")
 async def test_credentials_may_differ_at_a_re_attach(provider: Provider) -> None:
     machine_id = (await provider.create(small(volumes=[CEPH]))).metadata.id
     await detach(provider, machine_id, CEPH)
@@ -470,6 +497,7 @@ async def test_a_changed_nic_is_another_incarnation_with_the_same_mac(provider: 
     assert len({row.mac for row in found.values()}) == 1
 
 
+@pytest.mark.rule("R-G4-2")
 async def test_an_empty_disk_of_size_0_is_one_of_1_gib(provider: Provider) -> None:
     machine_id = (await provider.create(small(volumes=[disk("d", "odb")]))).metadata.id
     await detach(provider, machine_id, disk("d"))
@@ -480,6 +508,7 @@ async def test_an_empty_disk_of_size_0_is_one_of_1_gib(provider: Provider) -> No
     assert set(rows(provider, machine_id)) == {("volume", "d", 1), ("volume", "d", 2)}
 
 
+@pytest.mark.rule("R-G12-2", "R-G12-3")
 async def test_targets_of_a_machine_differ(provider: Provider) -> None:
     machine_id = (await provider.create(small(volumes=[disk("first")]))).metadata.id
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, 'volume.device: sda would be vda in the guest, as volume "fi'):
@@ -498,6 +527,7 @@ async def test_a_target_is_free_for_a_named_device_once_detached(provider: Provi
     assert (found["volume", "c", 1].target, found["volume", "d", 1].target) == ("vda", "vdc")
 
 
+@pytest.mark.rule("R-A10-2")
 async def test_what_the_poollet_does_when_a_secret_is_not_ready(provider: Provider) -> None:
     """Contract A.10/2: everything is detached and attached again; nothing may be lost by it."""
     volumes = [CEPH, disk("root", "odb"), disk("scratch", "odc")]

@@ -171,6 +171,7 @@ def plain_uefi() -> dict[str, dict[str, dict[str, str]]]:
 
 
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.rule("R-G12-5")
 def test_hardware_does_not_drift(
     provider: Provider, private_libvirt: PrivateLibvirt, tiny_image: Path, firmware: str
 ) -> None:

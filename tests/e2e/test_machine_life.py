@@ -26,6 +26,7 @@ def facts(lines: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.rule("R-A5-5", "R-G12-6")
 def test_a_machine_lives_and_leaves_nothing(provider: Provider, tiny_image: Path, network: str, firmware: str) -> None:
     provider.start("--firmware", firmware)
     ignition = b'{"ignition": {"version": "3.0.0"}}'

@@ -210,6 +210,7 @@ def lanes() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(("lane-", "resync"))]
 
 
+@pytest.mark.rule("R-G6-2")
 async def test_it_serves_before_libvirt_is_asked_and_stops_serving_first(provider: app.Provider, order: Order) -> None:
     await provider.start()
     assert len(lanes()) == 3
@@ -271,6 +272,7 @@ async def test_serve_cleans_up_after_a_start_that_failed(
     assert order.seen == ["serves no more"]
 
 
+@pytest.mark.rule("R-A8-3", "R-G7-1")
 def test_quantities_are_of_the_whole_host(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "online", lambda: 4)
     monkeypatch.setattr(memory, "total_bytes", lambda: 8 * GIB)

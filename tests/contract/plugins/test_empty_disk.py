@@ -32,6 +32,7 @@ def test_sparse_and_private(paths: MachinePaths, asked: int, size: int) -> None:
     assert status.st_blocks * 512 < 2 << 20
 
 
+@pytest.mark.rule("R-G4-1")
 def test_data_survives_a_detach(paths: MachinePaths) -> None:
     driver = EmptyDisks()
     source = driver.prepare(MACHINE, volume(1 << 20), paths)

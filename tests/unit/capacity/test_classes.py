@@ -40,6 +40,7 @@ items:
 """
 
 
+@pytest.mark.rule("R-A8-2")
 def test_manifests() -> None:
     assert classes.parse(MANIFESTS, "f") == {
         "small": MachineClass("small", 500, 3 << 29),
@@ -155,6 +156,7 @@ def test_the_ladder() -> None:
     ("cpus", "memory", "count"),
     [(8, 64 * GIB, 4), (8, 10 * GIB, 2), (1, 64 * GIB, 0), (0, 0, 0), (3, 4 * GIB - 1, 0), (9, 1000 * GIB, 4)],
 )
+@pytest.mark.rule("R-A8-3")
 def test_quantity_is_the_hosts_total(cpus: int, memory: int, count: int) -> None:
     assert quantity(classes.built_in()["c2-m4"], cpus, memory) == count
 

@@ -51,6 +51,7 @@ def test_the_table_and_the_settings_have_the_same_names() -> None:
     assert fields == [option.name for option in config.OPTIONS] == list(SAMPLES)
 
 
+@pytest.mark.rule("R-A9-2", "R-G10-2")
 def test_defaults(absent: Path) -> None:
     settings = config.load(environ={}, default_file=absent)
     assert settings == config.Settings(

@@ -30,6 +30,7 @@ def test_memory_is_never_less_than_asked(memory: int, kib: int) -> None:
     assert spec_of(machine(profile=replace(BIOS, memory_bytes=memory))).memory_kib == kib
 
 
+@pytest.mark.rule("R-G12-4")
 def test_boot_order() -> None:
     def order(*rows: object) -> dict[str, int]:
         return {disk.target: disk.boot_order for disk in spec_of(machine(*rows)).disks}  # type: ignore[arg-type]

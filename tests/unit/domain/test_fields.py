@@ -119,6 +119,7 @@ def test_no_field_is_forgotten() -> None:
     assert _leaves(pb.MachineSpec, frozenset({"image", "connection"})) <= named
 
 
+@pytest.mark.rule("R-A4-7")
 def test_the_list_order_of_devices_does_not_matter() -> None:
     rows = [samples.volume_row("b", "odb"), samples.nic_row("n"), samples.volume_row("a", "oda"), samples.image_row()]
     assert xml(samples.machine(*rows)) == xml(samples.machine(*reversed(rows)))

@@ -1,5 +1,7 @@
 """Who gets which root port."""
 
+import pytest
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -21,6 +23,7 @@ def placed(rows: list[Attachment], ports: int = 8) -> list[Attachment]:
     return [replace(row, port=given[row.key]) for row in rows]
 
 
+@pytest.mark.rule("R-A4-7", "R-G12-4", "R-G12-5")
 def test_first_define_by_device_name_not_by_list() -> None:
     rows = [nic_row("y"), volume_row("c", "odaa"), volume_row("a", "odb"), nic_row("x"), volume_row("b", "oda")]
     assert by_name([*rows, image_row(), seed_row()]) == {
@@ -36,6 +39,7 @@ def test_image_port_is_kept_while_the_image_is_not_prepared() -> None:
     assert by_name([image_row(backing=None), volume_row("a", "oda")]) == {"image": 0, "a": 2}
 
 
+@pytest.mark.rule("R-G12-5")
 def test_later_attach_takes_the_lowest_free_and_moves_nobody() -> None:
     first = placed([image_row(), volume_row("a", "oda"), volume_row("b", "odb"), nic_row("x")])
     without_a = [row for row in first if row.name != "a"]

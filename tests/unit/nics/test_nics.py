@@ -49,6 +49,7 @@ def test_a_network_that_does_not_run(active: bool | None, words: str) -> None:
 
 
 @pytest.mark.parametrize("network_id", ["network://lan", "lan"])
+@pytest.mark.rule("R-G13-1")
 def test_both_spellings_are_one_network(network_id: str) -> None:
     backend = NetworkNics().prepare("id", nic(network_id), {"lan": True}.__getitem__)
     assert backend == NicBackend(handle=backend.handle, kind="network", network="lan")

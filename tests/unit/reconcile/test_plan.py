@@ -77,6 +77,7 @@ def test_reason_starting_and_handles_are_given_before_anything_is_done() -> None
     assert codes(world) == ["starting"]
 
 
+@pytest.mark.rule("R-G9-5")
 def test_a_machine_without_devices_runs() -> None:
     assert running().live == frozenset()
 
@@ -94,6 +95,7 @@ def test_reason_device_not_ready_waits_and_then_starts_by_itself() -> None:
     assert world.now == T0 + POLICY.prepare_retry
 
 
+@pytest.mark.rule("R-G9-4")
 def test_a_wait_of_more_than_thirty_seconds_is_told_once() -> None:
     world = World(machine(volume_row()), broken={"data"})
     told: list[int] = []
@@ -111,6 +113,7 @@ def test_a_wait_of_more_than_thirty_seconds_is_told_once() -> None:
     assert told == [T0 + 30 * SECOND]
 
 
+@pytest.mark.rule("R-G9-3")
 def test_reason_network_unknown_does_not_keep_the_machine_from_starting() -> None:
     world = World(machine(nic_row(network="")))
     world.settle()
@@ -118,6 +121,7 @@ def test_reason_network_unknown_does_not_keep_the_machine_from_starting() -> Non
     assert codes(world) == ["network-unknown"]
 
 
+@pytest.mark.rule("R-G9-2")
 def test_reason_no_port_does_not_keep_the_machine_from_starting() -> None:
     rows = [volume_row(f"v{number}") for number in range(5)]
     world = World(machine(*rows))
@@ -206,6 +210,7 @@ def test_reason_foreign_domain_is_never_touched() -> None:
     assert world.done == []
 
 
+@pytest.mark.rule("R-G11-4")
 def test_reason_unreachable_does_nothing_and_keeps_the_status() -> None:
     world = running(volume_row())
     world.reachable = False
@@ -235,6 +240,7 @@ def test_power_off_presses_the_button_once_when_the_guest_answers() -> None:
     assert world.record.run.stopped is StopCause.REQUESTED
 
 
+@pytest.mark.rule("R-G10-1")
 def test_reason_shutting_down_presses_again_and_destroys_after_the_grace() -> None:
     world = running()
     world.deaf = True
@@ -249,6 +255,7 @@ def test_reason_shutting_down_presses_again_and_destroys_after_the_grace() -> No
     assert world.now == T0 + 30 * SECOND
 
 
+@pytest.mark.rule("R-G5-4")
 def test_power_on_again_before_the_guest_has_halted_starts_it_again() -> None:
     world = running()
     world.deaf = True
@@ -336,6 +343,7 @@ def test_reason_guest_powered_off_stays_off_until_power_goes_off_and_on() -> Non
     assert state(world) == "RUNNING"
 
 
+@pytest.mark.rule("R-G5-2")
 def test_a_guests_power_off_is_a_restart_where_the_operator_wants_that_but_no_busy_loop() -> None:
     world = running()
     world.policy = replace(POLICY, restart_after_guest_poweroff=True)
@@ -358,6 +366,7 @@ def test_a_guests_power_off_is_a_restart_where_the_operator_wants_that_but_no_bu
         ("", "", "unknown", False),
     ],
 )
+@pytest.mark.rule("R-G5-3")
 def test_reason_back_off_of_a_guest_that_fell_over(shutdown: str, stopped: str, reason: str, watched: bool) -> None:
     world = running()
     world.now += SECOND
@@ -427,6 +436,7 @@ def test_a_managed_save_of_this_run_is_restored() -> None:
     assert world.run == run
 
 
+@pytest.mark.rule("R-G5-7")
 def test_a_managed_save_is_dropped_when_the_machine_was_changed_since() -> None:
     world = running(volume_row())
     world.now += SECOND

@@ -96,6 +96,7 @@ def test_a_nic_is_plugged_when_its_network_is_known() -> None:
     world.run_until(lambda: new.alias in world.live)
 
 
+@pytest.mark.rule("R-G4-3")
 def test_reason_detach_settles_and_nothing_is_sent_when_the_device_comes_back_in_time() -> None:
     world = running(volume_row(), volume_row("other", target="vdb"))
     old = detach(world, "data")
@@ -165,6 +166,7 @@ def test_a_second_detach_settles_anew() -> None:
     assert codes(world) == ["detach-settles"]
 
 
+@pytest.mark.rule("R-A10-5")
 def test_another_volume_of_the_same_name_waits_for_the_older_one() -> None:
     world = running(volume_row(), volume_row("other", target="vdb"))
     world.deaf_to_unplug = True
@@ -186,6 +188,7 @@ def test_another_volume_of_the_same_target_waits_for_the_older_one() -> None:
     world.run_until(lambda: new.alias in world.live)
 
 
+@pytest.mark.rule("R-G4-5", "R-G4-6")
 def test_reason_detach_held_keeps_empty_disks_when_all_volumes_go_at_once() -> None:
     connection = pb.Volume(name="remote", connection=pb.VolumeConnection(driver="d", handle="h"))
     remote = volume_row("remote", target="vdb", spec=connection.SerializeToString())
@@ -213,6 +216,7 @@ def test_the_hold_is_told_once() -> None:
     assert world.look().events == ()
 
 
+@pytest.mark.rule("R-G9-2")
 def test_reason_no_port_ends_when_a_port_gets_free() -> None:
     world = running(*(volume_row(f"v{index}", target=f"vd{'abcd'[index]}") for index in range(4)))
     new = attach(world, volume_row("late", target="vde"))

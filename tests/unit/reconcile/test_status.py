@@ -45,6 +45,7 @@ def seen(state: DomainState | None = None, **changes: Any) -> Observed:
         (None, {"deleted_at": T0, "power": pb.POWER_OFF}, Run(), "TERMINATED"),
     ],
 )
+@pytest.mark.rule("R-A7-1", "R-A7-4", "R-G11-3")
 def test_state(domain: DomainState | None, changes: dict[str, Any], run: Run, state: str) -> None:
     made = status.build(machine(**changes), seen(domain), run, POLICY)
     assert pb.MachineState.Name(made.state) == f"MACHINE_{state}"
@@ -70,6 +71,7 @@ def test_somebody_elses_domain_says_nothing_about_the_machine() -> None:
         (None, False, False, False),
     ],
 )
+@pytest.mark.rule("R-G11-1")
 def test_attached_is_in_the_live_xml_and_of_a_machine_that_is_off_in_the_persistent_one(
     domain: DomainState | None, live: bool, persistent: bool, attached: bool
 ) -> None:
@@ -83,6 +85,7 @@ def test_attached_is_in_the_live_xml_and_of_a_machine_that_is_off_in_the_persist
     assert (made.network_interfaces[0].state == pb.NETWORK_INTERFACE_ATTACHED) is attached
 
 
+@pytest.mark.rule("R-A7-2")
 def test_devices_come_in_the_order_of_the_spec() -> None:
     first, second = volume_row("zeta"), volume_row("alpha", target="vdb")
     record = machine(first, second)
@@ -91,6 +94,7 @@ def test_devices_come_in_the_order_of_the_spec() -> None:
         assert [volume.name for volume in made.volumes] == ["zeta", "alpha"]
 
 
+@pytest.mark.rule("R-A7-3", "R-G11-2")
 def test_a_device_has_its_handle_before_it_is_prepared() -> None:
     made = status.build(machine(volume_row(), nic_row()), seen(), Run(), POLICY)
     assert [made.volumes[0].handle, made.network_interfaces[0].handle] == ["handle-data", "handle-nic"]

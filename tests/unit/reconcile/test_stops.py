@@ -33,6 +33,7 @@ def event(shutdown: str, stopped: str) -> StopEvent:
         (STARTED, event("", "something new"), StopCause.UNKNOWN),
     ],
 )
+@pytest.mark.rule("R-G5-1")
 def test_a_watched_stop(run: Run, seen: StopEvent, cause: StopCause) -> None:
     assert (
         classify(
@@ -65,6 +66,7 @@ def test_a_watched_stop(run: Run, seen: StopEvent, cause: StopCause) -> None:
         ("", LastWords(), StopCause.UNKNOWN),
     ],
 )
+@pytest.mark.rule("R-G5-6")
 def test_a_stop_that_nobody_watched(state_reason: str, words: LastWords, cause: StopCause) -> None:
     assert (
         classify(
@@ -94,6 +96,7 @@ def test_a_new_boot_explains_every_stop_that_nobody_watched() -> None:
     assert cause is StopCause.HOST
 
 
+@pytest.mark.rule("R-G5-1")
 def test_a_remembered_power_off_of_the_guest_survives_a_host_boot() -> None:
     cause = classify(
         STARTED,
@@ -107,6 +110,7 @@ def test_a_remembered_power_off_of_the_guest_survives_a_host_boot() -> None:
     assert cause is StopCause.GUEST
 
 
+@pytest.mark.rule("R-G5-5")
 def test_while_the_host_stops_every_stop_is_the_hosts() -> None:
     cause = classify(
         STARTED,

@@ -91,6 +91,7 @@ def test_a_nic_without_network_is_shown_to_no_driver() -> None:
     validate.nic("nic", pb.NetworkInterface(name="n"), Nothing())
 
 
+@pytest.mark.rule("R-G3-2")
 def test_the_size_leaves_ignition_out() -> None:
     spec = pb.MachineSpec(ignition_data=b"x" * validate.IGNITION_BYTES)
     validate.size("machine", {}, {}, spec)
@@ -122,6 +123,7 @@ specs = st.builds(
 
 
 @given(specs)
+@pytest.mark.rule("R-A4-1", "R-A4-5")
 def test_nothing_is_ever_normalised(spec: pb.MachineSpec) -> None:
     machine = pb.Machine(spec=spec)
     before = pb.Machine.FromString(machine.SerializeToString())

@@ -19,6 +19,7 @@ from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Run
 from sri_libvirt.store import Store, Transaction, database, schema
+from sri_libvirt.store.transaction import Key
 from tests.unit.store.records import PROFILE, full, labelled, machine, row
 
 
@@ -125,6 +126,7 @@ def test_a_work_sees_those_before_it_in_the_same_commit(store: Store) -> None:
     assert seen.result(10) == labelled("m1", "u")
 
 
+@pytest.mark.rule("R-A3-6")
 def test_a_machine_is_listed_before_its_future_resolves(store: Store) -> None:
     seen: list[list[str]] = []
     future = store.submit(lambda tx: tx.insert(machine("a")))
@@ -254,6 +256,7 @@ def test_order_is_live_first_newest_first_and_stable(store: Store) -> None:
     assert store.machine_ids() == ["d", "a", "b", "c"]
 
 
+@pytest.mark.rule("R-A3-3")
 def test_a_selector_needs_its_keys_also_for_empty_values(store: Store) -> None:
     store.write(lambda tx: tx.insert(machine("a", labels={"k": "", "x": "1"})))
     store.write(lambda tx: tx.insert(machine("b")))
@@ -323,6 +326,7 @@ def test_a_damaged_file_is_noticed_at_open(paths: StatePaths) -> None:
         Store.open(paths, lambda: 1)
 
 
+@pytest.mark.rule("R-A3-7")
 def test_a_damaged_record_stays_listed_and_says_which(paths: StatePaths) -> None:
     first = Store.open(paths, lambda: 1)
     first.write(lambda tx: tx.insert(machine("good")))
@@ -404,7 +408,7 @@ def test_a_database_of_schema_1_is_migrated_and_loses_nothing(paths: StatePaths)
     connection.close()
     with closing(Store.open(paths, lambda: 1)) as migrated:
         assert migrated.machine("m1") == full()
-        key = ("volume", "v", 1)
+        key: Key = ("volume", "v", 1)
         migrated.write(lambda tx: tx.set_unplug("m1", key, 7))
         found = migrated.machine("m1")
         assert found is not None
