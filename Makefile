@@ -1,5 +1,5 @@
 # Two commands for a fresh Debian or Ubuntu host: `make demo` and `make test`. `make help` lists all.
-# Settings: SUDO (how to become root), PYTHON, PYTEST_ARGS, SERVE_ARGS.
+# Settings: SUDO (how to become root), PYTHON, PYTEST_ARGS, SERVE_ARGS, BENCH_ARGS.
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
@@ -11,6 +11,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 SERVE_ARGS ?=
+BENCH_ARGS ?=
 
 # $(call install,EXTRAS): the project and its extras in .venv, quickly when neither pyproject.toml nor Python changed.
 define install
@@ -24,7 +25,7 @@ $(BIN)/python -m pip install -q --disable-pip-version-check -e '.$(1)'; \
 touch "$$stamp"
 endef
 
-.PHONY: help setup setup-test demo run test lint proto clean
+.PHONY: help setup setup-test demo run test test-all bench lint proto clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -48,6 +49,13 @@ test: setup-test ## The whole suite: style, types, stubs, unit, contract and rea
 	@$(MAKE) lint
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-all: setup-test ## The whole suite, and every failpoint on real guests: hours
+	@$(MAKE) lint
+	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS) --matrix
+
+bench: setup-test ## Measure the provider, some minutes; the table also goes to build/bench.txt and bench.json
+	$(SUDO) $(BIN)/python -m bench $(BENCH_ARGS)
+
 lint: ## Style, types, and whether the generated stubs are fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,4 +67,4 @@ proto: ## Generate sri_libvirt/api from proto/
 
 clean: ## Remove what was built; .venv too
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find sri_libvirt tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
+	find sri_libvirt tests deploy bench -name __pycache__ -type d -prune -exec rm -rf {} +

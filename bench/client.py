@@ -70,13 +70,13 @@ class Provider:
         times = self.usage.cpu_times()
         return float(times.user + times.system)
 
-    def list(self) -> bytes:
+    def listing(self) -> bytes:
         """A list's reply, as it comes over the wire."""
         reply: bytes = self._list(b"")
         return reply
 
     def machines(self) -> list[pb.Machine]:
-        return list(pb.ListMachinesResponse.FromString(self.list()).machines)
+        return list(pb.ListMachinesResponse.FromString(self.listing()).machines)
 
     def find(self, machine_id: str) -> pb.Machine | None:
         """One machine, by the id filter."""
@@ -105,7 +105,9 @@ class Provider:
         self.stub.DeleteMachine(pb.DeleteMachineRequest(machine_id=machine_id))
 
     def running(self) -> int:
-        return sum(machine.status.state == pb.MACHINE_RUNNING for machine in self.machines())
+        """Machines that run and are not being deleted: one of those is still RUNNING until its guest has ended."""
+        machines = self.machines()
+        return sum(each.status.state == pb.MACHINE_RUNNING and not each.metadata.deleted_at for each in machines)
 
 
 def machine_request(power: pb.Power = pb.POWER_ON) -> pb.CreateMachineRequest:

@@ -54,8 +54,7 @@ class Report:
 
     def text(self) -> str:
         """The table, the notes below it."""
-        rows = [("figure", "ours", "goal", "", "beside it", "peer", "on")]
-        rows += [_row(figure) for figure in self.figures]
+        rows = [("figure", "ours", "goal", "", "beside it", "peer", "on"), *map(_row, self.figures)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [machine(), ""]
         lines += [

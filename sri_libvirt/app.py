@@ -22,10 +22,11 @@ from typing import Any
 
 import structlog
 
+from sri_libvirt import failpoints
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import classes as machine_classes
 from sri_libvirt.capacity import placement
-from sri_libvirt.config import Settings
+from sri_libvirt.config import Settings, failpoint
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.host import cpu, kvm, memory
@@ -34,7 +35,7 @@ from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.reconcile.lane import Lane, Loop
+from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
 from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
 from sri_libvirt.reconcile.perform import Performer
@@ -43,6 +44,7 @@ from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.sources import EventSource, Resync, wake_all
 from sri_libvirt.reconcile.view import Policy
 from sri_libvirt.reconcile.virtualisation import Virtualisation
+from sri_libvirt.reconcile.watchdog import Watchdog
 from sri_libvirt.records import MachineClass
 from sri_libvirt.server.admin import AdminSocket
 from sri_libvirt.server.listener import Listener
@@ -155,8 +157,19 @@ class Provider:
             restart_after_guest_poweroff=settings.on_guest_poweroff == "restart",
         )
         observer = Observer(store.instance, host, self._virtualisation.refresh)
-        loop = Loop(store, self.queue, self._hypervisor, performer, observer, policy, self.metrics, clock)
-        self.lanes = [Lane(loop, number) for number in range(settings.lanes)]
+        loop = Loop(
+            store,
+            self.queue,
+            self._hypervisor,
+            performer,
+            observer,
+            policy,
+            self.metrics,
+            clock,
+            settings.call_deadline,
+        )
+        self._watchdog = Watchdog(loop, settings.lanes)
+        self.lanes = self._watchdog.lanes
         self.events = EventSource(store, self.queue, clock, self._reachable)
         self._resync = Resync(store, self.queue, RESYNC_SECONDS)
         orphans = Orphans(store, paths, self._hypervisor.connect)
@@ -175,8 +188,8 @@ class Provider:
         await self.listener.start()
         await self.admin.start()
         await asyncio.to_thread(self._virtualisation.probe)
-        for lane in self.lanes:
-            lane.start()
+        self._watchdog.start()
+        self._stack.callback(self._watchdog.stop)
         self._stack.callback(self._hypervisor.watch(self.events))
         self._resync.start()
         self._stack.callback(self._resync.stop)
@@ -255,6 +268,9 @@ async def _serve(settings: Settings, store: Store) -> None:
 
 def serve(settings: Settings) -> None:
     """Run a provider until SIGTERM or SIGINT. Raises ConfigError or StoreError when it cannot start."""
+    if harm := failpoint():
+        log.warning("a failpoint is armed: this provider harms itself", failpoint=harm)
+        failpoints.arm(failpoints.armed_by(harm))
     paths = StatePaths(settings.state_dir)
     prepare(paths)
     with lock(paths), ExitStack() as stack:

@@ -45,6 +45,7 @@ class Settings:
     detach_settle: int
     detach_hold: int
     lanes: int
+    call_deadline: int
     log_level: str
     log_format: Literal["auto", "json", "console"]
     metrics_address: str
@@ -244,6 +245,13 @@ OPTIONS: tuple[Option, ...] = (
         "DURATION",
     ),
     Option("lanes", integer(1, 64), "4", "Machines that are worked on at a time.", "N", native=int),
+    Option(
+        "call_deadline",
+        duration,
+        "2m",
+        "When a call of libvirt counts as stuck; one that starts, ends or defines nothing does in a quarter of it.",
+        "DURATION",
+    ),
     _choice("log_level", "debug|info|warning|error", "info", "Least level that is logged."),
     _choice("log_format", "auto|json|console", "auto", "Form of the log; auto is console on a terminal, else JSON."),
     Option("metrics_address", host_port, "", "Where Prometheus metrics are served; off when empty.", "HOST:PORT"),
@@ -294,6 +302,11 @@ def load(
     if mistakes:
         raise ConfigError("; ".join(mistakes))
     return Settings(**values)
+
+
+def failpoint(environ: Mapping[str, str] | None = None) -> str:
+    """What a test of this process arms (`failpoints.armed_by`), "" in production. Not a setting: no flag, no file."""
+    return (os.environ if environ is None else environ).get(PREFIX + "FAILPOINT", "")
 
 
 def read_file(path: Path) -> dict[str, Any]:

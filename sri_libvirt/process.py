@@ -14,7 +14,9 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from sri_libvirt import failpoints
 from sri_libvirt.errors import SRIError
 
 
@@ -40,16 +42,15 @@ def run(
     """
     program = os.fspath(argv[0])
     try:
-        done = subprocess.run(
-            [os.fspath(word) for word in argv],
-            input=stdin,
-            capture_output=True,
-            timeout=deadline,
-            env={**os.environ, "LC_ALL": "C", **(env or {})},
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ProcessError(f"{program} is not installed") from None
+        with failpoints.around(f"process.{Path(program).name}", ProcessError):
+            done = subprocess.run(
+                [os.fspath(word) for word in argv],
+                input=stdin,
+                capture_output=True,
+                timeout=deadline,
+                env={**os.environ, "LC_ALL": "C", **(env or {})},
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise ProcessError(f"{program} did not end within {deadline:g} s") from None
     except OSError as error:

@@ -40,9 +40,15 @@ _ADVICE = {
 }
 
 
+_DAEMONS_OWN = "Failed to connect socket to"
+"""On a connection that is open, this is told of a daemon that libvirtd itself needs: virtlogd, virtnetworkd."""
+
+
 def is_lost(error: libvirt.libvirtError, alive: bool) -> bool:
     """Whether the connection failed rather than the operation. `alive` is what the connection says of itself."""
     code, domain = error.get_error_code(), error.get_error_domain()
+    if alive and _message(error).startswith(_DAEMONS_OWN):
+        return False
     if code in _LOST_CODES or domain in _LOST_DOMAINS:
         return True
     return not alive and code not in _ANSWERS

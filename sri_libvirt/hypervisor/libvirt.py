@@ -23,6 +23,7 @@ from sri_libvirt.hypervisor.base import Listener
 from sri_libvirt.hypervisor.connection import LibvirtConnection
 from sri_libvirt.hypervisor.eventloop import LOOP
 from sri_libvirt.hypervisor.events import Watcher
+from sri_libvirt.hypervisor.opening import Opener
 
 KEEPALIVE = (5, 3)
 """Seconds between messages and how many may stay unanswered: a hung libvirtd is given up after 20 s."""
@@ -43,14 +44,17 @@ class LibvirtHypervisor:
         self._qemu_log_dir = Path(qemu_log_dir)
         self._firmware_dirs = tuple(firmware_dirs)
         self._keepalive = keepalive
+        self._opener = Opener(self._open, seconds=keepalive[0] * (keepalive[1] + 1))
 
     def connect(self) -> LibvirtConnection:
         """A new connection for the calling thread. Raises Unreachable."""
-        return LibvirtConnection(self._open(), qemu_log_dir=self._qemu_log_dir, firmware_dirs=self._firmware_dirs)
+        return LibvirtConnection(
+            self._opener.open(), qemu_log_dir=self._qemu_log_dir, firmware_dirs=self._firmware_dirs
+        )
 
     def watch(self, listener: Listener) -> Callable[[], None]:
         """Deliver events until the returned stop() is called; reconnects for ever."""
-        watcher = Watcher(self._open, listener)
+        watcher = Watcher(self._opener.open, listener)
         watcher.start()
         return watcher.stop
 

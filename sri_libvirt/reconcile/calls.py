@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sri_libvirt.errors import Unreachable
+from sri_libvirt import failpoints
+from sri_libvirt.errors import HypervisorError, Unreachable
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.records import SECOND
 
@@ -59,20 +60,23 @@ class Calls:
                 raise Unreachable(f"libvirt is asked no more by this lane: its {self._given_up.name} was too late")
             self._call = Call(name, self._machine_id, begun, begun + limit)
         try:
-            yield
+            with failpoints.around(f"libvirt.{name}", HypervisorError):
+                yield
         finally:
             with self._lock:
                 self._call = None
 
-    def give_up(self, now: float) -> Call | None:
+    def give_up(self, now: float, hold: Callable[[str, str], None]) -> Call | None:
         """Give the lane up if its call is past its deadline at `now`, and say which; None if it is not, or was before.
 
-        The call itself goes on: nothing can end it but its hypervisor.
+        `hold(machine id, call)` is done before the lane can know that the call is back. The call itself goes on:
+        nothing can end it but its hypervisor.
         """
         with self._lock:
             if self._given_up or self._call is None or now < self._call.deadline:
                 return None
             self._given_up = self._call
+            hold(self._call.machine_id, self._call.name)
             return self._call
 
     @property

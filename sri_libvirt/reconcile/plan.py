@@ -63,11 +63,15 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
     """Decide. Every action of the result is right to do now, in this order, until one fails."""
     if isinstance(observed, NotSeen):
         step = Step(reasons=(why.unreachable(observed.message),), wake_at=now + 2 * SECOND)
+        if observed.stuck:  # its return wakes the machine
+            step = Step(reasons=(why.stuck_call(observed.stuck),))
         status = machine.status if machine.observed_generation else statuses.unseen(machine, policy)
         return _finish(machine, step, status, machine.run, now, policy, machine.observed_generation)
     run, run_events = _account(machine, observed, now, policy)
     if observed.foreign:
         step = Step(reasons=(why.foreign_domain(),), wake_at=now + 60 * SECOND)
+    elif observed.stuck:
+        step = _held(machine, observed, run, now, policy)
     elif machine.deleted_at:
         step = _delete(machine, observed, run, now, policy)
     elif observed.active:
@@ -130,14 +134,30 @@ def _needs_back_off(cause: StopCause, run: Run, observed: Observed, policy: Poli
 def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """Guest off, then domain, then devices, then files, then the record."""
     if observed.active:
-        since = machine.power_at if machine.spec.power == pb.POWER_OFF else machine.deleted_at
-        return _stop_guest(run, since, now, policy)
+        return _stop_guest(run, _unwanted_since(machine), now, policy)
     if observed.domain is not None:
         return Step(actions=(Undefine(),))
     devices = release(machine.attachments, machine.deleted_at, now, policy, final=True)
     if devices.reasons:
         return devices
     return replace(devices, actions=(*devices.actions, RemoveFiles(), Forget()))
+
+
+def _unwanted_since(machine: Machine) -> int:
+    """When the guest of a machine that is deleted or powered off was first asked to go."""
+    return machine.power_at if machine.spec.power == pb.POWER_OFF else machine.deleted_at
+
+
+def _held(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
+    """A call has not come back: only the axe is allowed, the cure for a QEMU that hangs, and one stroke of it."""
+    reason = why.stuck_call(observed.stuck)
+    unwanted = machine.deleted_at or machine.spec.power == pb.POWER_OFF
+    if not observed.active or not unwanted or "destroy" in observed.stuck:
+        return Step(reasons=(reason,))
+    end = max(_unwanted_since(machine), run.pressed_at) + policy.shutdown_grace
+    if now < end:
+        return Step(reasons=(reason,), wake_at=end)
+    return Step(actions=(Destroy(),), reasons=(reason,), wake_at=now + policy.press_every)
 
 
 def _stop_guest(run: Run, since: int, now: int, policy: Policy) -> Step:

@@ -1,8 +1,8 @@
 """Which machine is looked at next: a queue of (machine, time) in which a machine stands at most once.
 
 A machine that is being worked on is not handed out again until it is done; a wake meanwhile is kept. One whose call is
-late is held: it is handed out, and whoever takes it asks which calls of it are still out. Why a machine is woken does not
-belong here (that is `sources.py`).
+late is held: it is handed out, and whoever takes it asks which calls of it are still out. Why a machine is woken does
+not belong here (that is `sources.py`).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume"
 CODES = frozenset(
     {
         "unreachable",
+        "stuck-call",
         "foreign-domain",
         "starting",
         "device-not-ready",
@@ -54,6 +55,16 @@ def unreachable(message: str) -> Reason:
         f"libvirt cannot be asked, so nothing is known and nothing is done: {message}",
         "Start libvirtd (systemctl start libvirtd, or virtqemud on hosts with modular daemons). Guests that run are "
         "not touched meanwhile, and the provider goes on by itself once libvirt answers.",
+    )
+
+
+def stuck_call(calls: tuple[str, ...]) -> Reason:
+    return Reason(
+        "stuck-call",
+        f"a call of libvirt for this machine has not come back in time ({', '.join(calls)}); what it did is not known, "
+        "so the machine is left alone until it does",
+        "Its QEMU or the storage below it hangs: look at the host's storage and the domain's log. Power OFF or delete "
+        "ends a QEMU that hangs, after the grace time.",
     )
 
 

@@ -66,7 +66,7 @@ class Watchdog(threading.Thread):
                     log.error("too many calls of libvirt are late: no more lanes are replaced", late=len(self._late))
                 self._told_of_most = True
                 return
-            call = lane.calls.give_up(now)
+            call = lane.calls.give_up(now, self._loop.queue.hold)
             if call is not None:
                 self._replace(place, call, now)
         self._told_of_most = False
@@ -77,7 +77,6 @@ class Watchdog(threading.Thread):
         self._late.append(self.lanes[place])
         self.lanes[place] = Lane(self._loop, self._made)
         self._made += 1
-        self._loop.queue.hold(call.machine_id, call.name)
         self.lanes[place].start()
         reason = why.stuck_call((call.name,))
         event = Event(kind="failed", reason=reason.code, message=reason.message, took=int((now - call.begun) * 1e9))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sri_libvirt import failpoints
 from sri_libvirt.errors import StoreError
 from sri_libvirt.store.database import failure
 from sri_libvirt.store.frames import Frame, Listing
@@ -100,6 +101,7 @@ class Writer:
             return
         self._listing.publish(pending)
         for job, (result, problem) in zip(group, answers, strict=True):
+            problem = problem or _after(job)
             if problem is None:
                 job.future.set_result(result)
             else:
@@ -110,6 +112,7 @@ class Writer:
         self._connection.execute("SAVEPOINT work")
         transaction = Transaction(self._connection, self._listing, pending, self._clock)
         try:
+            failpoints.reach(f"before store.{failpoints.work_name(job.work)}", StoreError)
             result = job.work(transaction)
             changes = transaction.finish()
         except Exception as error:
@@ -136,3 +139,12 @@ class Writer:
         problem.__cause__ = cause
         for job in group:
             job.future.set_exception(problem)
+
+
+def _after(job: _Job) -> Exception | None:
+    """Pass the failpoint of a work that is on disk."""
+    try:
+        failpoints.reach(f"after store.{failpoints.work_name(job.work)}", StoreError)
+    except StoreError as error:
+        return error
+    return None

@@ -230,7 +230,11 @@ async def until(what: str, condition: Callable[[], object], explain: Callable[[]
 
 @asynccontextmanager
 async def serving_loop(
-    root: Path, hypervisor: FakeHypervisor, host: FakeHost | None = None, **changes: object
+    root: Path,
+    hypervisor: FakeHypervisor,
+    host: FakeHost | None = None,
+    clock: Callable[[], int] = time.time_ns,
+    **changes: object,
 ) -> AsyncIterator[Loop]:
     """A provider on a state directory, stopped in order at the end; its guests stay."""
     wishes = settings(root, **changes)
@@ -238,8 +242,8 @@ async def serving_loop(
     app.prepare(paths)
     host = host or FakeHost()
     with app.lock(paths):
-        store = Store.open(paths, time.time_ns)
-        provider = app.Provider(wishes, store, hypervisor=hypervisor, host=host)
+        store = Store.open(paths, clock)
+        provider = app.Provider(wishes, store, hypervisor=hypervisor, host=host, clock=clock)
         try:
             await provider.start()
             async with grpc.aio.insecure_channel(provider.listener.address) as channel:

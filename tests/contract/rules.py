@@ -255,7 +255,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
 )
 
-_UNTIL = {
+UNTIL = {
     "R-G2-2": "console sessions",
     "R-G4-9": "capacity claims",
     "R-G7-1": "capacity claims",
@@ -266,6 +266,6 @@ RULES: dict[str, Rule] = {
     rule.id: rule
     for section, sentences in _TABLE
     for number, says in enumerate(sentences, 1)
-    for rule in [Rule(f"R-{section}-{number}", says, _UNTIL.get(f"R-{section}-{number}", ""))]
+    for rule in [Rule(f"R-{section}-{number}", says, UNTIL.get(f"R-{section}-{number}", ""))]
 }
 """All rules by id, in the contract's order."""

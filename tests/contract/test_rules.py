@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.contract.rules import _UNTIL, RULES
+from tests.contract.rules import RULES, UNTIL
 
 TESTS = Path(__file__).parents[1]
 
@@ -50,7 +50,7 @@ def test_what_carries_a_rule_is_a_test() -> None:
 def test_the_table_is_in_order() -> None:
     assert all(re.fullmatch(r"R-[A-H]\d*-\d+", rule) for rule in RULES)
     assert len({rule.says for rule in RULES.values()}) == len(RULES)
-    assert _UNTIL.keys() <= RULES.keys()
+    assert UNTIL.keys() <= RULES.keys()
 
 
 def test_the_collector_sees_decorators_of_every_kind() -> None:

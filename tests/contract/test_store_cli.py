@@ -75,6 +75,7 @@ async def test_the_backups_are_listed_without_a_provider(tmp_path: Path, cli: Cl
     assert str(made) in (await cli.run("store", "backups"))[1]
 
 
+@pytest.mark.rule("R-G6-1")
 async def test_a_damaged_file_is_told_and_not_served(tmp_path: Path, cli: Cli) -> None:
     async with serving_loop(tmp_path, FakeHypervisor()) as loop:
         database = loop.paths.database

@@ -25,7 +25,7 @@ from tests.e2e.libvirtd import PrivateLibvirt
 
 T = TypeVar("T")
 
-BOOT = 60.0
+BOOT = 180.0
 """Seconds that a guest may take to say "up" on a busy machine; it takes 4 to 8."""
 
 

@@ -22,7 +22,7 @@ from tests import guest
 pytestmark = pytest.mark.e2e
 
 OVMF = Path("/usr/share/OVMF")
-DEADLINE = 30.0
+DEADLINE = 120.0
 """Seconds for anything that is waited for: UEFI takes eight here, a busy host several times that."""
 
 

@@ -60,14 +60,15 @@ def test_disks_and_nics_come_and_go_and_stay_where_they_are(provider: Provider, 
     attach(provider, machine_id, "third", "odc")
     provider.wait_console(machine_id, "serial=odc-")
     wait_for("all attached", lambda: volumes(provider, machine_id) == {"second": "ATTACHED", "third": "ATTACHED"})
+    wait_for("all places", lambda: len(places(provider.console(machine_id))) == 4)
     before = places(provider.console(machine_id))
-    assert len(before) == 4
 
     provider.power(machine_id, pb.POWER_OFF)
     provider.wait_state(machine_id, "MACHINE_SUSPENDED")
     said = len(provider.console(machine_id))
     provider.power(machine_id, pb.POWER_ON)
     provider.wait_console(machine_id, "tiny: up", count=2)
+    wait_for("all places", lambda: len(places(provider.console(machine_id)[said:])) == 4)
     assert places(provider.console(machine_id)[said:]) == before
 
 

@@ -120,23 +120,6 @@ def test_a_guest_that_ignores_the_button_is_destroyed_after_its_grace(provider: 
     assert "tiny: power button" not in provider.log()
 
 
-def test_an_attach_to_a_running_guest_waits_for_its_cold_start(provider: Provider, tiny_image: Path) -> None:
-    provider.start("--firmware", "bios")
-    machine_id = provider.create(spec(image=tiny_image)).metadata.id
-    provider.wait_console(machine_id, "tiny: up")
-    volume = pb.Volume(name="late", device="odb", empty_disk=pb.EmptyDisk(size_bytes=64 << 20))
-    provider.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume))
-    wait_for("the reason", lambda: "next cold start" in provider.why(machine_id))
-    provider.power(machine_id, pb.POWER_OFF)
-    provider.wait_state(machine_id, "MACHINE_SUSPENDED")
-    provider.power(machine_id, pb.POWER_ON)
-    lines = provider.wait_console(machine_id, "tiny: up", count=2)
-    assert any("serial=odb-" in line for line in lines)
-    machine = provider.get(machine_id)
-    assert machine is not None
-    assert [each.state for each in machine.status.volumes] == [pb.VOLUME_ATTACHED]
-
-
 def test_a_guest_that_powers_itself_off_stays_off_until_power_goes_off_and_on(
     provider: Provider, tiny_image: Path
 ) -> None:

@@ -45,9 +45,7 @@ class ApiNic:
     provider_id: str = ""
 
     def desired(self) -> pb.NetworkInterface:
-        return pb.NetworkInterface(
-            name=self.name, network_id=self.network_id, ips=self.ips, attributes=self.attributes
-        )
+        return pb.NetworkInterface(name=self.name, network_id=self.network_id, ips=self.ips, attributes=self.attributes)
 
 
 @dataclass

@@ -40,12 +40,22 @@ class Sent:
     nics: dict[str, pb.NetworkInterface] = field(default_factory=dict)
     deleting: bool = False
     handles: dict[str, str] = field(default_factory=dict)
+    unsure: bool = False
+    """A call ended without an answer: what is listed next is what was accepted."""
+
+    def adopt(self, spec: pb.MachineSpec) -> None:
+        """Take what the provider lists for what it accepted."""
+        self.power = spec.power
+        self.volumes = {each.name: each for each in spec.volumes}
+        self.nics = {each.name: each for each in spec.network_interfaces}
+        self.handles.clear()
+        self.unsure = False
 
 
 def whole(machine: pb.Machine) -> pb.Machine:
     """The machine, no sub-message of which is nil and no state of which is unknown."""
     for name in ("metadata", "spec", "status"):
-        if not machine.HasField(name):  # type: ignore[arg-type]  # mypy-protobuf's literal names
+        if not machine.HasField(name):
             raise Panic(f"{name} of {machine.metadata.id!r} is nil")
     status = machine.status
     known: Iterable[tuple[int, Iterable[int]]] = [
@@ -69,6 +79,8 @@ def one_per_uid(machines: Iterable[pb.Machine]) -> None:
 def as_sent(machine: pb.Machine, sent: Sent) -> None:
     """Raises Broken where the machine is not what the provider accepted: each would be a spurious call."""
     metadata, spec = machine.metadata, machine.spec
+    if sent.unsure:
+        sent.adopt(spec)
     if metadata.id != sent.machine_id:
         raise Broken(f"{sent.machine_id} became {metadata.id}")
     if dict(metadata.labels) != sent.labels:

@@ -17,7 +17,20 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 
 STOREYS = (
     {"api"},
-    {"__init__", "config", "devices", "errors", "log", "metrics", "names", "paths", "process", "qcow2", "records"},
+    {
+        "__init__",
+        "config",
+        "devices",
+        "errors",
+        "failpoints",
+        "log",
+        "metrics",
+        "names",
+        "paths",
+        "process",
+        "qcow2",
+        "records",
+    },
     {"host", "hypervisor"},
     {"store", "domain", "volumes", "nics", "images", "capacity"},
     {"server", "reconcile", "console"},

@@ -346,8 +346,11 @@ class HypervisorContract:
         assert (snapshot.state, snapshot.reason) == (DomainState.OFF, reason)
         watched.wait_for(machine.id, EventKind.STOPPED)
         told = watched.details(machine.id, EventKind.SHUTDOWN, EventKind.STOPPED)
+        if stopped == "saved":
+            # QEMU 10 says of a save too that the host shut it down, QEMU 7 does not: "saved" must tell without it.
+            told = [each for each in told if each != (EventKind.SHUTDOWN, "host")]
         before = [(EventKind.SHUTDOWN, shutdown)] if shutdown else []
-        assert told == [*before, (EventKind.STOPPED, stopped)]
+        assert told == [*before, (EventKind.STOPPED, stopped)], told
         assert machine.connection.last_words(machine.id).reason == reason
 
     def test_a_device_is_plugged_into_the_live_domain_alone(

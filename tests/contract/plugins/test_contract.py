@@ -60,8 +60,9 @@ def test_every_driver_is_tested(images: Path) -> None:
     assert {driver.name for driver in ImageRegistry.load([images]).drivers} == IMAGES.keys()
 
 
-@pytest.mark.parametrize("name", VOLUMES)
-class TestVolumes:
+class VolumeContract:
+    """What every volume driver keeps to; `VOLUMES[name]` is its sample."""
+
     def driver(self, name: str) -> VolumeDriver:
         return VolumeRegistry.load([]).select(VOLUMES[name])
 
@@ -124,8 +125,14 @@ class TestVolumes:
         assert files(paths) <= {unfinished.name}
 
 
-@pytest.mark.parametrize("name", NICS)
-class TestNics:
+@pytest.mark.parametrize("name", VOLUMES)
+class TestVolumes(VolumeContract):
+    pass
+
+
+class NicContract:
+    """What every NIC driver keeps to; `NICS[name]` is its sample."""
+
     def driver(self, name: str) -> NicDriver:
         return NicRegistry.load([]).select(NICS[name])
 
@@ -161,6 +168,11 @@ class TestNics:
         driver.release(MACHINE, NICS[name])
         driver.release(MACHINE, NICS[name])
         assert driver.prepare(MACHINE, NICS[name], running) == first
+
+
+@pytest.mark.parametrize("name", NICS)
+class TestNics(NicContract):
+    pass
 
 
 @dataclass

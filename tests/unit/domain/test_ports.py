@@ -1,11 +1,10 @@
 """Who gets which root port."""
 
-import pytest
-
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -22,6 +22,11 @@ CLOSED = Fault(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC, "internal e
 REFUSED = Fault(libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_FROM_POLKIT, "no")
 FILE = Fault(libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_QEMU, "Cannot access storage file")
 BUSY = Fault(libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_FROM_QEMU, "cannot acquire state change lock")
+NO_LOGS = Fault(
+    libvirt.VIR_ERR_SYSTEM_ERROR,
+    libvirt.VIR_FROM_RPC,
+    "Failed to connect socket to '/var/run/libvirt/virtlogd-sock': Connection refused",
+)
 NO_DOMAIN = Fault(libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_FROM_QEMU, "Domain not found")
 
 
@@ -30,7 +35,7 @@ def test_a_lost_connection_is_unreachable_even_if_it_says_that_it_lives(error: F
     assert isinstance(faults.translate(error, "start the domain", alive=True), Unreachable)
 
 
-@pytest.mark.parametrize("error", [FILE, BUSY, NO_DOMAIN], ids=["file", "busy", "gone"])
+@pytest.mark.parametrize("error", [FILE, BUSY, NO_DOMAIN, NO_LOGS], ids=["file", "busy", "gone", "virtlogd"])
 def test_a_refusal_is_no_loss(error: Fault) -> None:
     fault = faults.translate(error, "start the domain")
     assert type(fault) is HypervisorError

@@ -12,6 +12,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.base import DomainState, LastWords
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.plan import back_off, plan
+from sri_libvirt.reconcile.view import NotSeen
 from sri_libvirt.records import SECOND, Reason, Run, StopCause
 from tests.unit.reconcile.world import POLICY, T0, World, machine, nic_row, snapshot, volume_row
 
@@ -628,3 +629,83 @@ def test_from_any_state_it_comes_to_rest_and_then_to_what_is_wanted(world: World
         )
 
     world.run_until(there)
+
+
+# --- a call that does not come back --------------------------------------------------------------
+
+
+def test_reason_stuck_call_leaves_a_machine_alone_until_the_call_is_back() -> None:
+    world = running(volume_row())
+    before = world.record
+    assert before is not None
+    world.stuck = ("attach_device",)
+    world.live = frozenset()  # what would be plugged again at once
+    made = world.settle()
+    assert (made and made.wake_at) == T0 + POLICY.long_wait
+    assert (codes(world), world.done) == (["stuck-call"], [])
+    world.stuck = ()
+    world.settle()
+    assert codes(world) == []
+    assert world.live == world.persistent
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_stuck_machine_that_is_not_wanted_is_destroyed_after_its_grace_and_nothing_else(deleted: bool) -> None:
+    world = running(volume_row())
+    world.stuck = ("attach_device",)
+    world.now += SECOND
+    delete(world) if deleted else power(world, pb.POWER_OFF)
+    world.run_until(lambda: not world.domain or not world.domain.active)
+    assert world.now == T0 + SECOND + POLICY.shutdown_grace
+    made = world.settle()
+    assert world.done == [act.Destroy()]
+    assert made is not None
+    assert codes(world) == ["stuck-call"]
+    world.stuck = ()
+    world.settle()
+    assert (world.record is None) == deleted
+
+
+def test_a_stuck_machine_whose_button_was_pressed_has_no_second_grace() -> None:
+    world = running()
+    world.deaf = True
+    power(world, pb.POWER_OFF)
+    world.settle()
+    world.stuck = ("press_power_button",)
+    world.now += 10 * SECOND
+    world.run_until(lambda: act.Destroy() in world.done)
+    assert world.now == T0 + POLICY.shutdown_grace
+
+
+def test_a_destroy_that_is_stuck_is_not_followed_by_another() -> None:
+    world = running()
+    world.stuck = ("attach_device", "destroy")
+    power(world, pb.POWER_OFF)
+    world.now += 2 * POLICY.shutdown_grace
+    made = world.settle()
+    assert made is not None
+    assert world.done == []
+
+
+@pytest.mark.parametrize("power_", [pb.POWER_ON, pb.POWER_OFF])
+def test_a_start_that_is_stuck_is_not_done_twice(power_: pb.Power) -> None:
+    world = World(machine(volume_row(), power=power_), stuck=("start",))
+    made = world.settle()
+    assert made is not None
+    assert (world.done, codes(world)) == ([], ["stuck-call"])
+
+
+def test_a_foreign_domain_is_not_destroyed_though_a_call_is_stuck() -> None:
+    world = World(
+        machine(power=pb.POWER_OFF), domain=snapshot(), foreign=True, stuck=("define",), now=T0 + 3600 * SECOND
+    )
+    assert world.settle() is not None
+    assert (world.done, codes(world)) == ([], ["foreign-domain"])
+
+
+def test_a_look_that_is_stuck_says_nothing_about_the_domain() -> None:
+    world = running()
+    assert world.record is not None
+    made = plan(world.record, NotSeen("hangs", ("snapshot",)), world.now, POLICY)
+    assert (made.actions, made.status, made.run) == ((), world.record.status, world.record.run)
+    assert [reason.code for reason in made.reasons] == ["stuck-call"]

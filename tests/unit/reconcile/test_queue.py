@@ -76,3 +76,26 @@ def test_a_wake_in_the_future_waits_for_its_time() -> None:
     lane.join(5)
     assert got == ["a"]
     queue.close()
+
+
+def test_a_held_machine_is_handed_to_another_at_once_and_again_when_its_call_is_back() -> None:
+    queue = WakeQueue(Clock())
+    queue.wake("a")
+    assert queue.take() == "a"
+    queue.hold("a", "start")
+    assert queue.take() == "a"
+    assert queue.held("a") == ("start",)
+    queue.release("a", "start")  # the other one still works on it
+    queue.wake("b")
+    assert queue.take() == "b"
+    queue.done("a")
+    assert queue.take() == "a"
+    assert queue.held("a") == ()
+
+
+def test_a_machine_can_be_held_by_several_calls() -> None:
+    queue = WakeQueue(Clock())
+    queue.hold("a", "attach_device")
+    queue.hold("a", "destroy")
+    queue.release("a", "attach_device")
+    assert queue.held("a") == ("destroy",)

@@ -31,6 +31,7 @@ def gone(profile: Profile) -> Reason:
 
 SAMPLES = {
     "unreachable": why.unreachable("connection refused"),
+    "stuck-call": why.stuck_call(("start",)),
     "foreign-domain": why.foreign_domain(),
     "starting": why.starting(),
     "device-not-ready": why.device_not_ready(ROW),

@@ -80,6 +80,7 @@ class World:
     unplugging: frozenset[str] = frozenset()
     broken: set[str] = field(default_factory=set)
     start_fails: bool = False
+    stuck: tuple[str, ...] = ()
     policy: Policy = POLICY
     done: list[act.Action] = field(default_factory=list)
 
@@ -88,7 +89,7 @@ class World:
             return NotSeen("connection refused")
         return Observed(
             domain=self.domain, boot_id=self.boot, host_stopping=self.host_stopping, foreign=self.foreign, run=self.run,
-            live=self.live, persistent=self.persistent, last_words=self.last_words,
+            live=self.live, persistent=self.persistent, last_words=self.last_words, stuck=self.stuck,
         )  # fmt: skip
 
     def look(self) -> Plan:

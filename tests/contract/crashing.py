@@ -1,0 +1,229 @@
+"""A provider that works for one machine in a process of its own, with a failpoint armed, and what outlives it.
+
+One lane is driven step by step with a clock that jumps, so nothing is waited for. The process comes from a fork server,
+so that a SIGKILL is a real one and costs no start of Python. What must be true afterwards does not belong here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sri_libvirt import app, failpoints
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import NotFound, SRIError, StoreError
+from sri_libvirt.hypervisor.base import DomainEvent, EventKind
+from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, SECOND, MachineClass
+from sri_libvirt.server import intents
+from sri_libvirt.store import Store
+from tests.contract.loop import FakeHost, disk, settings, spec_of
+
+ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
+LABELS = {LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"}
+NEVER = 2 * 3600 * SECOND
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__])
+
+Wish = Callable[[Store, int], object]
+
+
+class Starts:
+    """Counts the starts of guests in a file, whoever dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_connected(self) -> None:
+        pass
+
+    def on_disconnected(self, reason: str) -> None:
+        pass
+
+    def on_event(self, event: DomainEvent) -> None:
+        if event.kind is EventKind.STARTED:
+            with self._path.open("a") as file:
+                file.write(f"{event.machine_id}\n")
+
+    def count(self) -> int:
+        return len(self._path.read_text().splitlines()) if self._path.exists() else 0
+
+
+class World:
+    """What outlives a provider, below one directory, and the time."""
+
+    def __init__(self, root: Path, grace: int = 30 * SECOND, now: int = 1_700_000_000 * SECOND) -> None:
+        root.mkdir(exist_ok=True)
+        self.root = root
+        self.now = now
+        self.grace = grace
+        self.paths = StatePaths(root / "state")
+        self.starts = Starts(root / "starts")
+
+    def hypervisor(self) -> FakeHypervisor:
+        return FakeHypervisor(self.root / "fake.json")
+
+    @contextmanager
+    def provider(self) -> Iterator[tuple[Store, Callable[[], None]]]:
+        """A provider of this world: its store, and a step that lets the machine come to rest."""
+        store = Store.open(self.paths, lambda: self.now)
+        hypervisor = self.hypervisor()
+        wishes = settings(self.root, shutdown_grace=self.grace)
+        made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), clock=lambda: self.now)
+        ends = [hypervisor.watch(made.events), hypervisor.watch(self.starts)]
+        try:
+            yield store, lambda: self._rest(made)
+        finally:
+            for end in ends:
+                end()
+            store.close()
+
+    def _rest(self, made: app.Provider) -> None:
+        """What a lane does with the machine, a pass that fails included, until there is no more to do."""
+        end = self.now + NEVER
+        while True:
+            try:
+                wake_at = made.lanes[0].reconcile(ID)
+            except SRIError:
+                wake_at = self.now + 5 * SECOND
+            if wake_at is None:
+                return
+            self.now = max(self.now, wake_at)
+            assert self.now < end, "it never comes to rest"
+
+
+def create(store: Store, now: int, power: pb.Power = pb.POWER_ON) -> None:
+    draft = intents.Draft(ID, LABELS, {}, spec_of(disks=("data",), nics=("isolated",), power=power), now)
+    store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
+
+
+def create_off(store: Store, now: int) -> None:
+    create(store, now, pb.POWER_OFF)
+
+
+def off(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.set_power(tx, ID, pb.POWER_OFF, now))
+
+
+def on(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.set_power(tx, ID, pb.POWER_ON, now))
+
+
+def attach(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.attach_volume(tx, ID, disk("late"), now))
+
+
+def detach(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.detach_volume(tx, ID, "late", now))
+
+
+def delete(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.delete(tx, ID, now))
+
+
+def nothing(store: Store, now: int) -> None:
+    pass
+
+
+def io_error(hypervisor: FakeHypervisor) -> None:
+    hypervisor.pause(ID, "io error")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What is asked, what was asked before, and what must be true in the end."""
+
+    name: str
+    before: tuple[Wish, ...]
+    wish: Wish
+    state: str
+    starts: int = 0
+    disks: int = 1
+    files: int = 1
+    grace: int = 30 * SECOND
+    happens: Callable[[FakeHypervisor], None] | None = None
+
+
+FLOWS = {
+    flow.name: flow
+    for flow in (
+        Flow("create", (), create, "RUNNING", starts=1),
+        Flow("create-off", (), create_off, "SUSPENDED"),
+        Flow("attach", (create,), attach, "RUNNING", disks=2, files=2),
+        Flow("attach-off", (create, off), attach, "SUSPENDED", disks=2, files=2),
+        Flow("detach", (create, attach), detach, "RUNNING", files=2),  # the data stays until the machine goes
+        Flow("power-off", (create,), off, "SUSPENDED"),
+        Flow("power-off-at-once", (create,), off, "SUSPENDED", grace=0),
+        Flow("power-on", (create, off), on, "RUNNING", starts=1),
+        Flow("io-error", (create,), nothing, "RUNNING", happens=io_error),
+        Flow("delete", (create,), delete, "GONE"),
+        Flow("delete-off", (create, off), delete, "GONE"),
+    )
+}
+
+
+def prepare(root: Path, flow: Flow) -> int:
+    """Bring a world to where the flow begins; the time then."""
+    world = World(root, flow.grace)
+    with world.provider() as (store, rest):
+        for wish in flow.before:
+            wish(store, world.now)
+            rest()
+            world.now += 100 * SECOND
+    if flow.happens:
+        flow.happens(world.hypervisor())
+    return world.now
+
+
+def ask(flow: Flow, store: Store, now: int) -> None:
+    """Ask as the poollet does: what failed once is asked again."""
+    for _ in range(2):
+        try:
+            flow.wish(store, now)
+        except StoreError:
+            continue
+        except NotFound:
+            pass  # done before the provider died
+        return
+
+
+def finish(root: Path, flow: Flow, now: int, armed: str = "") -> None:
+    """Ask for it and work until nothing is left to do."""
+    world = World(root, flow.grace, now)
+    with world.provider() as (store, rest):
+        failpoints.arm(failpoints.armed_by(armed) if armed else None)
+        try:
+            ask(flow, store, world.now)
+            rest()
+        finally:
+            failpoints.arm(None)
+
+
+def finish_elsewhere(root: Path, flow: Flow, now: int, armed: str) -> int | None:
+    """`finish` in a process of its own; its exit code, which is -SIGKILL where it was killed."""
+    process = _FORKS.Process(target=_quiet, args=(root, flow.name, now, armed))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def _quiet(root: Path, name: str, now: int, armed: str) -> None:
+    with suppress(OSError):
+        sink = os.open(root.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(sink, sys.stdout.fileno())
+        os.dup2(sink, sys.stderr.fileno())
+    finish(root, FLOWS[name], now, armed)
+
+
+def restore(snapshot: Path, root: Path) -> None:
+    """Make a world what it was; its paths are absolute, so it has to be the same place."""
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(snapshot, root, symlinks=True)

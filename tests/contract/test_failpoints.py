@@ -1,0 +1,118 @@
+"""A provider fails, or is killed, at every point at which it does something; all the same the work is finished.
+
+A flow records the points that it passes, then runs once for each of them. A new action, call, work of the store or
+program has its points by construction (`failpoints.py`), so what is missing here is a flow at most.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.domain import observed
+from sri_libvirt.reconcile.actions import Action
+from sri_libvirt.reconcile.lane import LOOKS
+from sri_libvirt.records import SECOND
+from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsewhere, prepare, restore
+
+READS = tuple(f"libvirt.{name}" for name in (*LOOKS, "network_active"))
+"""Calls that change nothing."""
+
+PARTS = 2
+"""Tests per flow and kind, so that workers share them."""
+
+
+def recorded(root: Path, flow: Flow) -> list[tuple[int, str]]:
+    """All points that a flow passes, each with the number of its pass."""
+    now = prepare(root, flow)
+    listing = root.parent / f"{flow.name}.points"
+    finish(root, flow, now, f"record {listing}")
+    check(root, flow, now, 0, "nothing went wrong")
+    seen: Counter[str] = Counter()
+    points = []
+    for point in listing.read_text().splitlines():
+        seen[point] += 1
+        points.append((seen[point], point))
+    return points
+
+
+def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
+    """What must be true when all has come to rest, whatever happened to the first provider."""
+    world = World(root, flow.grace, now)
+    hypervisor = world.hypervisor()
+    domains = hypervisor.connect().domain_ids()
+    directories = [path.name for path in world.paths.machines.iterdir()]
+    with world.provider() as (store, _):
+        machine = store.machine(ID)
+        if flow.state == "GONE":
+            assert (machine, domains, directories, store.machine_ids()) == (None, [], [], []), told
+            return
+        assert machine is not None, told
+        assert pb.MachineState.Name(machine.status.state) == f"MACHINE_{flow.state}", told
+        assert machine.status.observed_generation == machine.generation, told
+        assert machine.reasons == (), told
+        assert (domains, directories) == ([ID], [ID]), told
+        assert [volume.state for volume in machine.status.volumes] == [pb.VOLUME_ATTACHED] * flow.disks, told
+        files = [path.name for path in world.paths.machine(ID).root.glob("[!.]*")]
+        assert len(files) == flow.files, (told, files)  # the disks, and nothing half-made
+        snapshot = hypervisor.connect().snapshot(ID)
+        assert snapshot is not None, told
+        aliases = {row.alias for row in machine.attachments}
+        assert set(observed.read(snapshot.persistent_xml).devices) == aliases, told
+        if flow.state == "RUNNING":
+            live = observed.read(snapshot.live_xml)
+            assert (live.run, set(live.devices)) == (machine.run.uuid, aliases), told
+            assert machine.run.started_at, told
+        else:
+            assert not snapshot.active, told
+    if before:
+        assert world.starts.count() - before + 1 == flow.starts, told
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("kind", ["kill", "fail"])
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS.keys())
+def test_a_provider_that_is_hit_anywhere_finishes(tmp_path: Path, flow: Flow, kind: str, part: int) -> None:
+    root, snapshot = tmp_path / "world", tmp_path / "snapshot"
+    now = prepare(root, flow)
+    restore(root, snapshot)
+    starts = World(root, flow.grace, now).starts.count()
+    points = recorded(tmp_path / "recorded", flow)
+    assert len(points) >= 8
+    for nth, point in distinct(points, kind)[part::PARTS]:
+        restore(snapshot, root)
+        armed, later = f"{kind} {nth} {point}", now + 3600 * SECOND
+        if kind == "fail":
+            finish(root, flow, now, armed)
+        else:
+            code = finish_elsewhere(root, flow, now, armed)
+            assert code == -signal.SIGKILL, f"{armed}: {root.with_suffix('.log').read_text()[-3000:]}"
+            finish(root, flow, later)
+        check(root, flow, later, starts + 1, armed)
+
+
+def distinct(points: list[tuple[int, str]], kind: str) -> list[tuple[int, str]]:
+    """The points without those at which the harm is the same as at a neighbour: nothing happens between the two."""
+    kept, last = [], ""
+    for nth, point in points:
+        when, what = point.split(" ", 1)
+        if kind == "fail":
+            same = when == "after" and what.endswith(READS)
+        else:
+            done = when == "after" and what.startswith("perform.") and last.startswith("after")
+            same = what.endswith(READS) or point.startswith("before perform.") or done
+        if not same:
+            kept.append((nth, point))
+        last = point
+    return kept
+
+
+def test_every_action_has_its_points_in_some_flow(tmp_path: Path) -> None:
+    passed = {point for flow in FLOWS.values() for _, point in recorded(tmp_path / flow.name, flow)}
+    actions = {f"{when} perform.{action.__name__}" for action in get_args(Action) for when in ("before", "after")}
+    assert actions - passed == set()

@@ -1,0 +1,217 @@
+"""A real provider fails, hangs or is killed at points of its work; on real QEMU, too, the work is finished.
+
+Some chosen points run with every test run. The matrix (`make test-all`) records what a flow passes and runs it once
+for every point and kind; which points there are is `failpoints.py`'s business.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
+from tests.e2e.provider import Provider, spec, wait_for
+from tests.e2e.test_restarts import domains, expect_nothing_left, guests
+
+pytestmark = pytest.mark.e2e
+
+VARIABLE = "SRI_LIBVIRT_FAILPOINT"
+OPTIONS = ("--shutdown-grace", "1s", "--call-deadline", "20s")
+PATIENCE = 120.0
+
+
+def create(provider: Provider, _: str) -> None:
+    machine = pb.Machine(spec=spec(disks={"data": "oda"}, nics={"nic": "isolated"}))
+    machine.metadata.labels.update({LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"})
+    provider.stub.CreateMachine(pb.CreateMachineRequest(machine=machine), timeout=10)
+
+
+def attach(provider: Provider, machine_id: str) -> None:
+    volume = pb.Volume(name="late", device="odb")
+    volume.empty_disk.size_bytes = 1 << 20
+    provider.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume), timeout=10)
+
+
+def off(provider: Provider, machine_id: str) -> None:
+    provider.power(machine_id, pb.POWER_OFF)
+
+
+def on(provider: Provider, machine_id: str) -> None:
+    provider.power(machine_id, pb.POWER_ON)
+
+
+def delete(provider: Provider, machine_id: str) -> None:
+    provider.delete(machine_id)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What is asked before the provider is armed, what then, and what must come of it."""
+
+    before: tuple[Callable[[Provider, str], None], ...]
+    wish: Callable[[Provider, str], None]
+    state: str
+    disks: int = 1
+
+
+FLOWS = {
+    "create": Flow((), create, "MACHINE_RUNNING"),
+    "attach": Flow((create,), attach, "MACHINE_RUNNING", disks=2),
+    "power-off": Flow((create,), off, "MACHINE_SUSPENDED"),
+    "power-on": Flow((create, off), on, "MACHINE_RUNNING"),
+    "delete": Flow((create,), delete, "GONE"),
+}
+
+CHOSEN = [
+    ("create", "kill 1 before perform.Define"),
+    ("create", "kill 1 after process.qemu-img"),
+    ("create", "kill 1 after libvirt.define"),
+    ("create", "kill 1 before libvirt.start"),
+    ("create", "kill 1 after libvirt.start"),
+    ("create", "kill 1 after store.Performer._begin_run"),
+    ("create", "fail 1 after libvirt.define"),
+    ("create", "fail 1 after libvirt.start"),
+    ("create", "hang 1 before libvirt.start"),
+    ("attach", "kill 1 before libvirt.attach_device"),
+    ("attach", "kill 1 after libvirt.attach_device"),
+    ("attach", "fail 1 after libvirt.attach_device"),
+    ("attach", "hang 1 after libvirt.attach_device"),
+    ("power-off", "kill 1 after libvirt.press_power_button"),
+    ("power-off", "kill 1 after libvirt.destroy"),
+    ("power-on", "kill 1 after libvirt.start"),
+    ("delete", "kill 1 after libvirt.destroy"),
+    ("delete", "kill 1 after libvirt.undefine"),
+    ("delete", "kill 1 after perform.RemoveFiles"),
+    ("delete", "hang 1 before libvirt.undefine"),
+]
+
+
+def machine_id(provider: Provider) -> str:
+    machines = provider.machines()
+    return str(machines[0].metadata.id) if machines else ""
+
+
+def rest(provider: Provider, flow_state: str, disks: int) -> bool:
+    """Whether the one machine is what was asked for, with nothing more to do."""
+    machines = provider.machines()
+    if not machines:
+        return flow_state == "GONE"
+    (machine,) = machines
+    attached = [each.state for each in machine.status.volumes] == [pb.VOLUME_ATTACHED] * disks
+    return (
+        pb.MachineState.Name(machine.status.state) == flow_state
+        and attached
+        and machine.status.observed_generation == machine.metadata.generation
+        and not provider.reasons(machine.metadata.id)
+    )
+
+
+def prepare(provider: Provider, flow: Flow) -> None:
+    if not flow.before:
+        return
+    provider.start(*OPTIONS)
+    for wish in flow.before:
+        wish(provider, machine_id(provider))
+        state = "MACHINE_SUSPENDED" if wish is off else "MACHINE_RUNNING"
+        wait_for(f"{state} before the flow", lambda want=state: rest(provider, want, 1), PATIENCE)  # type: ignore[misc]
+    provider.stop()
+
+
+def ask(provider: Provider, flow: Flow) -> None:
+    """As the poollet does: an answer that did not come is no answer, and it asks again later."""
+    with suppress(grpc.RpcError):
+        flow.wish(provider, machine_id(provider))
+
+
+def harmed(provider: Provider, kind: str) -> bool:
+    process = provider.process
+    assert process is not None
+    if kind == "kill":
+        return process.poll() is not None
+    assert process.poll() is None, provider.log()
+    if kind == "fail":
+        return "a test lets it fail" in (provider.root / "provider.log").read_text(errors="replace")
+    found = machine_id(provider)
+    return bool(found) and "stuck-call" in provider.reasons(found)
+
+
+def leave(provider: Provider, kind: str) -> None:
+    """End what is left of a provider that was harmed."""
+    if kind == "hang":
+        provider.kill()
+        return
+    provider.channel.close()
+    process, provider.process = provider.process, None
+    assert isinstance(process, subprocess.Popen)
+    process.wait(10)
+
+
+def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: str) -> None:
+    """The flow with the harm, another provider where that is needed, and what must be true in the end."""
+    kind = armed.split(" ", 1)[0]
+    prepare(provider, flow)
+    monkeypatch.setenv(VARIABLE, armed)
+    with suppress(AssertionError):  # killed before it could answer
+        provider.start(*OPTIONS)
+    with suppress(grpc.RpcError):
+        ask(provider, flow)
+    wait_for(f"harm of {armed}", lambda: harmed(provider, kind), PATIENCE)
+    monkeypatch.delenv(VARIABLE)
+    if kind != "fail":
+        leave(provider, kind)
+        provider.start(*OPTIONS)
+    if machine_id(provider) or flow.wish is create:
+        ask(provider, flow)
+    try:
+        wait_for(f"rest after {armed}", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{provider.why(machine_id(provider))}\n{provider.log()}") from None
+    found = machine_id(provider)
+    if found:
+        assert domains(provider) == [found]
+        assert guests(provider) == ([found] if flow.state == "MACHINE_RUNNING" else [])
+        provider.delete(found)
+        wait_for("end of the machine", lambda: not provider.machines(), PATIENCE)
+    expect_nothing_left(provider)
+    provider.stop()
+
+
+@pytest.mark.parametrize(("name", "armed"), CHOSEN, ids=[f"{name}-{armed}" for name, armed in CHOSEN])
+def test_a_provider_that_is_hit_finishes(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, name: str, armed: str
+) -> None:
+    run(provider, monkeypatch, FLOWS[name], armed)
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kind", ["kill", "fail", "hang"])
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_provider_that_is_hit_anywhere_finishes(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, kind: str
+) -> None:
+    flow, listing = FLOWS[name], tmp_path / "points"
+    prepare(provider, flow)
+    monkeypatch.setenv(VARIABLE, f"record {listing}")
+    provider.start(*OPTIONS)
+    ask(provider, flow)
+    wait_for("rest of the recorded flow", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
+    monkeypatch.delenv(VARIABLE)
+    seen = listing.read_text().splitlines()
+    if provider.machines():
+        provider.delete(machine_id(provider))
+    expect_nothing_left(provider)
+    provider.stop()
+    points = [point for point in Counter(seen) if kind != "hang" or " libvirt." in point]
+    assert points
+    for point in points:
+        (provider.root / "provider.log").unlink()
+        run(provider, monkeypatch, flow, f"{kind} 1 {point}")
