@@ -55,8 +55,8 @@ from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
 
-RESYNC_SECONDS = 60.0
-"""How long a lost event can go unnoticed."""
+RESYNC_SECONDS = 300.0
+"""How long a lost event can go unnoticed. A full look at a thousand machines takes some seconds of a core."""
 
 LOCK_SECONDS = 0.2
 """How long to wait for the lock: `machine why` takes it for some microseconds to see whether a provider runs."""

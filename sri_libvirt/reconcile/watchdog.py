@@ -42,9 +42,13 @@ class Watchdog(threading.Thread):
         self._told_of_most = False
         self._ending = threading.Event()
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Start the lanes, then the watch over them."""
         for lane in self.lanes:
             lane.start()
+        super().start()
+
+    def run(self) -> None:
         while not self._ending.wait(self._period):
             try:
                 self.look(time.monotonic())

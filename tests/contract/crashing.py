@@ -195,16 +195,18 @@ def ask(flow: Flow, store: Store, now: int) -> None:
         return
 
 
-def finish(root: Path, flow: Flow, now: int, armed: str = "") -> None:
-    """Ask for it and work until nothing is left to do."""
+def finish(root: Path, flow: Flow, now: int, armed: str = "") -> failpoints.Trap | None:
+    """Ask for it and work until nothing is left to do; the trap that was armed."""
     world = World(root, flow.grace, now)
     with world.provider() as (store, rest):
-        failpoints.arm(failpoints.armed_by(armed) if armed else None)
+        trap = failpoints.armed_by(armed) if armed else None
+        failpoints.arm(trap)
         try:
             ask(flow, store, world.now)
             rest()
         finally:
             failpoints.arm(None)
+    return trap
 
 
 def finish_elsewhere(root: Path, flow: Flow, now: int, armed: str) -> int | None:

@@ -15,6 +15,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain import observed
+from sri_libvirt.failpoints import Once
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.lane import LOOKS
 from sri_libvirt.records import SECOND
@@ -23,13 +24,9 @@ from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsew
 READS = tuple(f"libvirt.{name}" for name in (*LOOKS, "network_active"))
 """Calls that change nothing."""
 
-PARTS = 2
-"""Tests per flow and kind, so that workers share them."""
 
-
-def recorded(root: Path, flow: Flow) -> list[tuple[int, str]]:
-    """All points that a flow passes, each with the number of its pass."""
-    now = prepare(root, flow)
+def recorded(root: Path, flow: Flow, now: int) -> list[tuple[int, str]]:
+    """All points that a flow passes in a prepared world, each with the number of its pass."""
     listing = root.parent / f"{flow.name}.points"
     finish(root, flow, now, f"record {listing}")
     check(root, flow, now, 0, "nothing went wrong")
@@ -74,21 +71,22 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
         assert world.starts.count() - before + 1 == flow.starts, told
 
 
-@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", ["kill", "fail"])
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS.keys())
-def test_a_provider_that_is_hit_anywhere_finishes(tmp_path: Path, flow: Flow, kind: str, part: int) -> None:
+def test_a_provider_that_is_hit_anywhere_finishes(tmp_path: Path, flow: Flow, kind: str) -> None:
     root, snapshot = tmp_path / "world", tmp_path / "snapshot"
     now = prepare(root, flow)
     restore(root, snapshot)
     starts = World(root, flow.grace, now).starts.count()
-    points = recorded(tmp_path / "recorded", flow)
+    points = recorded(root, flow, now)
     assert len(points) >= 8
-    for nth, point in distinct(points, kind)[part::PARTS]:
+    for nth, point in distinct(points, kind):
         restore(snapshot, root)
         armed, later = f"{kind} {nth} {point}", now + 3600 * SECOND
         if kind == "fail":
-            finish(root, flow, now, armed)
+            trap = finish(root, flow, now, armed)
+            assert isinstance(trap, Once)
+            assert trap.passed.count(point) >= nth, f"{armed}: nothing failed"
         else:
             code = finish_elsewhere(root, flow, now, armed)
             assert code == -signal.SIGKILL, f"{armed}: {root.with_suffix('.log').read_text()[-3000:]}"
@@ -113,6 +111,9 @@ def distinct(points: list[tuple[int, str]], kind: str) -> list[tuple[int, str]]:
 
 
 def test_every_action_has_its_points_in_some_flow(tmp_path: Path) -> None:
-    passed = {point for flow in FLOWS.values() for _, point in recorded(tmp_path / flow.name, flow)}
+    passed = set()
+    for flow in FLOWS.values():
+        root = tmp_path / flow.name
+        passed |= {point for _, point in recorded(root, flow, prepare(root, flow))}
     actions = {f"{when} perform.{action.__name__}" for action in get_args(Action) for when in ("before", "after")}
     assert actions - passed == set()
