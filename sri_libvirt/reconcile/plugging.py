@@ -50,7 +50,7 @@ def _unplug(machine: Machine, row: Attachment, now: int, policy: Policy) -> Step
     if now < settled:
         return Step(reasons=(why.detach_settles(row),), wake_at=settled)
     held = row.changed_at + policy.detach_hold
-    if now < held and not machine.spec.volumes and _is_empty_disk(row):
+    if now < held and _is_empty_disk(row) and _all_were_gone(machine, row, settled):
         reason = why.detach_held(row, policy.detach_hold)
         told = any(each.code == reason.code and each.message == reason.message for each in machine.reasons)
         event = Event(kind="held", reason=reason.code, message=reason.message)
@@ -100,6 +100,17 @@ def _plug(machine: Machine, observed: Observed, now: int, policy: Policy) -> Ste
             plug.append(PlugDevice(row.key))
     assign: tuple[Action, ...] = (AssignPorts(),) if plug else ()
     return join([*steps, Step(actions=(*prepare, *assign, *plug))])
+
+
+def _all_were_gone(machine: Machine, row: Attachment, settled: int) -> bool:
+    """Whether no volume was in the spec any more when this one's settle time ended, and none needs its place now.
+
+    Told from when the rows changed, so that the first volume that comes back does not end the hold of the others.
+    """
+    others = [other for other in machine.attachments if other.kind == "volume" and other.key != row.key]
+    if any(other.wanted and (other.name == row.name or other.target == row.target) for other in others):
+        return False
+    return all(other.wanted == (other.changed_at > settled) for other in others)
 
 
 def _is_empty_disk(row: Attachment) -> bool:

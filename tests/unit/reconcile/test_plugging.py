@@ -208,6 +208,45 @@ def test_reason_detach_held_keeps_empty_disks_when_all_volumes_go_at_once() -> N
     assert world.now == since + POLICY.detach_hold
 
 
+def test_the_hold_outlasts_the_return_of_the_first_volume() -> None:
+    world = running(volume_row(), volume_row("other", target="vdb"))
+    first, second = detach(world, "data"), detach(world, "other")
+    world.now += 60 * SECOND
+    world.settle()
+    assert codes(world) == ["detach-held", "detach-held"]
+    again(world, first)
+    world.settle()
+    assert codes(world) == ["detach-held"]
+    again(world, second)
+    world.settle()
+    assert codes(world) == []
+    assert not any(isinstance(action, act.UnplugDevice) for action in world.done)
+
+
+def test_a_volume_that_stayed_a_while_longer_ends_no_settle_time() -> None:
+    world = running(volume_row(), volume_row("other", target="vdb"))
+    first = detach(world, "data")
+    world.now += SETTLE + SECOND
+    second = detach(world, "other")
+    world.settle()
+    assert first.alias not in world.live
+    world.now += SETTLE
+    world.settle()
+    assert codes(world) == ["detach-held"]
+    assert second.alias in world.live
+
+
+def test_the_hold_gives_way_to_a_volume_that_needs_its_place() -> None:
+    world = running(volume_row())
+    detach(world, "data")
+    world.now += 60 * SECOND
+    world.settle()
+    assert codes(world) == ["detach-held"]
+    new = attach(world, volume_row("new", target="vda"))
+    world.settle()
+    assert new.alias in world.live
+
+
 def test_the_hold_is_told_once() -> None:
     world = running(volume_row())
     detach(world, "data")
