@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import platform
 import signal
 import sys
 import time
@@ -104,6 +105,12 @@ def prepare(paths: StatePaths) -> None:
         raise ConfigError(
             f"--state-dir {paths.root}: {error.strerror}: it must be a directory that root can write"
         ) from None
+
+
+def check_architecture(name: str) -> None:
+    """Refuse a host whose guests would be of an architecture that no profile is made for. Raises ConfigError."""
+    if name not in ("x86_64", "amd64"):
+        raise ConfigError(f"this host is {name}; only x86_64 is supported yet")
 
 
 class Provider:
@@ -271,6 +278,7 @@ def serve(settings: Settings) -> None:
     if harm := failpoint():
         log.warning("a failpoint is armed: this provider harms itself", failpoint=harm)
         failpoints.arm(failpoints.armed_by(harm))
+    check_architecture(platform.machine().lower())
     paths = StatePaths(settings.state_dir)
     prepare(paths)
     with lock(paths), ExitStack() as stack:

@@ -281,3 +281,9 @@ def test_quantities_are_of_the_whole_host(settings: Settings, monkeypatch: pytes
     assert quantities["c1-m1"] == 4
     assert quantities["c32-m256"] == 0
     assert all(entry.machine_class.capabilities.cpu_millis for entry in entries)
+
+
+def test_only_x86_64_is_served_yet_and_others_are_refused_by_name() -> None:
+    app.check_architecture("x86_64")
+    with pytest.raises(ConfigError, match="this host is aarch64; only x86_64"):
+        app.check_architecture("aarch64")
