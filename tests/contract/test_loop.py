@@ -13,7 +13,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.reconcile.sources import wake_all
-from sri_libvirt.records import StopCause
+from sri_libvirt.records import SECOND, StopCause
 from tests.contract.loop import MIB, FakeHost, Loop, Witness, disk, serving_loop, spec_of, until
 from tests.contract.refusal import refused
 
@@ -185,17 +185,21 @@ async def test_a_guest_that_ignores_unplug_is_asked_until_its_reset(loop: Loop, 
     await until("plugged anew", lambda: loop.live(machine_id).devices == before)
 
 
-async def test_all_volumes_detached_at_once_are_held_and_nothing_happens_when_they_come_back(loop: Loop) -> None:
-    machine_id = await loop.created(spec_of(disks=("data", "other")))
-    before = loop.live(machine_id).devices
-    for name in ("data", "other"):
-        await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name=name))
-    await loop.reason(machine_id, "detach-held")
-    for name in ("data", "other"):
-        await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk(name)))
-    await until("rest", lambda: loop.codes(machine_id) == [])
-    assert loop.live(machine_id).devices == before
-    assert not any(row.unplug_at for row in loop.stored(machine_id).attachments)
+async def test_all_volumes_detached_at_once_are_held_and_nothing_happens_when_they_come_back(
+    tmp_path: Path, hypervisor: FakeHypervisor
+) -> None:
+    # A settle time that also a busy machine keeps between the two calls.
+    async with serving_loop(tmp_path, hypervisor, detach_settle=5 * SECOND) as loop:
+        machine_id = await loop.created(spec_of(disks=("data", "other")))
+        before = loop.live(machine_id).devices
+        for name in ("data", "other"):
+            await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name=name))
+        await loop.reason(machine_id, "detach-held")
+        for name in ("data", "other"):
+            await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk(name)))
+        await until("rest", lambda: loop.codes(machine_id) == [])
+        assert loop.live(machine_id).devices == before
+        assert not any(row.unplug_at for row in loop.stored(machine_id).attachments)
 
 
 async def test_a_plug_that_fails_is_tried_again(loop: Loop, hypervisor: FakeHypervisor) -> None:
