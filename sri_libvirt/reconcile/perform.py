@@ -91,8 +91,10 @@ class Performer:
                 connection.resume(machine_id)
                 self._set_run(machine, replace(machine.run, resumed_at=self.clock()))
             case act.Destroy():
-                if not machine.run.pressed_at:  # so that the stop is known for ours
-                    self._set_run(machine, replace(machine.run, pressed_at=self.clock()))
+                now = self.clock()  # noted before, so that the stop is known for ours
+                self._set_run(
+                    machine, replace(machine.run, pressed_at=machine.run.pressed_at or now, last_press_at=now)
+                )
                 connection.destroy(machine_id)
             case act.Undefine():
                 connection.undefine(machine_id)

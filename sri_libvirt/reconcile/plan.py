@@ -64,7 +64,7 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
     if isinstance(observed, NotSeen):
         step = Step(reasons=(why.unreachable(observed.message),), wake_at=now + 2 * SECOND)
         if observed.stuck:  # its return wakes the machine
-            step = Step(reasons=(why.stuck_call(observed.stuck),))
+            step = _blind(machine, observed.stuck, now, policy)
         status = machine.status if machine.observed_generation else statuses.unseen(machine, policy)
         return _finish(machine, step, status, machine.run, now, policy, machine.observed_generation)
     run, run_events = _account(machine, observed, now, policy)
@@ -155,6 +155,25 @@ def _held(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
     if not observed.active or not unwanted or "destroy" in observed.stuck:
         return Step(reasons=(reason,))
     end = max(_unwanted_since(machine), run.pressed_at) + policy.shutdown_grace
+    if now < end:
+        return Step(reasons=(reason,), wake_at=end)
+    return Step(actions=(Destroy(),), reasons=(reason,), wake_at=now + policy.press_every)
+
+
+def _blind(machine: Machine, stuck: tuple[str, ...], now: int, policy: Policy) -> Step:
+    """Not even a look comes back: libvirt 11 reads a domain whose QEMU hangs as slowly as it works on it.
+
+    The axe is allowed all the same, for a guest that this store has started and seen no end of, and again after a
+    while: whether it fell is not seen before the look is back.
+    """
+    reason = why.stuck_call(stuck)
+    run = machine.run
+    unwanted = machine.deleted_at or machine.spec.power == pb.POWER_OFF
+    if not unwanted or not run.started_at or run.stopped is not None or "destroy" in stuck:
+        return Step(reasons=(reason,))
+    end = max(_unwanted_since(machine), run.pressed_at) + policy.shutdown_grace
+    if run.last_press_at >= end:
+        end = run.last_press_at + policy.press_every
     if now < end:
         return Step(reasons=(reason,), wake_at=end)
     return Step(actions=(Destroy(),), reasons=(reason,), wake_at=now + policy.press_every)

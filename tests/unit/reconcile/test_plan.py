@@ -709,3 +709,24 @@ def test_a_look_that_is_stuck_says_nothing_about_the_domain() -> None:
     made = plan(world.record, NotSeen("hangs", ("snapshot",)), world.now, POLICY)
     assert (made.actions, made.status, made.run) == ((), world.record.status, world.record.run)
     assert [reason.code for reason in made.reasons] == ["stuck-call"]
+
+
+def test_a_guest_that_cannot_even_be_looked_at_is_destroyed_after_its_grace_when_it_is_not_wanted() -> None:
+    world = running()
+    hangs = NotSeen("hangs", ("attach_device", "snapshot"))
+    power(world, pb.POWER_OFF)
+    assert world.record is not None
+    end = T0 + POLICY.shutdown_grace
+    early = plan(world.record, hangs, end - 1, POLICY)
+    assert (early.actions, early.wake_at) == ((), end)
+    assert plan(world.record, hangs, end, POLICY).actions == (act.Destroy(),)
+    sent = replace(world.record, run=replace(world.record.run, pressed_at=end, last_press_at=end + 1))
+    grace = end + POLICY.shutdown_grace
+    again = plan(sent, hangs, grace, POLICY)
+    assert again.actions == (act.Destroy(),)
+    sent = replace(sent, run=replace(sent.run, last_press_at=grace))
+    waits = plan(sent, hangs, grace + 1, POLICY)
+    assert (waits.actions, waits.wake_at) == ((), grace + POLICY.press_every)
+    assert plan(sent, NotSeen("hangs", ("snapshot", "destroy")), grace * 2, POLICY).actions == ()
+    never = replace(world.record, run=Run())
+    assert plan(never, hangs, grace * 2, POLICY).actions == (), "nothing says that the domain is ours"

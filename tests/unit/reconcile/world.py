@@ -213,7 +213,8 @@ class World:
                 if not self.deaf:
                     self.stop_guest("guest", "shutdown", "shutdown")
             case act.Destroy():
-                self.record = replace(record, run=replace(record.run, pressed_at=record.run.pressed_at or self.now))
+                pressed = record.run.pressed_at or self.now
+                self.record = replace(record, run=replace(record.run, pressed_at=pressed, last_press_at=self.now))
                 self.stop_guest("host", "destroyed", "destroyed")
             case act.Resume():
                 self.record = replace(record, run=replace(record.run, resumed_at=self.now))
