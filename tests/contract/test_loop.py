@@ -194,7 +194,7 @@ async def test_all_volumes_detached_at_once_are_held_and_nothing_happens_when_th
         before = loop.live(machine_id).devices
         for name in ("data", "other"):
             await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name=name))
-        await loop.reason(machine_id, "detach-held")
+        await until("hold of both", lambda: loop.codes(machine_id) == ["detach-held"] * 2, loop.explain)
         for name in ("data", "other"):
             await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk(name)))
         await until("rest", lambda: loop.codes(machine_id) == [])

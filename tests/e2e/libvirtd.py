@@ -77,12 +77,8 @@ class PrivateLibvirt:
         """Start what does not run: the namespaces, virtlogd, libvirtd; return once libvirtd answers."""
         if self._anchor is None:
             self._enter_namespaces()
-        if self.pid("virtlogd") is None:
-            self._spawn(f"virtlogd --pid-file {self._pid_file('virtlogd')}")
-            self._wait_for_socket(self.base / "run" / "virtlogd-sock")
-        if self.pid("libvirtd") is None:
-            self._spawn(f"libvirtd --pid-file {self._pid_file('libvirtd')}")
-            self._wait_for_socket(self.socket)
+        self._start("virtlogd", self.base / "run" / "virtlogd-sock")
+        self._start("libvirtd", self.socket)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """End libvirtd alone; guests and virtlogd live on."""
@@ -121,7 +117,7 @@ class PrivateLibvirt:
         """Process id of `libvirtd` or `virtlogd`, None unless it runs."""
         with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
             pid = int(self._pid_file(daemon).read_text())
-            if Path(f"/proc/{pid}/comm").read_text().strip() == daemon and not _zombie(pid):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == daemon and not _ended(pid):
                 return pid
         return None
 
@@ -216,6 +212,13 @@ class PrivateLibvirt:
         self._anchor.stdin.write(command + "\n")
         self._anchor.stdin.flush()
 
+    def _start(self, daemon: str, path: Path) -> None:
+        if self.pid(daemon) is None:
+            # What accepts below must be the new daemon, not what the old one left.
+            path.unlink(missing_ok=True)
+            self._spawn(f"{daemon} --pid-file {self._pid_file(daemon)}")
+        self._wait_for_socket(path)
+
     def _wait_for_socket(self, path: Path) -> None:
         try:
             wait_until(lambda: _accepts(path), f"{path.name} accepts connections", START_DEADLINE)
@@ -249,8 +252,10 @@ def _qemu_user() -> str | None:
     return None
 
 
-def _zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+def _ended(pid: int) -> bool:
+    """Whether a process has ended with all its threads; until the last one has, its sockets and locks live on."""
+    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return state == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
 
 
 def _accepts(path: Path) -> bool:

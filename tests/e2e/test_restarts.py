@@ -232,7 +232,7 @@ def test_a_provider_without_libvirtd_answers_and_starts_machines_once_it_comes(
     private_libvirt.start()
     provider.wait_state(machine_id, "MACHINE_RUNNING")
     wait_for("end of the deleted machine", lambda: provider.get(gone) is None)
-    assert hypervisor_health(provider) == health_pb2.HealthCheckResponse.SERVING
+    wait_for("events of libvirt", lambda: hypervisor_health(provider) == health_pb2.HealthCheckResponse.SERVING)
     assert domains(provider) == [machine_id]
 
 
