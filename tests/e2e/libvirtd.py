@@ -255,7 +255,7 @@ def _qemu_user() -> str | None:
 def _ended(pid: int) -> bool:
     """Whether a process has ended with all its threads; until the last one has, its sockets and locks live on."""
     state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return state == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
+    return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
 
 
 def _accepts(path: Path) -> bool:
