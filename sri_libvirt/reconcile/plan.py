@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.base import DomainState
-from sri_libvirt.reconcile import plugging, stops
+from sri_libvirt.reconcile import plugging, stopping, stops
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import status as statuses
 from sri_libvirt.reconcile.actions import (
@@ -20,10 +20,8 @@ from sri_libvirt.reconcile.actions import (
     AssignPorts,
     ChooseProfile,
     Define,
-    Destroy,
     Forget,
     PrepareDevice,
-    PressButton,
     RemoveFiles,
     Resume,
     Start,
@@ -64,14 +62,15 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
     if isinstance(observed, NotSeen):
         step = Step(reasons=(why.unreachable(observed.message),), wake_at=now + 2 * SECOND)
         if observed.stuck:  # its return wakes the machine
-            step = _blind(machine, observed.stuck, now, policy)
+            alive = bool(machine.run.started_at) and machine.run.stopped is None
+            step = stopping.stuck(machine, machine.run, observed.stuck, now, policy, alive=alive)
         status = machine.status if machine.observed_generation else statuses.unseen(machine, policy)
         return _finish(machine, step, status, machine.run, now, policy, machine.observed_generation)
     run, run_events = _account(machine, observed, now, policy)
     if observed.foreign:
         step = Step(reasons=(why.foreign_domain(),), wake_at=now + 60 * SECOND)
     elif observed.stuck:
-        step = _held(machine, observed, run, now, policy)
+        step = stopping.stuck(machine, run, observed.stuck, now, policy, alive=observed.active)
     elif machine.deleted_at:
         step = _delete(machine, observed, run, now, policy)
     elif observed.active:
@@ -134,7 +133,7 @@ def _needs_back_off(cause: StopCause, run: Run, observed: Observed, policy: Poli
 def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """Guest off, then domain, then devices, then files, then the record."""
     if observed.active:
-        return _stop_guest(run, _unwanted_since(machine), now, policy)
+        return stopping.stop_guest(run, stopping.unwanted_since(machine), now, policy)
     if observed.domain is not None:
         return Step(actions=(Undefine(),))
     devices = release(machine.attachments, machine.deleted_at, now, policy, final=True)
@@ -143,64 +142,10 @@ def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Po
     return replace(devices, actions=(*devices.actions, RemoveFiles(), Forget()))
 
 
-def _unwanted_since(machine: Machine) -> int:
-    """When the guest of a machine that is deleted or powered off was first asked to go."""
-    return machine.power_at if machine.spec.power == pb.POWER_OFF else machine.deleted_at
-
-
-def _held(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
-    """A call has not come back: only the axe is allowed, the cure for a QEMU that hangs, and one stroke of it."""
-    reason = why.stuck_call(observed.stuck)
-    unwanted = machine.deleted_at or machine.spec.power == pb.POWER_OFF
-    if not observed.active or not unwanted or "destroy" in observed.stuck:
-        return Step(reasons=(reason,))
-    end = max(_unwanted_since(machine), run.pressed_at) + policy.shutdown_grace
-    if now < end:
-        return Step(reasons=(reason,), wake_at=end)
-    return Step(actions=(Destroy(),), reasons=(reason,), wake_at=now + policy.press_every)
-
-
-def _blind(machine: Machine, stuck: tuple[str, ...], now: int, policy: Policy) -> Step:
-    """Not even a look comes back: libvirt 11 reads a domain whose QEMU hangs as slowly as it works on it.
-
-    The axe is allowed all the same, for a guest that this store has started and seen no end of, and again after a
-    while: whether it fell is not seen before the look is back.
-    """
-    reason = why.stuck_call(stuck)
-    run = machine.run
-    unwanted = machine.deleted_at or machine.spec.power == pb.POWER_OFF
-    if not unwanted or not run.started_at or run.stopped is not None or "destroy" in stuck:
-        return Step(reasons=(reason,))
-    end = max(_unwanted_since(machine), run.pressed_at) + policy.shutdown_grace
-    if run.last_press_at >= end:
-        end = run.last_press_at + policy.press_every
-    if now < end:
-        return Step(reasons=(reason,), wake_at=end)
-    return Step(actions=(Destroy(),), reasons=(reason,), wake_at=now + policy.press_every)
-
-
-def _stop_guest(run: Run, since: int, now: int, policy: Policy) -> Step:
-    """The button, again and again, and at the end of the grace time the axe (contract G.10)."""
-    if policy.shutdown_grace == 0:
-        return Step(actions=(Destroy(),))
-    if run.pressed_at < since:  # never pressed, or for an earlier wish
-        return Step(actions=(PressButton(first=True),))
-    end = run.pressed_at + policy.shutdown_grace
-    reason = why.shutting_down((now - run.pressed_at) // SECOND, policy.shutdown_grace // SECOND)
-    if now >= end:
-        event = Event(kind="destroy", reason="grace-over", message=reason.message, took=now - run.pressed_at)
-        return Step(actions=(Destroy(),), reasons=(reason,), events=(event,), wake_at=now + policy.press_every)
-    again = run.last_press_at + policy.press_every
-    if now >= again:
-        # A press is lost while the firmware runs or before the guest listens.
-        return Step(actions=(PressButton(first=False),), reasons=(reason,))
-    return Step(reasons=(reason,), wake_at=min(again, end))
-
-
 def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """A QEMU is there. Its devices follow the spec while the guest runs and is to go on."""
     if machine.spec.power == pb.POWER_OFF:
-        return _stop_guest(run, machine.power_at, now, policy)
+        return stopping.stop_guest(run, machine.power_at, now, policy)
     domain = observed.domain
     assert domain is not None
     if domain.state is DomainState.PAUSED:
