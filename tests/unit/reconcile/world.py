@@ -245,3 +245,35 @@ class World:
             free = [port for port in range(1, self.record.profile.ports + 1) if port not in taken]
             if row.wanted and row.backing and not row.port and free:
                 self._row(row.key, port=free[0])
+
+
+def codes(world: World) -> list[str]:
+    assert world.record is not None
+    return [reason.code for reason in world.record.reasons]
+
+
+def state(world: World) -> str:
+    assert world.record is not None
+    return pb.MachineState.Name(world.record.status.state).removeprefix("MACHINE_")
+
+
+def running(*rows: object, **changes: object) -> World:
+    world = World(machine(*rows, **changes))  # type: ignore[arg-type]
+    world.settle()
+    assert world.record is not None
+    assert world.record.status.state == pb.MACHINE_RUNNING
+    world.done.clear()
+    return world
+
+
+def power(world: World, value: pb.Power) -> None:
+    assert world.record is not None
+    spec = pb.MachineSpec()
+    spec.CopyFrom(world.record.spec)
+    spec.power = value
+    world.record = replace(world.record, spec=spec, generation=world.record.generation + 1, power_at=world.now)
+
+
+def delete(world: World) -> None:
+    assert world.record is not None
+    world.record = replace(world.record, deleted_at=world.now)

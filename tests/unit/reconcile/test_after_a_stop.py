@@ -1,0 +1,195 @@
+"""plan(): what is done after a guest has stopped, for each kind of stop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.hypervisor.base import DomainState, LastWords
+from sri_libvirt.reconcile import actions as act
+from sri_libvirt.records import SECOND, StopCause
+from tests.unit.reconcile.world import (
+    POLICY,
+    T0,
+    codes,
+    power,
+    running,
+    snapshot,
+    state,
+    volume_row,
+)
+
+
+def test_reason_guest_powered_off_stays_off_until_power_goes_off_and_on() -> None:
+    world = running()
+    world.now += 100 * SECOND
+    world.stop_guest("guest", "shutdown", "shutdown")
+    made = world.settle()
+    assert made is not None
+    assert state(world) == "SUSPENDED"
+    assert codes(world) == ["guest-powered-off"]
+    world.boot = "boot-2"
+    world.settle()
+    assert state(world) == "SUSPENDED", "a host boot does not start it"
+    world.now += SECOND
+    power(world, pb.POWER_OFF)
+    power(world, pb.POWER_ON)  # faster than the loop looked
+    world.settle()
+    assert state(world) == "RUNNING"
+
+
+@pytest.mark.rule("R-G5-2")
+def test_a_guests_power_off_is_a_restart_where_the_operator_wants_that_but_no_busy_loop() -> None:
+    world = running()
+    world.policy = replace(POLICY, restart_after_guest_poweroff=True)
+    world.stop_guest("guest", "shutdown", "shutdown")
+    made = world.settle()
+    assert codes(world) == ["back-off"]
+    assert made is not None
+    world.run_until(lambda: state(world) == "RUNNING")
+    assert world.now == T0 + SECOND
+
+
+@pytest.mark.parametrize(
+    ("shutdown", "stopped", "reason", "watched"),
+    [
+        ("", "failed", "crashed", True),
+        ("", "failed", "crashed", False),
+        ("host", "shutdown", "shutdown", True),
+        ("host", "destroyed", "destroyed", True),
+        ("host", "destroyed", "destroyed", False),
+        ("", "", "unknown", False),
+    ],
+)
+@pytest.mark.rule("R-G5-3")
+def test_reason_back_off_of_a_guest_that_fell_over(shutdown: str, stopped: str, reason: str, watched: bool) -> None:
+    world = running()
+    world.now += SECOND
+    world.stop_guest(shutdown, stopped, reason, watched)
+    made = world.settle()
+    assert codes(world) == ["back-off"]
+    assert made is not None
+    assert made.wake_at == world.now + SECOND
+    world.run_until(lambda: state(world) == "RUNNING")
+
+
+def test_a_crash_loop_is_slowed_down_and_a_long_run_forgives() -> None:
+    world = running()
+    waits = []
+    for _ in range(4):
+        world.stop_guest("", "failed", "crashed")
+        before = world.now
+        world.settle()
+        world.run_until(lambda: state(world) == "RUNNING")
+        waits.append((world.now - before) // SECOND)
+    assert waits == [1, 2, 4, 8]
+    world.now += POLICY.short_run
+    world.stop_guest("", "failed", "crashed")
+    made = world.settle()
+    assert made is not None
+    assert made.wake_at == world.now + SECOND
+
+
+def test_a_host_boot_starts_what_ran_without_delay() -> None:
+    world = running(volume_row())
+    ports = {row.name: row.port for row in world.record.attachments} if world.record else {}
+    world.boot = "boot-2"
+    world.stop_guest("", "", "unknown", watched=False)
+    world.settle()
+    assert state(world) == "RUNNING"
+    assert world.record is not None
+    assert {row.name: row.port for row in world.record.attachments} == ports
+
+
+def test_reason_host_stopping_starts_nothing() -> None:
+    world = running()
+    world.host_stopping = True
+    world.stop_guest("guest", "shutdown", "shutdown")
+    world.settle()
+    assert codes(world) == ["host-stopping"]
+    assert world.record is not None
+    assert world.record.run.stopped is StopCause.HOST
+    world.host_stopping, world.boot = False, "boot-2"
+    world.run_until(lambda: state(world) == "RUNNING")
+
+
+def test_a_domain_that_somebody_undefined_is_defined_and_started_again() -> None:
+    world = running()
+    world.domain, world.live, world.persistent, world.run = None, frozenset(), frozenset(), ""
+    world.run_until(lambda: state(world) == "RUNNING")
+
+
+def test_a_managed_save_of_this_run_is_restored() -> None:
+    world = running()
+    run = world.run
+    world.now += SECOND
+    world.stop_guest("", "saved", "saved")
+    world.domain = snapshot(DomainState.OFF, "saved", managed_save=True)
+    world.settle()
+    assert state(world) == "RUNNING"
+    assert world.done[-1] == act.Start(restore=True)
+    assert world.run == run
+
+
+@pytest.mark.rule("R-G5-7")
+def test_a_managed_save_is_dropped_when_the_machine_was_changed_since() -> None:
+    world = running(volume_row())
+    world.now += SECOND
+    world.stop_guest("", "saved", "saved")
+    world.domain = snapshot(DomainState.OFF, "saved", managed_save=True)
+    world.now += SECOND
+    assert world.record is not None
+    late = volume_row("late", target="vdb", changed_at=world.now)
+    world.record = replace(world.record, attachments=(*world.record.attachments, late))
+    made = world.look()
+    assert [event.kind for event in made.events].count("save-dropped") == 1
+    world.settle()
+    assert world.done[-1] == act.Start(restore=False)
+
+
+def test_a_managed_save_that_nobody_watched_is_as_old_as_the_log_says() -> None:
+    world = running(volume_row())
+    world.now += SECOND
+    world.last_words = LastWords("saved", at=world.now)
+    world.stop_guest("", "saved", "saved", watched=False)
+    world.domain = snapshot(DomainState.OFF, "saved", managed_save=True)
+    world.now += SECOND
+    assert world.record is not None
+    late = volume_row("late", target="vdb", changed_at=world.now)
+    world.record = replace(world.record, attachments=(*world.record.attachments, late))
+    world.now += SECOND
+    world.settle()
+    assert world.done[-1] == act.Start(restore=False)
+
+
+def test_a_guest_that_powered_itself_off_unwatched_starts_when_its_power_went_off_and_on_since() -> None:
+    world = running()
+    world.now += SECOND
+    world.last_words = LastWords("shutdown", at=world.now)
+    world.stop_guest("guest", "shutdown", "shutdown", watched=False)
+    world.now += SECOND
+    assert world.record is not None
+    world.record = replace(world.record, power_at=world.now)
+    world.now += SECOND
+    world.settle()
+    assert state(world) == "RUNNING"
+
+
+def test_a_log_whose_clock_was_ahead_does_not_date_a_stop_into_the_future() -> None:
+    world = running()
+    world.last_words = LastWords("crashed", at=world.now + 3600 * SECOND)
+    world.stop_guest("", "crashed", "crashed", watched=False)
+    world.look()
+    assert world.record is not None
+    assert world.record.run.stopped_at == world.now
+
+
+def test_a_run_that_the_store_does_not_know_is_taken_over() -> None:
+    world = running()
+    world.run = "another"
+    world.settle()
+    assert world.record is not None
+    assert world.record.run.uuid == "another"
+    assert world.done == []
