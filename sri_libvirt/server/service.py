@@ -184,7 +184,11 @@ class MachineRuntime:
         future = self._store.submit(work)
 
         def stored(_: object) -> None:
-            if not future.cancelled() and future.exception() is None and changed(future.result()):
+            if future.cancelled():
+                return
+            problem = future.exception()
+            # A store that fails may have stored it all the same: the caller's retry would change and wake nothing.
+            if isinstance(problem, errors.StoreError) or (problem is None and changed(future.result())):
                 self._wake(machine_id)
 
         future.add_done_callback(stored)

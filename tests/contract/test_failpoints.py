@@ -17,12 +17,9 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain import observed
 from sri_libvirt.failpoints import Once
 from sri_libvirt.reconcile.actions import Action
-from sri_libvirt.reconcile.lane import LOOKS
 from sri_libvirt.records import SECOND
 from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsewhere, prepare, restore
-
-READS = tuple(f"libvirt.{name}" for name in (*LOOKS, "network_active"))
-"""Calls that change nothing."""
+from tests.points import distinct
 
 
 def recorded(root: Path, flow: Flow, now: int) -> list[tuple[int, str]]:
@@ -92,22 +89,6 @@ def test_a_provider_that_is_hit_anywhere_finishes(tmp_path: Path, flow: Flow, ki
             assert code == -signal.SIGKILL, f"{armed}: {root.with_suffix('.log').read_text()[-3000:]}"
             finish(root, flow, later)
         check(root, flow, later, starts + 1, armed)
-
-
-def distinct(points: list[tuple[int, str]], kind: str) -> list[tuple[int, str]]:
-    """The points without those at which the harm is the same as at a neighbour: nothing happens between the two."""
-    kept, last = [], ""
-    for nth, point in points:
-        when, what = point.split(" ", 1)
-        if kind == "fail":
-            same = when == "after" and what.endswith(READS)
-        else:
-            done = when == "after" and what.startswith("perform.") and last.startswith("after")
-            same = what.endswith(READS) or point.startswith("before perform.") or done
-        if not same:
-            kept.append((nth, point))
-        last = point
-    return kept
 
 
 def test_every_action_has_its_points_in_some_flow(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from sri_libvirt import config, failpoints
@@ -85,3 +86,17 @@ async def test_a_call_that_hangs_is_survived(loop: Loop, call: str, when: str) -
     assert trap.point in trap.passed, "the life does not make this call"
     assert trap.release.is_set(), "nobody noticed that it hung"
     assert sum(event.kind.value == "started" for event in witness.events) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_change_whose_store_failed_is_carried_out_when_it_was_stored_all_the_same(
+    tmp_path: Path, when: str
+) -> None:
+    """And when it was not, by the caller's next try, which in the first case changes nothing any more."""
+    async with serving_loop(tmp_path, FakeHypervisor()) as loop:
+        machine_id = await loop.created()
+        failpoints.arm(failpoints.Once("fail", f"{when} store.MachineRuntime.update_machine_power"))
+        with pytest.raises(grpc.aio.AioRpcError, match="a test lets it fail") as refused:
+            await loop.power(machine_id, pb.POWER_OFF)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        await loop.off(machine_id)

@@ -43,10 +43,13 @@ def network(private_libvirt: PrivateLibvirt) -> Iterator[str]:
 
 @pytest.fixture
 def provider(private_libvirt: PrivateLibvirt) -> Iterator[Provider]:
-    """A provider that the test starts; ended with its guests, whatever the test did to it."""
+    """A provider that the test starts, watched as by a poollet; ended with its guests, whatever the test did to it."""
     made = Provider(private_libvirt, private_libvirt.directory("sri"))
-    yield made
-    made.kill()
+    try:
+        yield made
+        made.expect_rest()
+    finally:
+        made.kill()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Machine
 from sri_libvirt.store.reader import Reader
 from tests.e2e.libvirtd import PrivateLibvirt
+from tests.poollet.witness import Witness
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class Provider:
         self.socket = root / "sri.sock"
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
+        self.witness = Witness()
         self._latest: tuple[str, ...] = ()
         self.images.mkdir(mode=0o755, parents=True, exist_ok=True)
         root.chmod(0o755)
@@ -70,7 +72,7 @@ class Provider:
         with (self.root / "provider.log").open("ab") as log:
             self.process = self.libvirt.popen(self.command(*options), stdout=log, stderr=log)
         self.channel = grpc.insecure_channel(f"unix://{self.socket}")
-        self.stub = MachineRuntimeStub(self.channel)
+        self.stub = self.witness.stub(MachineRuntimeStub(self.channel))
         wait_for("answer of the provider", self._answers, 30)
 
     def _answers(self) -> bool:
@@ -81,6 +83,21 @@ class Provider:
         except grpc.RpcError:
             return False
         return True
+
+    def expect_rest(self, relists: int = 5) -> None:
+        """What a poollet needs at the end of every scenario: lists that are equal, message by message."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        latest, equal = pb.ListMachinesResponse(), 0
+
+        def quiet() -> bool:
+            nonlocal latest, equal
+            listed = self.stub.ListMachines(pb.ListMachinesRequest(), timeout=10)
+            equal = equal + 1 if listed == latest else 0
+            latest = listed
+            return equal >= relists
+
+        wait_for("rest: each list differs from the last", quiet)
 
     def start_again(self) -> None:
         """Start it with the options of its latest start."""
@@ -98,7 +115,8 @@ class Provider:
         if self.process is None:
             return 0
         self.channel.close()
-        os.kill(self._pid(), number)
+        if self.process.poll() is None:
+            os.kill(self._pid(), number)
         code = self.process.wait(30)
         self.process = None
         return code

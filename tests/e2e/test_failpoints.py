@@ -7,7 +7,6 @@ for every point and kind; which points there are is `failpoints.py`'s business.
 from __future__ import annotations
 
 import subprocess
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,14 +17,17 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
+from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, wait_for
 from tests.e2e.test_restarts import domains, expect_nothing_left, guests
+from tests.points import distinct
 
 pytestmark = pytest.mark.e2e
 
 VARIABLE = "SRI_LIBVIRT_FAILPOINT"
 OPTIONS = ("--shutdown-grace", "1s", "--call-deadline", "20s")
 PATIENCE = 120.0
+PARTS = 4
 
 
 def create(provider: Provider, _: str) -> None:
@@ -193,25 +195,48 @@ def test_a_provider_that_is_hit_finishes(
 
 @pytest.mark.matrix
 @pytest.mark.timeout(7200)
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", ["kill", "fail", "hang"])
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_provider_that_is_hit_anywhere_finishes(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, kind: str
+    private_libvirt: PrivateLibvirt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, kind: str, part: int
 ) -> None:
-    flow, listing = FLOWS[name], tmp_path / "points"
-    prepare(provider, flow)
-    monkeypatch.setenv(VARIABLE, f"record {listing}")
-    provider.start(*OPTIONS)
-    ask(provider, flow)
-    wait_for("rest of the recorded flow", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
-    monkeypatch.delenv(VARIABLE)
-    seen = listing.read_text().splitlines()
-    if provider.machines():
-        provider.delete(machine_id(provider))
-    expect_nothing_left(provider)
-    provider.stop()
-    points = [point for point in Counter(seen) if kind != "hang" or " libvirt." in point]
-    assert points
-    for point in points:
-        (provider.root / "provider.log").unlink()
-        run(provider, monkeypatch, flow, f"{kind} 1 {point}")
+    """All points of a flow, in parts that can run side by side; all of a part are tried, whatever fails."""
+    flow = FLOWS[name]
+    points = recorded(private_libvirt, monkeypatch, flow, tmp_path / "points")
+    if kind == "hang":
+        points = [point for point in points if " libvirt." in point[1]]
+    failed = []
+    for nth, point in distinct(points, kind)[part::PARTS]:
+        armed = f"{kind} {nth} {point}"
+        provider = Provider(private_libvirt, private_libvirt.directory("sri"))
+        try:
+            run(provider, monkeypatch, flow, armed)
+        except (AssertionError, grpc.RpcError, subprocess.TimeoutExpired) as error:
+            failed.append(f"{armed}: {error}")
+        finally:
+            monkeypatch.delenv(VARIABLE, raising=False)
+            provider.kill()
+            private_libvirt.start()
+            private_libvirt.remove_domains()
+        print(f"{name}: {armed}: {'failed' if failed and failed[-1].startswith(armed) else 'finished'}")
+    assert not failed, "\n\n".join(failed)
+
+
+def recorded(
+    private: PrivateLibvirt, monkeypatch: pytest.MonkeyPatch, flow: Flow, listing: Path
+) -> list[tuple[int, str]]:
+    """All points that a flow passes, each with the number of its pass."""
+    provider = Provider(private, private.directory("sri"))
+    try:
+        prepare(provider, flow)
+        monkeypatch.setenv(VARIABLE, f"record {listing}")
+        provider.start(*OPTIONS)
+        ask(provider, flow)
+        wait_for("rest of the recorded flow", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
+        monkeypatch.delenv(VARIABLE)
+        # Once for each point: how often the loop looks in vain differs from run to run.
+        return [(1, point) for point in dict.fromkeys(listing.read_text().splitlines())]
+    finally:
+        provider.kill()
+        private.remove_domains()

@@ -53,6 +53,7 @@ def test_a_guest_that_the_backup_does_not_know(provider: Provider, tmp_path: Pat
     pids = [provider.qemu_pid(each) for each in (kept, since)]
     provider.stop()
     cli(provider, "store", "restore", str(tmp_path / "copy.sqlite"))
+    provider.witness.forget()
     provider.start()
     wait_for("the kept machine", lambda: [each.metadata.id for each in provider.machines()] == [kept])
 

@@ -30,15 +30,6 @@ STATES = {
     pb.MACHINE_SUSPENDED: "Shutdown",
     pb.MACHINE_TERMINATED: "Terminated",
 }
-_WITHOUT_ANSWER = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-    }
-)
 
 
 class Entry(Protocol):
@@ -311,7 +302,7 @@ class Poollet:
         try:
             self._call(method, request)
         except grpc.RpcError as error:
-            sent.unsure = error.code() in _WITHOUT_ANSWER
+            sent.unsure = error.code() in watch.WITHOUT_ANSWER
             raise
         accepted(sent)
 

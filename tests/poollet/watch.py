@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import grpc
 from google.protobuf.message import Message
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
@@ -17,6 +18,17 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 UID = "machinepoollet.spheric.cloud/machine-uid"
 NAMESPACE = "machinepoollet.spheric.cloud/machine-namespace"
 NAME = "machinepoollet.spheric.cloud/machine-name"
+
+WITHOUT_ANSWER = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+"""Codes of a call that may have been carried out all the same."""
 
 
 class Panic(AssertionError):
