@@ -8,6 +8,7 @@ rule in this file is in the wrong place.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import fcntl
 import os
 import platform
@@ -15,8 +16,9 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +27,19 @@ import structlog
 
 from sri_libvirt import failpoints
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.capacity import classes as machine_classes
-from sri_libvirt.capacity import placement
-from sri_libvirt.config import Settings, failpoint
+from sri_libvirt.capacity import ladder
+from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, budget, of_inventory
+from sri_libvirt.capacity.devices import DeviceClaims
+from sri_libvirt.capacity.pool import Pool
+from sri_libvirt.config import Settings, failpoint, service_manager
 from sri_libvirt.domain.compiler import DomainCompiler
-from sri_libvirt.errors import ConfigError
-from sri_libvirt.host import cpu, kvm, memory
+from sri_libvirt.errors import ConfigError, Unavailable
+from sri_libvirt.host import inventory, kvm, live, space
 from sri_libvirt.host.boot import Host
 from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
 from sri_libvirt.metrics import Metrics
+from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
@@ -43,21 +48,25 @@ from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.sources import EventSource, Resync, wake_all
+from sri_libvirt.reconcile.survey import Neighbours, Survey
 from sri_libvirt.reconcile.view import Policy
 from sri_libvirt.reconcile.virtualisation import Virtualisation
 from sri_libvirt.reconcile.watchdog import Watchdog
 from sri_libvirt.records import MachineClass
+from sri_libvirt.resources import Claim
 from sri_libvirt.server.admin import AdminSocket
+from sri_libvirt.server.cordon import CordonKeeper
 from sri_libvirt.server.listener import Listener
 from sri_libvirt.server.service import MachineRuntime, handlers
 from sri_libvirt.store import backup
 from sri_libvirt.store.automatic import AutomaticBackups
 from sri_libvirt.store.store import Store
+from sri_libvirt.volumes import empty_disk
 
 log = structlog.get_logger(__name__)
 
 RESYNC_SECONDS = 300.0
-"""How long a lost event can go unnoticed. A full look at a thousand machines takes some seconds of a core."""
+"""How long a start or stop whose event was lost can go unnoticed; what no state tells, twelve times as long."""
 
 LOCK_SECONDS = 0.2
 """How long to wait for the lock: `machine why` takes it for some microseconds to see whether a provider runs."""
@@ -114,7 +123,8 @@ def check_architecture(name: str) -> None:
 
 
 class Provider:
-    """One provider on an open store. `hypervisor` and `host` are replaced by tests."""
+    """One provider on an open store. `hypervisor`, `host` and `hardware` are replaced by tests; `manager` is told how
+    it is."""
 
     def __init__(
         self,
@@ -123,7 +133,9 @@ class Provider:
         *,
         hypervisor: Hypervisor | None = None,
         host: HostSigns | None = None,
+        hardware: Callable[[StatePaths], Hardware] | None = None,
         clock: Callable[[], int] = time.time_ns,
+        manager: ServiceManager = NOBODY,
     ) -> None:
         self.store = store
         self.metrics = Metrics()
@@ -131,14 +143,21 @@ class Provider:
         self._settings = settings
         self._hypervisor = hypervisor or LibvirtHypervisor(settings.libvirt_uri)
         self._stack = ExitStack()
+        self._manager = manager
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._heart = Heart(manager, self._signs_of_life())
         paths = StatePaths(settings.state_dir)
         host = host or Host()
         self._virtualisation = Virtualisation(settings, store, kvm.probe, clock)
         plugins = PluginTables(settings.image_dirs)
-        classes = _classes(settings)
-        runtime = MachineRuntime(
-            store, classes, plugins, _capacity(classes), self._virtualisation.gate, self.queue.wake, clock
-        )
+        self._paths = paths
+        self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
+        self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)
+        self.cordon = CordonKeeper(store, clock, partial(wake_all, store, self.queue))
+        found = self._hardware(paths)
+        self.pool = Pool(self._classes(found), self._budget(found), self._closed)
+        self._devices = DeviceClaims(self.pool, plugins.claims_of)
+        runtime = MachineRuntime(store, self.pool, self._devices, plugins, self._gate, self.queue.wake, clock)
         self.listener = Listener(
             settings.address,
             handlers(runtime, self.metrics.rpc),
@@ -154,6 +173,7 @@ class Provider:
             choose_profile=self._virtualisation.choose_profile,
             boot_id=host.boot_id,
             clock=clock,
+            take=self._devices.take,
         )
         policy = Policy(
             handle_of=plugins.handle_of,
@@ -162,6 +182,7 @@ class Provider:
             detach_settle=settings.detach_settle,
             detach_hold=settings.detach_hold,
             restart_after_guest_poweroff=settings.on_guest_poweroff == "restart",
+            drained_since=self.cordon.drained_since,
         )
         observer = Observer(store.instance, host, self._virtualisation.refresh)
         loop = Loop(
@@ -177,13 +198,21 @@ class Provider:
         )
         self._watchdog = Watchdog(loop, settings.lanes)
         self.lanes = self._watchdog.lanes
-        self.events = EventSource(store, self.queue, clock, self._reachable)
-        self._resync = Resync(store, self.queue, RESYNC_SECONDS)
+        neighbours = Neighbours(store, self._hypervisor.connect, self.pool.set_neighbours)
+        self.pool.set_neighbours(neighbours.remembered())
+        self._survey = Survey([self._measure, neighbours.look], RESYNC_SECONDS)
+        self.events = EventSource(store, self.queue, clock, self._reachable, self._survey.poke)
+        self._resync = Resync(store, self.queue, self._hypervisor.connect, RESYNC_SECONDS)
         orphans = Orphans(store, paths, self._hypervisor.connect)
         self._census = Census(orphans, self.metrics.orphans, RESYNC_SECONDS)
         self._backups = AutomaticBackups(paths, settings.backup_period, settings.backups, clock)
         self.admin = AdminSocket(
-            paths.admin_socket, {"backup": partial(_backup, paths, clock), "sweep": partial(sweep, orphans)}
+            paths.admin_socket,
+            {
+                "backup": partial(_backup, paths, clock),
+                "sweep": partial(sweep, orphans),
+                **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
+            },
         )
 
     async def start(self) -> None:
@@ -192,11 +221,19 @@ class Provider:
         self.metrics.follow(queue_depth=lambda: len(self.queue), machines=self._machines_by_state)
         if self._settings.metrics_address:
             self._stack.callback(self.metrics.serve(self._settings.metrics_address))
+        await asyncio.to_thread(self.adopt)
         await self.listener.start()
         await self.admin.start()
+        self._manager.ready()
+        self._event_loop = asyncio.get_running_loop()
+        self._heart.start()
         await asyncio.to_thread(self._virtualisation.probe)
         self._watchdog.start()
         self._stack.callback(self._watchdog.stop)
+        self._survey.start()
+        self._stack.callback(self._survey.stop)
+        if self._hardware_is_live:
+            self._stack.callback(await asyncio.to_thread(live.follow, self._measure))
         self._stack.callback(self._hypervisor.watch(self.events))
         self._resync.start()
         self._stack.callback(self._resync.stop)
@@ -207,8 +244,19 @@ class Provider:
             self._stack.callback(self._backups.stop)
         wake_all(self.store, self.queue)
 
+    def adopt(self) -> None:
+        """Let machines of an older version claim what they have."""
+
+        def kept(machine_id: str) -> Sequence[Claim]:
+            return empty_disk.claims_of_files(self._paths.machine(machine_id))
+
+        if count := self.store.write(lambda tx: self._devices.adopt(tx, kept)):
+            log.info("machines of an older version claim what they have", machines=count)
+
     async def stop(self) -> None:
         """Let RPCs and the machines in hand finish, within bounds. Guests are not touched. Also after half a start."""
+        self._manager.stopping()
+        self._heart.stop()
         await self.listener.stop(STOP_SECONDS)
         await self.admin.stop(STOP_SECONDS)
         self.queue.close()
@@ -224,18 +272,66 @@ class Provider:
             if lane.is_alive():
                 log.warning("a lane is stuck in a call and left behind", lane=lane.name)
 
+    def _measure(self) -> None:
+        self.pool.set_budget(self._budget(self._hardware(self._paths)))
+
+    def _classes(self, found: Hardware) -> Mapping[str, MachineClass]:
+        """Those of the operator's file, or the ladder as it was at the first run."""
+        if path := self._settings.machine_classes:
+            from sri_libvirt.capacity import classes  # YAML is slow to import
+
+            return classes.load(path)
+        total = found.total
+        return self.store.write(lambda tx: ladder.freeze(tx, ladder.steps(total.cpus, total.memory_bytes)))
+
+    def _budget(self, found: Hardware) -> Budget:
+        settings = self._settings
+        reserves = Reserves(
+            memory_bytes=settings.reserved_memory,
+            cpu_millis=settings.reserved_cpus,
+            cpu_overcommit=settings.cpu_overcommit,
+            disk_overcommit=settings.disk_overcommit,
+            machines=settings.max_machines,
+        )
+        return budget(found, reserves)
+
+    def _closed(self) -> str:
+        """Why no new machine is taken; "" when they are."""
+        try:
+            self._virtualisation.gate()
+        except Unavailable as error:
+            return str(error)
+        return self.cordon.state.words
+
+    def _gate(self) -> None:
+        if because := self._closed():
+            raise Unavailable(because)
+
     def _reachable(self, reachable: bool) -> None:
         self.listener.set_hypervisor_reachable(reachable)
         self.metrics.hypervisor_reachable(reachable)
+        self._manager.status(f"serving; libvirt is {'reached' if reachable else 'not reached'}")
+
+    def _signs_of_life(self) -> Mapping[str, Check]:
+        """The parts without which a provider is of no use. libvirt is none of them: a restart would not mend it."""
+
+        def turned() -> str:
+            assert self._event_loop is not None
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._event_loop).result()
+            return ""
+
+        def stored() -> str:
+            self.store.write(lambda _: None)
+            return ""
+
+        return {
+            "rpcs": turned,
+            "store": stored,
+            "lanes": lambda: self._watchdog.problem(time.monotonic()),
+        }
 
     def _machines_by_state(self) -> Mapping[str, int]:
-        states = (pb.Machine.FromString(frame).status.state for frame in self.store.frames())
-        return Counter(pb.MachineState.Name(state) for state in states)
-
-
-def _classes(settings: Settings) -> Mapping[str, MachineClass]:
-    path = settings.machine_classes
-    return machine_classes.load(path) if path else machine_classes.built_in()
+        return Counter(pb.MachineState.Name(state) for state, _ in self.store.states().values())
 
 
 def _backup(paths: StatePaths, clock: Callable[[], int], arguments: Mapping[str, Any]) -> dict[str, int]:
@@ -243,24 +339,17 @@ def _backup(paths: StatePaths, clock: Callable[[], int], arguments: Mapping[str,
     return {"machines": backup.backup(paths.database, Path(arguments["file"]), clock()).machines}
 
 
-def _capacity(classes: Mapping[str, MachineClass]) -> Callable[[], list[pb.MachineClassStatus]]:
-    """Quantities by the host's totals, read once: Status answers from memory."""
-    cpus, memory_bytes = cpu.online(), memory.total_bytes()
-    entries = [
-        pb.MachineClassStatus(
-            machine_class=pb.MachineClass(
-                name=each.name,
-                capabilities=pb.MachineClassCapabilities(cpu_millis=each.cpu_millis, memory_bytes=each.memory_bytes),
-            ),
-            quantity=placement.quantity(each, cpus, memory_bytes),
-        )
-        for each in classes.values()
-    ]
-    return lambda: entries
+def read_hardware(paths: StatePaths, *, sysfs: Path = inventory.SYSFS, procfs: Path = inventory.PROCFS) -> Hardware:
+    """The host of these roots as it is now. Raises ConfigError when they show no CPU or no memory."""
+    found = of_inventory(inventory.read(sysfs, procfs))
+    if not found.total.cpus or not found.total.memory_bytes:
+        raise ConfigError(f"--sysfs {sysfs}, --procfs {procfs}: they show no CPU or no memory of this host")
+    disk = space.space(paths.root, paths.machines)
+    return replace(found, disk_bytes=disk.total_bytes, disk_others_bytes=disk.others_bytes)
 
 
 async def _serve(settings: Settings, store: Store) -> None:
-    provider = Provider(settings, store)
+    provider = Provider(settings, store, manager=ServiceManager(*service_manager(os.getpid())))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -275,6 +364,7 @@ async def _serve(settings: Settings, store: Store) -> None:
 
 def serve(settings: Settings) -> None:
     """Run a provider until SIGTERM or SIGINT. Raises ConfigError or StoreError when it cannot start."""
+    faulthandler.enable()  # systemd's watchdog ends a process by SIGABRT: the log says then where it was stuck
     if harm := failpoint():
         log.warning("a failpoint is armed: this provider harms itself", failpoint=harm)
         failpoints.arm(failpoints.armed_by(harm))

@@ -11,9 +11,11 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from sri_libvirt import quantity
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.records import SECOND
 
@@ -40,6 +42,11 @@ class Settings:
     template_dir: Path | None
     image_dir: tuple[Path, ...]
     machine_classes: Path | None
+    reserved_memory: int | None
+    reserved_cpus: int
+    cpu_overcommit: Fraction
+    disk_overcommit: Fraction
+    max_machines: int
     shutdown_grace: int
     on_guest_poweroff: Literal["stay", "restart"]
     detach_settle: int
@@ -50,6 +57,8 @@ class Settings:
     log_format: Literal["auto", "json", "console"]
     metrics_address: str
     schema_dir: Path
+    sysfs: Path
+    procfs: Path
     backup_period: int
     backups: int
 
@@ -104,7 +113,7 @@ class Option:
     def of_toml_item(self, value: object) -> Any:
         if isinstance(value, str) and not self.is_switch:
             return self.parse(value)
-        if self.native is None or type(value) is not self.native:
+        if self.native is None or type(value) not in (self.native, *([int] if self.native is float else [])):
             wanted = "true or false" if self.is_switch else "a string" if self.native is None else "a number"
             raise ValueError(f"must be {wanted}, not {value!r}")
         return self.parse(f"{value:o}" if self.parse is octal_mode else str(value))
@@ -145,6 +154,29 @@ def integer(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def memory_reserve(text: str) -> int | None:
+    """Bytes of a quantity such as 4Gi; None for `auto`. Raises ValueError."""
+    return None if text == "auto" else _not_negative(quantity.whole(text), text)
+
+
+def cpu_millis(text: str) -> int:
+    """Thousandths of a CPU of a quantity such as 2 or 500m. Raises ValueError."""
+    return _not_negative(quantity.millis(text), text)
+
+
+def ratio(text: str) -> Fraction:
+    """A ratio such as 1.5, exactly. Raises ValueError."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not Fraction(text):
+        raise ValueError(f"{text!r} is not a ratio such as 1.0 or 1.5, above 0")
+    return Fraction(text)
+
+
+def _not_negative(value: int, text: str) -> int:
+    if value < 0:
+        raise ValueError(f"{text} must not be negative")
+    return value
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -198,6 +230,11 @@ def optional_path(text: str) -> Path | None:
     return absolute_path(text) if text else None
 
 
+def auto_path(text: str) -> Path | None:
+    """A path, or None for `auto`."""
+    return None if text == "auto" else optional_path(text)
+
+
 def _choice(name: str, words: str, default: str, help: str) -> Option:  # noqa: A002
     choices = tuple(words.split("|"))
     return Option(name, one_of(*choices), default, help, f"[{words}]", choices)
@@ -231,7 +268,27 @@ OPTIONS: tuple[Option, ...] = (
         "DIR",
         multiple=True,
     ),
-    Option("machine_classes", optional_path, "", "File of machine classes, instead of the built-in ladder.", "FILE"),
+    Option(
+        "machine_classes",
+        auto_path,
+        "auto",
+        "File of machine classes; auto is a ladder that fits the host, as of the first run.",
+        "FILE",
+    ),
+    Option(
+        "reserved_memory",
+        memory_reserve,
+        "auto",
+        "Memory that the host keeps for itself; auto is 2 %, at least 1 GiB.",
+        "BYTES",
+        native=int,
+    ),
+    Option("reserved_cpus", cpu_millis, "0", "CPUs that the host keeps for itself, as 2 or 500m.", "CPUS", native=int),
+    Option("cpu_overcommit", ratio, "1.0", "How many CPUs may be promised for each.", "RATIO", native=float),
+    Option("disk_overcommit", ratio, "1.0", "How many bytes of disk may be promised for each.", "RATIO", native=float),
+    Option(
+        "max_machines", integer(0, 1_000_000), "0", "Machines that this host takes; 0 is no limit.", "N", native=int
+    ),
     Option("shutdown_grace", duration, "30s", "How long a guest may take to power off.", "DURATION"),
     _choice("on_guest_poweroff", "stay|restart", "stay", "What becomes of a guest that powers itself off."),
     Option(
@@ -256,6 +313,8 @@ OPTIONS: tuple[Option, ...] = (
     _choice("log_format", "auto|json|console", "auto", "Form of the log; auto is console on a terminal, else JSON."),
     Option("metrics_address", host_port, "", "Where Prometheus metrics are served; off when empty.", "HOST:PORT"),
     Option("schema_dir", absolute_path, "/usr/share/libvirt/schemas", "libvirt's own XML schemas.", "DIR"),
+    Option("sysfs", absolute_path, "/sys", "Where the host's sysfs is mounted.", "DIR"),
+    Option("procfs", absolute_path, "/proc", "Where the host's procfs is mounted.", "DIR"),
     Option("backup_period", duration, "6h", "How often the store is backed up; 0s is never.", "DURATION"),
     Option("backups", integer(1, 1000), "8", "Automatic backups that are kept.", "N", native=int),
 )
@@ -307,6 +366,16 @@ def load(
 def failpoint(environ: Mapping[str, str] | None = None) -> str:
     """What a test of this process arms (`failpoints.armed_by`), "" in production. Not a setting: no flag, no file."""
     return (os.environ if environ is None else environ).get(PREFIX + "FAILPOINT", "")
+
+
+def service_manager(pid: int, environ: Mapping[str, str] | None = None) -> tuple[str, float]:
+    """Who started the process `pid` and wants to be told how it is: the socket ("" for nobody), and within how many
+    seconds it wants each sign of life (0: none). Not a setting: sd_notify(3), sd_watchdog_enabled(3)."""
+    environ = os.environ if environ is None else environ
+    period = environ.get("WATCHDOG_USEC", "")
+    ours = environ.get("WATCHDOG_PID", str(pid)) == str(pid)  # else it is meant for our parent
+    watchdog = int(period) / 1e6 if ours and re.fullmatch(r"[0-9]{1,18}", period) else 0.0
+    return environ.get("NOTIFY_SOCKET", ""), watchdog
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -50,12 +50,14 @@ class Unimplemented(SRIError):
 class NotReady(SRIError):
     """A resource that a machine needs is not there yet; the machine waits and tries again.
 
-    Raised by plugins and performers, never by an RPC. `advice` tells an operator what would end the wait.
+    Raised by plugins and performers, never by an RPC. `advice` tells an operator what would end the wait; `code` is of
+    the reason that is given, "" for that of any device that is not ready.
     """
 
-    def __init__(self, problem: str, advice: str = "") -> None:
+    def __init__(self, problem: str, advice: str = "", code: str = "") -> None:
         super().__init__(problem)
         self.advice = advice
+        self.code = code
 
 
 class HypervisorError(SRIError):

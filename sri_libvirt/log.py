@@ -12,7 +12,14 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
-import structlog
+if "structlog" not in sys.modules and "rich" not in sys.modules:
+    # structlog imports rich where there is one, for tracebacks that are not drawn here: a tenth of every start.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog
+
+    del sys.modules["rich"]
+else:
+    import structlog
 
 LONGEST = 2000
 """Characters of one text value in a log line; tracebacks are not cut."""

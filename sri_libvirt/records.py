@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sri_libvirt import names
-from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import Backing
+
+if TYPE_CHECKING:
+    from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb  # a short command does not wait for protobuf
 
 SECOND = 1_000_000_000
 """Nanoseconds in a second."""
 
 GIB = 1 << 30
+
+META_KVM = "kvm"
+META_NEIGHBOURS = "neighbours"
+"""Values of the store as a whole that more rooms read than the one that writes them (host/kvm.py, resources.py)."""
 
 AttachmentKind = Literal["image", "seed", "volume", "nic"]
 
@@ -28,6 +34,7 @@ class ClassPolicy:
 
     root_disk_bytes: int = 10 * GIB
     firmware: Literal["default", "bios", "uefi"] = "default"
+    memory_overhead_bytes: int | None = None  # None: by the formula of capacity/claims.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,7 @@ class Attachment:
     problem_advice: str = ""
     problem_at: int = 0
     unplug_at: int = 0
+    problem_code: str = ""
 
     @property
     def key(self) -> tuple[AttachmentKind, str, int]:
@@ -154,10 +162,14 @@ class Attachment:
 
     def volume(self) -> pb.Volume:
         """The volume as it arrived; only for kind "volume"."""
+        from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+
         return pb.Volume.FromString(self.spec)
 
     def nic(self) -> pb.NetworkInterface:
         """The network interface as it arrived; only for kind "nic"."""
+        from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+
         return pb.NetworkInterface.FromString(self.spec)
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine alone, and machines are slow and busy.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,13 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--matrix", action="store_true", help="run the whole matrix of failpoints on real guests too: an hour or more"
     )
+    parser.addoption(
+        "--vm", metavar="RELEASE", default="", help="run tests/vm against the virtual machine of that release (make vm)"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the matrix out unless it is asked for."""
-    if config.getoption("--matrix"):
-        return
-    matrix = [item for item in items if item.get_closest_marker("matrix")]
-    if matrix:
-        config.hook.pytest_deselected(items=matrix)
-        items[:] = [item for item in items if item not in matrix]
+    """Leave out the matrix, and what needs a virtual machine, unless they are asked for."""
+    options = {"matrix": config.getoption("--matrix"), "vm": config.getoption("--vm")}
+    left_out = [mark for mark, wanted in options.items() if not wanted]
+    deselected = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]

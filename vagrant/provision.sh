@@ -3,6 +3,8 @@
 #
 #   provision.sh runtime      packages to serve machines and to build the tiny guest of the demo
 #   provision.sh test         these and what the test suite needs
+#   provision.sh vm           what `make box` and `make vm` need on the host
+#   provision.sh packages     prints the names of the packages that `test` installs wherever the release has them
 #   provision.sh start        starts libvirt unless it answers; prints a word for each daemon that it started
 #   provision.sh stop WORD... stops the daemons that `start` named
 #
@@ -13,8 +15,10 @@ set -eu
 runtime="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 procps
     python3 python3-venv python3-dev libvirt-dev gcc pkg-config
     mtools syslinux cpio kmod zstd"
-tests="tini util-linux"
+tests="tini util-linux hwloc-nox umockdev"
 optional_tests="vagrant vagrant-libvirt" # not in every release; the test of the Vagrantfile is skipped without
+machines="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base iproute2 util-linux tini
+    vagrant vagrant-libvirt mmdebstrap e2fsprogs openssh-client rsync python3"
 
 uri=qemu:///system
 pids=/run/sri-libvirt-provision # pid files of daemons that were started without an init system
@@ -170,7 +174,11 @@ stop() { # WORD...: as `start` printed them
 
 command=${1:-}
 case $command in
-runtime | test | start | stop) shift ;;
+runtime | test | vm | start | stop) shift ;;
+packages)
+    echo $runtime $tests
+    exit 0
+    ;;
 *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
@@ -189,6 +197,10 @@ runtime)
 test)
     install_packages $runtime $tests
     install_optional $optional_tests
+    open_kvm
+    ;;
+vm)
+    install_packages $machines
     open_kvm
     ;;
 start) start ;;

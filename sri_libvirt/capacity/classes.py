@@ -1,4 +1,4 @@
-"""The machine classes of this pool: a built-in ladder, or a file of the operator's.
+"""The machine classes of an operator's file.
 
 A file holds Kubernetes MachineClass manifests (several documents, lists) or the short form::
 
@@ -6,10 +6,11 @@ A file holds Kubernetes MachineClass manifests (several documents, lists) or the
       - {name: small, cpu: 500m, memory: 1Gi, root_disk: 20Gi, firmware: uefi}
 
 Names and capabilities must equal those of the API's MachineClass objects, else the poollet does not find the class
-(contract A.8). In a manifest the policy stands in annotations: `sri-libvirt.spheric.cloud/root-disk` and
-`…/firmware`. A file is read as YAML nodes, never as values: so every mistake has its line, a duplicate key is one, and
-`010` or `1_000` cannot turn into a number that nobody meant.
-How many machines of a class fit does not belong here (that is `placement.py`).
+(contract A.8). In a manifest the policy stands in annotations: `sri-libvirt.spheric.cloud/root-disk`, `…/firmware` and
+`…/memory-overhead`. A file is read as YAML nodes, never as values: so every mistake has its line, a duplicate key is
+one, and `010` or `1_000` cannot turn into a number that nobody meant.
+How many machines of a class fit does not belong here (that is `placement.py`), nor what is offered without a file
+(`ladder.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 
-from sri_libvirt.capacity import quantity
+from sri_libvirt import quantity
 from sri_libvirt.errors import ConfigError
-from sri_libvirt.records import GIB, ClassPolicy, MachineClass
+from sri_libvirt.records import ClassPolicy, MachineClass
 
 KINDS = ("MachineClass", "MachineClassList", "List")
 API_GROUP = "compute.spheric.cloud/"
@@ -32,23 +33,28 @@ POLICY_PREFIX = "sri-libvirt.spheric.cloud/"
 LEAST_CPU_MILLIS = 10
 """Below it QEMU's share of a period would be under libvirt's least quota of 1 ms."""
 
+Firmware = Literal["default", "bios", "uefi"]
+
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_FIRMWARE: Mapping[str, ClassPolicy] = {
-    "default": ClassPolicy(),
-    "bios": ClassPolicy(firmware="bios"),
-    "uefi": ClassPolicy(firmware="uefi"),
+_FIRMWARE: Mapping[str, Firmware] = {"default": "default", "bios": "bios", "uefi": "uefi"}
+_USED = ("root_disk", "firmware", "memory_overhead")
+NOT_YET: Mapping[str, str] = {
+    "dedicated_cpus": "guests cannot have CPUs of their own yet",
+    "hugepages": "guests cannot have huge pages yet",
+    "numa": "guests are not placed on NUMA nodes yet",
+    "pci_devices": "devices are not passed through yet",
+    "secure_boot": "Secure Boot is not offered yet",
+    "template": "the renderer has one set of templates for all classes (--template-dir)",
+    "vfs": "virtual functions are not handed out yet",
+    "vtpm": "virtual TPMs are not offered yet",
 }
+"""Policy that is known and refused: a class that asks for it must not be sold as if it had it."""
+
+_POLICY = frozenset((*_USED, *NOT_YET))
 _STRING = "tag:yaml.org,2002:str"
 
 T = TypeVar("T")
-
-
-def built_in() -> dict[str, MachineClass]:
-    """The ladder `c<cpu>-m<GiB>`: c1-m1, then 1 to 32 CPUs with 2, 4 and 8 GiB for each."""
-    steps = [(1, 1)] + [(cpus, cpus * each) for cpus in (1, 2, 4, 8, 16, 32) for each in (2, 4, 8)]
-    ladder = [MachineClass(f"c{cpus}-m{gib}", cpus * 1000, gib * GIB) for cpus, gib in steps]
-    return {step.name: step for step in ladder}
 
 
 def load(path: Path) -> dict[str, MachineClass]:
@@ -62,8 +68,11 @@ def load(path: Path) -> dict[str, MachineClass]:
     return parse(text, str(path))
 
 
-def parse(text: str, source: str) -> dict[str, MachineClass]:
-    """The classes of a file's text; `source` names it in messages. Raises ConfigError."""
+def parse(text: str, source: str, *, of_cluster: bool = False) -> dict[str, MachineClass]:
+    """The classes of a file's text; `source` names it in messages. Raises ConfigError.
+
+    `of_cluster`: only names and capabilities are read, for the rest is not for us; what we could not run is no mistake.
+    """
     try:
         documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
@@ -71,7 +80,7 @@ def parse(text: str, source: str) -> dict[str, MachineClass]:
         raise ConfigError(f"machine classes {source}: line {line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"machine classes {source}: not YAML: {error}") from None
-    reader = _Reader()
+    reader = _Reader(of_cluster)
     for document in documents:
         if not _is_null(document):
             reader.document(document)
@@ -87,6 +96,7 @@ def parse(text: str, source: str) -> dict[str, MachineClass]:
 class _Reader:
     """Reads nodes into classes and collects mistakes: (line, problem)."""
 
+    of_cluster: bool = False
     classes: dict[str, MachineClass] = field(default_factory=dict)
     mistakes: list[tuple[int, str]] = field(default_factory=list)
 
@@ -103,9 +113,9 @@ class _Reader:
             self.manifest(node)
 
     def short(self, node: yaml.Node) -> None:
-        fields = self.mapping(node, "a class", {"name", "cpu", "memory", "root_disk", "firmware"})
+        fields = self.mapping(node, "a class", {"name", "cpu", "memory", *_POLICY})
         if isinstance(node, yaml.MappingNode):
-            policy = {"root_disk": fields.get("root_disk"), "firmware": fields.get("firmware")}
+            policy = {key: value for key, value in fields.items() if key in _POLICY}
             self.add(node, fields.get("name"), fields.get("cpu"), fields.get("memory"), policy)
 
     def manifest(self, node: yaml.Node, kinds: tuple[str, ...] = KINDS) -> None:
@@ -130,13 +140,16 @@ class _Reader:
         if "items" in fields:
             self.wrong(fields["items"], "unknown key 'items' in a MachineClass")
         metadata = self.mapping(fields.get("metadata"), "metadata")
-        capabilities = self.mapping(fields.get("capabilities"), "capabilities", {"cpu", "memory"})
-        policy: dict[str, yaml.Node | None] = {}
+        known = None if self.of_cluster else {"cpu", "memory"}
+        capabilities = self.mapping(fields.get("capabilities"), "capabilities", known)
+        policy: dict[str, yaml.Node] = {}
         for key, value in self.mapping(metadata.get("annotations"), "annotations").items():
-            word = key.removeprefix(POLICY_PREFIX)
-            if word in ("root-disk", "firmware") and word != key:
-                policy[word.replace("-", "_")] = value
-            elif word != key:
+            word = key.removeprefix(POLICY_PREFIX).replace("-", "_")
+            if not key.startswith(POLICY_PREFIX) or self.of_cluster:
+                continue
+            if word in _POLICY and "_" not in key:
+                policy[word] = value
+            else:
                 self.wrong(value, f"unknown annotation {key!r}")
         self.add(node, metadata.get("name"), capabilities.get("cpu"), capabilities.get("memory"), policy)
 
@@ -146,19 +159,33 @@ class _Reader:
         name_node: yaml.Node | None,
         cpu_node: yaml.Node | None,
         memory_node: yaml.Node | None,
-        policy: Mapping[str, yaml.Node | None],
+        policy: Mapping[str, yaml.Node],
     ) -> None:
         """Check one class's values and take it up."""
         name = self.value(node, name_node, "name", _name, string=True)
-        cpu = self.value(node, cpu_node, "cpu", _cpu)
+        cpu = self.value(node, cpu_node, "cpu", quantity.millis if self.of_cluster else _cpu)
         memory = self.value(node, memory_node, "memory", _bytes)
-        disk_node, firmware_node = policy.get("root_disk"), policy.get("firmware")
-        root_disk = self.value(node, disk_node, "root_disk", _bytes) if disk_node else ClassPolicy().root_disk_bytes
-        firmware = self.value(node, firmware_node, "firmware", _firmware) if firmware_node else ClassPolicy()
+        wished = self.policy(node, policy)
         if name is not None and name in self.classes:
             self.wrong(name_node or node, f"class {name!r} is there twice")
-        elif name and cpu and memory and root_disk and firmware:
-            self.classes[name] = MachineClass(name, cpu, memory, replace(firmware, root_disk_bytes=root_disk))
+        elif name and cpu and memory and wished:
+            self.classes[name] = MachineClass(name, cpu, memory, wished)
+
+    def policy(self, parent: yaml.Node, nodes: Mapping[str, yaml.Node]) -> ClassPolicy | None:
+        """The policy; None after a mistake."""
+        before = len(self.mistakes)
+        wished = ClassPolicy()
+        for key, node in nodes.items():
+            if key in NOT_YET:
+                if not (isinstance(node, yaml.ScalarNode) and node.value in ("false", "")):
+                    self.wrong(node, f"{key}: not yet: {NOT_YET[key]}")
+            elif key == "root_disk":
+                wished = replace(wished, root_disk_bytes=self.value(parent, node, key, _bytes) or 0)
+            elif key == "firmware":
+                wished = replace(wished, firmware=self.value(parent, node, key, _firmware) or "default")
+            else:
+                wished = replace(wished, memory_overhead_bytes=self.value(parent, node, key, _not_negative))
+        return wished if len(self.mistakes) == before else None
 
     def value(
         self, parent: yaml.Node, node: yaml.Node | None, key: str, convert: Callable[[str], T], *, string: bool = False
@@ -229,7 +256,14 @@ def _bytes(text: str) -> int:
     return value
 
 
-def _firmware(text: str) -> ClassPolicy:
+def _not_negative(text: str) -> int:
+    value = quantity.whole(text)
+    if value < 0:
+        raise ValueError(f"{text} must not be negative")
+    return value
+
+
+def _firmware(text: str) -> Firmware:
     if text not in _FIRMWARE:
         raise ValueError(f"{text!r} is not one of {', '.join(_FIRMWARE)}")
     return _FIRMWARE[text]

@@ -18,8 +18,13 @@ from sri_libvirt.errors import NotReady, SRIError
 COMMANDS = {
     "serve": ("sri_libvirt.cli.serve:serve", "Serve this host as a pool of machines."),
     "machine": ("sri_libvirt.cli.machine:machine", "Look at machines: list, get, events, why."),
+    "capacity": ("sri_libvirt.cli.capacity:capacity", "Show what this host is, can sell, and what limits that."),
     "render": ("sri_libvirt.cli.render:render", "Print a machine's domain XML; touches nothing."),
     "store": ("sri_libvirt.cli.store:store", "Back up, check and restore the state database."),
+    "classes": ("sri_libvirt.cli.classes:classes", "List the machine classes; compare them with the cluster's."),
+    "cordon": ("sri_libvirt.cli.cordon:cordon", "Take no new machines."),
+    "uncordon": ("sri_libvirt.cli.cordon:uncordon", "Take new machines again; start what drain switched off."),
+    "drain": ("sri_libvirt.cli.drain:drain", "Take no new machines and switch every guest off."),
     "sweep": ("sri_libvirt.cli.sweep:sweep", "List and remove what belongs to no machine."),
     "version": ("sri_libvirt.cli.version:version", "Print the version."),
 }
@@ -50,6 +55,8 @@ def run(argv: Sequence[str]) -> int:
         return _failed(f"{error}. {error.advice}" if error.advice else str(error))
     except SRIError as error:
         return _failed(str(error))
+    except PermissionError as error:
+        return _failed(f"{error.filename}: {error.strerror}: this is for root")
     except (click.Abort, KeyboardInterrupt):
         return 130
 

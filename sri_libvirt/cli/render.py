@@ -7,7 +7,7 @@ from typing import TextIO
 
 import click
 
-from sri_libvirt.capacity import classes
+from sri_libvirt.capacity import classes, ladder
 from sri_libvirt.cli import manifest, planned
 from sri_libvirt.cli.machine.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
@@ -52,7 +52,7 @@ def _of_file(file: TextIO, libvirt_uri: str | None, settings: Settings, notes: l
     except UnicodeDecodeError:
         raise click.ClickException(f"{file.name}: not UTF-8 text") from None
     message = manifest.parse(text, file.name, lambda warning: click.echo(f"sri-libvirt: {warning}", err=True))
-    known = classes.load(settings.machine_classes) if settings.machine_classes else classes.built_in()
+    known = classes.load(settings.machine_classes) if settings.machine_classes else ladder.steps()
     plugins = PluginTables(settings.image_dirs)
     machine = planned.machine_of(message, known, plugins)
     offer = _offer(libvirt_uri, notes) if libvirt_uri else planned.OFFLINE

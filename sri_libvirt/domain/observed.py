@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from lxml import etree
@@ -56,6 +57,32 @@ class ObservedDomain:
     devices: Mapping[str, ObservedDevice] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the loop asks of an XML at every look: its marks, and the aliases of our devices."""
+
+    instance: str
+    machine_id: str
+    run: str
+    aliases: frozenset[str]
+
+
+def glance(text: str) -> Glance:
+    """The part of `read` that every look needs, at a third of its cost. Raises HypervisorError when it is not XML."""
+    root = xml.parse(text, "domain XML from libvirt")
+    marks = root.find("metadata/sri:machine", _NS)
+    aliases = (
+        _attribute(node, "name") for kind in ("disk", "interface") for node in root.iterfind(f"devices/{kind}/alias")
+    )
+    return Glance(
+        instance=_attribute(marks, "instance"),
+        machine_id=_attribute(marks, "id"),
+        run=_attribute(marks, "run"),
+        aliases=frozenset(alias for alias in aliases if alias.startswith("ua-")),
+    )
+
+
+@lru_cache(maxsize=8)  # a define reads what it asks for twice
 def read(text: str) -> ObservedDomain:
     """Read live or persistent XML, ours or not. Raises HypervisorError when it is not XML."""
     root = xml.parse(text, "domain XML from libvirt")

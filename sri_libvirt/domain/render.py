@@ -11,8 +11,8 @@ import hashlib
 import traceback
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
 from lxml import etree
 
 import sri_libvirt
@@ -20,6 +20,9 @@ from sri_libvirt import names
 from sri_libvirt.domain import xml
 from sri_libvirt.domain.spec import Disk, DomainSpec, Nic
 from sri_libvirt.errors import ConfigError, HypervisorError
+
+if TYPE_CHECKING:
+    import jinja2
 
 DOMAIN = "domain.xml.j2"
 DISK = "devices/disk.xml.j2"
@@ -36,14 +39,22 @@ def shipped_templates() -> Path:
 class Renderer:
     """Renders with our templates, those in `template_dir` first. Thread-safe.
 
-    Raises ConfigError when a template is missing or cannot be compiled, naming file and line.
+    Raises ConfigError when a template is missing or cannot be compiled, naming file and line: an operator's at once,
+    ours, which are tested, at the first use.
     """
 
     def __init__(self, template_dir: Path | None = None) -> None:
         self._directories = [*([template_dir] if template_dir else []), shipped_templates()]
         if template_dir and not template_dir.is_dir():
             raise ConfigError(f"--template-dir {template_dir}: there is no such directory")
-        self._environment = jinja2.Environment(
+        if template_dir:
+            self._environment  # noqa: B018 (compiles them)
+
+    @cached_property
+    def _environment(self) -> jinja2.Environment:
+        import jinja2  # slow to import, and no client of a fresh start waits for it
+
+        environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(self._directories),
             autoescape=True,  # select_autoescape() does not know .xml.j2
             undefined=jinja2.StrictUndefined,
@@ -53,11 +64,12 @@ class Renderer:
         )
         for name in (DOMAIN, DISK, NIC):
             try:
-                self._environment.get_template(name)
+                environment.get_template(name)
             except jinja2.TemplateSyntaxError as error:
                 raise ConfigError(f"template {error.filename}, line {error.lineno}: {error.message}") from error
             except (jinja2.TemplateNotFound, UnicodeDecodeError) as error:
                 raise ConfigError(f"template {name} cannot be read: {error}") from error
+        return environment
 
     @cached_property
     def version(self) -> str:

@@ -8,6 +8,7 @@ Ten times cheaper than VIR_DOMAIN_DEFINE_VALIDATE. What libvirt makes of valid X
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -23,11 +24,18 @@ DIRECTORY = Path("/usr/share/libvirt/schemas")
 
 
 class DomainSchema:
-    """libvirt's schema of a domain, read from `directory`. Without one everything is valid, and the log says so."""
+    """libvirt's schema of a domain, read from `directory` at the first use, for that takes a while.
+
+    Without one everything is valid, and the log says so.
+    """
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self._lock = threading.Lock()  # the error log belongs to the schema, not to the call
-        self._schema = _load(directory / "domain.rng")
+        self._path = directory / "domain.rng"
+
+    @cached_property
+    def _schema(self) -> etree.RelaxNG | None:
+        return _load(self._path)
 
     @property
     def present(self) -> bool:

@@ -6,6 +6,7 @@ What that means for machines does not belong here (reconcile/stops.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from sri_libvirt import process
@@ -35,7 +36,7 @@ class Host:
 
     def boot_id(self) -> str:
         """The kernel's id of this boot; containers see the host's. Raises OSError when there is no procfs."""
-        return (self._proc / "sys/kernel/random/boot_id").read_text().strip()
+        return _boot_id(self._proc)
 
     def stopping(self) -> bool:
         """Whether systemd says that the host is going down; False where there is no systemd or it does not answer."""
@@ -47,3 +48,8 @@ class Host:
         except ProcessError:
             return False
         return state.strip() == b"stopping"
+
+
+@cache  # asked at every look at a machine, and the same for as long as this process lives
+def _boot_id(proc: Path) -> str:
+    return (proc / "sys/kernel/random/boot_id").read_text().strip()

@@ -1,24 +1,66 @@
-"""The host's memory. How much of it machines may have does not belong here (capacity/)."""
+"""The host's memory. How much of it machines may have does not belong here (capacity/).
+
+Huge pages are those of sysfs: /proc/meminfo knows one size only, and lstopo does not look there either.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from sri_libvirt.host import files
+
 PROC = Path("/proc")
+SYS = Path("/sys")
+
+_LINE = re.compile(r"^(?:Node\s+[0-9]+\s+)?(\w+):\s+([0-9]{1,15})\s*kB\s*$", re.M | re.ASCII)
+_SIZE = re.compile(r"hugepages-([0-9]{1,12})kB", re.ASCII)
 
 
-def total_bytes(proc: Path = PROC) -> int:
-    """All memory that the kernel manages, in bytes. Raises ValueError or OSError when /proc/meminfo is unreadable."""
-    return parse_total((proc / "meminfo").read_text())
+@dataclass(frozen=True, slots=True)
+class HugePages:
+    """Pages of one size."""
+
+    total: int
+    free: int | None
 
 
-def parse_total(meminfo: str) -> int:
-    """MemTotal of /proc/meminfo (proc_meminfo(5)), in bytes."""
-    for line in meminfo.splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemTotal":
-            number, unit = value.split()
-            if unit != "kB":
-                break
-            return int(number) * 1024
-    raise ValueError("/proc/meminfo has no MemTotal in kB")
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The host's memory as a whole."""
+
+    total_bytes: int | None
+    available_bytes: int | None
+    """What could be used without swapping, by the kernel's estimate."""
+    swap_bytes: int | None
+    hugepages: Mapping[int, HugePages]
+    """By size in kB, over all nodes; empty where the kernel has none."""
+
+
+def read(sysfs: Path = SYS, procfs: Path = PROC) -> Memory:
+    """The memory of these roots."""
+    found = parse(files.text(procfs / "meminfo") or "")
+    return Memory(
+        total_bytes=found.get("MemTotal"),
+        available_bytes=found.get("MemAvailable"),
+        swap_bytes=found.get("SwapTotal"),
+        hugepages=hugepages(sysfs / "kernel/mm/hugepages"),
+    )
+
+
+def parse(meminfo: str) -> Mapping[str, int]:
+    """The amounts of /proc/meminfo or of a node's meminfo, in bytes; lines that are no amount in kB are left out."""
+    return {name: int(amount) * 1024 for name, amount in _LINE.findall(meminfo)}
+
+
+def hugepages(directory: Path) -> Mapping[int, HugePages]:
+    """The pages of a directory of the kernel, by size in kB; a size whose number cannot be read is left out."""
+    found: dict[int, HugePages] = {}
+    for name in files.names(directory):
+        size = _SIZE.fullmatch(name)
+        total = files.count(directory / name / "nr_hugepages") if size else None
+        if size and total is not None:
+            found[int(size[1])] = HugePages(total, files.count(directory / name / "free_hugepages"))
+    return dict(sorted(found.items()))

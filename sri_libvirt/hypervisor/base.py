@@ -106,8 +106,11 @@ class Connection(Protocol):
     def last_words(self, machine_id: str) -> LastWords:
         """What the domain's QEMU log says about its end; empty when there is no log or no such line."""
 
-    def define(self, xml: str) -> None:
-        """Define or redefine a persistent domain. Of a running one only the persistent side changes."""
+    def define(self, xml: str) -> str:
+        """Define or redefine a persistent domain; returns its persistent XML as the hypervisor keeps it.
+
+        Of a running one only the persistent side changes.
+        """
 
     def start(self, machine_id: str, *, force_boot: bool = False) -> None:
         """Start a defined domain; of one that is active already: nothing. `force_boot` drops a managed save."""
@@ -138,6 +141,9 @@ class Connection(Protocol):
 
     def domain_ids(self) -> list[str]:
         """UUIDs of all domains on this libvirt, ours or not."""
+
+    def states(self) -> dict[str, DomainState]:
+        """The state of every domain on this libvirt, ours or not, by UUID: one call, however many there are."""
 
     def offer(self) -> Offer:
         """What the host can give. Slow at first (QEMU is probed): call once per connection life."""

@@ -84,9 +84,10 @@ class LibvirtConnection:
     def last_words(self, machine_id: str) -> LastWords:
         return qemulog.read(self._qemu_log_dir / f"{machine_id}.log")
 
-    def define(self, xml: str) -> None:
+    def define(self, xml: str) -> str:
         with self._asking("define the domain"):
-            self._connection.defineXMLFlags(xml, 0)
+            kept: str = self._connection.defineXMLFlags(xml, 0).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            return kept
 
     def start(self, machine_id: str, *, force_boot: bool = False) -> None:
         with self._asking("start the domain"):
@@ -154,6 +155,14 @@ class LibvirtConnection:
         with self._asking("list the domains"):
             return [domain.UUIDString() for domain in self._connection.listAllDomains(0)]
 
+    def states(self) -> dict[str, DomainState]:
+        with self._asking("tell the states of all domains"):
+            found = self._connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
+            return {
+                domain.UUIDString(): words.state(told["state.state"], told.get("state.reason", 0))[0]
+                for domain, told in found
+            }
+
     def offer(self) -> Offer:
         with self._asking("tell what this host offers"):
             host = capabilities.parse_host(self._connection.getCapabilities())
@@ -200,7 +209,7 @@ class LibvirtConnection:
             reason=reason,
             live_xml=live,
             persistent_xml=persistent,
-            managed_save=bool(domain.hasManagedSaveImage(0)),
+            managed_save=not live and bool(domain.hasManagedSaveImage(0)),  # it goes with the start
         )
 
     def _find(self, machine_id: str) -> libvirt.virDomain | None:

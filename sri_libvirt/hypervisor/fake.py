@@ -55,7 +55,9 @@ OFFER = Offer(
 
 
 @dataclass
-class _Domain:
+class Domain:
+    """One domain of the fake."""
+
     persistent: str = ""
     live: str = ""
     state: DomainState = DomainState.OFF
@@ -71,6 +73,8 @@ class _Domain:
 class FakeHypervisor:
     """See `base.Hypervisor`. Events are delivered before the call that causes them returns."""
 
+    domain_type: type[Domain] = Domain
+
     def __init__(self, state: Path | None = None) -> None:
         self.offered = OFFER
         self.networks: dict[str, bool] = {}
@@ -82,13 +86,12 @@ class FakeHypervisor:
         self._reachable = True
         self._life = 0  # a connection is of one life of the daemon
         self._after_return: list[Callable[[], None]] = []
-        self._domains: dict[str, _Domain] = {}
+        self._domains: dict[str, Domain] = {}
         if state and state.exists():
             data = json.loads(state.read_text())
             self.networks = data["networks"]
             self._domains = {
-                key: _Domain(**{**value, "state": DomainState(value["state"])})
-                for key, value in data["domains"].items()
+                key: Domain(**{**value, "state": DomainState(value["state"])}) for key, value in data["domains"].items()
             }
 
     def connect(self) -> FakeConnection:
@@ -224,7 +227,7 @@ class FakeHypervisor:
             for listener in listeners:
                 listener.on_event(event)
 
-    def _unplug(self, machine_id: str, domain: _Domain, events: list[DomainEvent]) -> None:
+    def _unplug(self, machine_id: str, domain: Domain, events: list[DomainEvent]) -> None:
         for alias in domain.unplugging:
             root = etree.fromstring(domain.live)
             for device in _devices(root, alias):
@@ -282,13 +285,14 @@ class FakeConnection:
         domain = self._domains.get(machine_id)
         return LastWords(domain.said, domain.terminated_by) if domain else LastWords()
 
-    def define(self, xml: str) -> None:
+    def define(self, xml: str) -> str:
         with self._call("define") as events:
             found = _UUID.search(xml)
             if found is None:
                 raise HypervisorError("libvirt could not define the domain: XML error: no uuid")
-            self._domains.setdefault(found[1], _Domain()).persistent = xml
+            self._domains.setdefault(found[1], self._hypervisor.domain_type()).persistent = xml
             events.append(DomainEvent(found[1], EventKind.DEFINED))
+            return xml
 
     def start(self, machine_id: str, *, force_boot: bool = False) -> None:
         with self._call("start") as events:
@@ -364,15 +368,19 @@ class FakeConnection:
         with self._call("domain_ids"):
             return list(self._domains)
 
+    def states(self) -> dict[str, DomainState]:
+        with self._call("states"):
+            return {machine_id: domain.state for machine_id, domain in self._domains.items()}
+
     def offer(self) -> Offer:
         with self._call("offer"):
             return self._hypervisor.offered
 
     @property
-    def _domains(self) -> dict[str, _Domain]:
+    def _domains(self) -> dict[str, Domain]:
         return self._hypervisor._domains
 
-    def _existing(self, machine_id: str) -> _Domain:
+    def _existing(self, machine_id: str) -> Domain:
         try:
             return self._domains[machine_id]
         except KeyError:

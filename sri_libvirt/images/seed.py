@@ -12,8 +12,6 @@ import os
 import re
 from pathlib import Path
 
-import pycdlib
-
 from sri_libvirt.devices import DiskSource, is_cloud_config
 from sri_libvirt.errors import NotReady
 from sri_libvirt.paths import MachinePaths, install
@@ -44,6 +42,8 @@ def write_ignition(paths: MachinePaths, data: bytes) -> None:
 
 def iso9660(files: dict[str, bytes]) -> bytes:
     """An ISO 9660 image labelled `cidata` with these files in its root, by Rock Ridge and Joliet names too."""
+    import pycdlib  # slow to import, and most guests need no seed
+
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
     for number, (name, data) in enumerate(files.items()):

@@ -3,6 +3,8 @@
 The rules are those of `volumes/base.py`: `supports`, `validate` and `handle` are pure, `prepare` and `release`
 idempotent, `prepare` raises `NotReady` when the network is not there yet. `network_active` is how a driver asks the
 hypervisor whether a libvirt network runs: True, False, or None when there is none of that name.
+A driver may also have `claims(nic)`, as volume drivers may: what the interface takes of the host while it is attached
+(virtual functions, for one); it is not prepared while that does not fit.
 A network interface without a network_id is never given to a driver: it waits for its id (contract G.13).
 Third parties register under the entry point group `sri_libvirt.nics`: a callable without arguments.
 """

@@ -45,8 +45,8 @@ class Observer:
             words = connection.last_words(machine.id) if explain else LastWords()
         except Unreachable as error:
             return NotSeen(str(error))
-        live = domain_view.read(domain.live_xml) if domain and domain.live_xml else None
-        persistent = domain_view.read(domain.persistent_xml) if domain and domain.persistent_xml else None
+        live = domain_view.glance(domain.live_xml) if domain and domain.live_xml else None
+        persistent = domain_view.glance(domain.persistent_xml) if domain and domain.persistent_xml else None
         marks = live or persistent
         return Observed(
             domain=domain,
@@ -54,7 +54,7 @@ class Observer:
             host_stopping=self.host.stopping() if off else False,
             foreign=marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id),
             run=marks.run if marks else "",
-            live=frozenset(live.devices) if live else frozenset(),
-            persistent=frozenset(persistent.devices) if persistent else frozenset(),
+            live=live.aliases if live else frozenset(),
+            persistent=persistent.aliases if persistent else frozenset(),
             last_words=words,
         )

@@ -155,7 +155,7 @@ class Orphans:
 
     def _ours(self, domain: DomainSnapshot) -> bool:
         """Of this store, and not a copy that somebody made with another UUID."""
-        marks = domain_view.read(domain.live_xml or domain.persistent_xml)
+        marks = domain_view.glance(domain.live_xml or domain.persistent_xml)
         return (marks.instance, marks.machine_id) == (self.store.instance, domain.id)
 
     def _directories(self) -> Iterable[str]:

@@ -15,7 +15,7 @@ from typing import Protocol
 from sri_libvirt.devices import Backing, DiskSource
 from sri_libvirt.domain import ports
 from sri_libvirt.errors import HypervisorError, NotReady
-from sri_libvirt.hypervisor.base import Connection, Offer
+from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.images import seed
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.nics.base import NicDriver
@@ -28,6 +28,11 @@ from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profil
 from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
 from sri_libvirt.volumes.base import VolumeDriver
+
+ROOM_ADVICE = (
+    "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity` shows "
+    "who has what."
+)
 
 
 class Plugins(Protocol):
@@ -61,9 +66,11 @@ class Performer:
     paths: StatePaths
     plugins: Plugins
     compiler: Compiler
-    choose_profile: Callable[[Offer, MachineClass], Profile]
+    choose_profile: Callable[[Connection, MachineClass], Profile]
     boot_id: Callable[[], str]
     clock: Callable[[], int]
+    take: Callable[[Transaction, Attachment], str] = lambda _tx, _row: ""
+    """Lets a machine have what a device claims of the host; else what lacks."""
 
     def perform(self, action: Action, machine_id: str, connection: Connection) -> None:
         """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError."""
@@ -121,10 +128,10 @@ class Performer:
                 row = _row(machine, action.key)
                 if row is None:
                     return False
-                advice = error.advice if isinstance(error, NotReady) else ""
+                advice, code = (error.advice, error.code) if isinstance(error, NotReady) else ("", "")
                 self.store.write(
                     lambda tx: tx.set_backing(
-                        machine_id, row.key, row.backing, problem=message, advice=advice, problem_at=now
+                        machine_id, row.key, row.backing, problem=message, advice=advice, problem_at=now, code=code
                     )
                 )
                 return True
@@ -153,10 +160,17 @@ class Performer:
         row = _row(machine, key)
         if row is None:
             return
+        if lacking := self._lacking(row):
+            raise NotReady(f"the host has no room for it: {lacking}", ROOM_ADVICE, code="no-room")
         paths = self._machine_directory(machine.id)
         made = self._prepared(machine, row, paths, connection)
         if made != row.backing or row.problem:
-            self.store.write(lambda tx: tx.set_backing(machine.id, row.key, made))
+            self._note(lambda tx: tx.set_backing(machine.id, row.key, made))
+
+    def _lacking(self, row: Attachment) -> str:
+        if row.kind not in ("volume", "nic"):
+            return ""  # the class's claims hold what these take
+        return self.store.write(lambda tx: self.take(tx, row), synced=False)
 
     def _prepared(self, machine: Machine, row: Attachment, paths: MachinePaths, connection: Connection) -> Backing:
         match row.kind:
@@ -174,20 +188,21 @@ class Performer:
 
     def _choose_profile(self, machine: Machine, connection: Connection) -> None:
         if machine.profile is None:
-            profile = self.choose_profile(connection.offer(), machine.machine_class)
-            self.store.write(lambda tx: tx.set_profile(machine.id, profile))
+            profile = self.choose_profile(connection, machine.machine_class)
+            self._note(lambda tx: tx.set_profile(machine.id, profile))
 
     def _assign_ports(self, machine: Machine) -> None:
         assert machine.profile is not None
         assigned = ports.assign(machine.attachments, machine.profile.ports)
         new = {row.key: assigned[row.key] for row in machine.attachments if not row.port and assigned.get(row.key)}
         if new:
-            self.store.write(lambda tx: tx.set_ports(machine.id, new))
+            self._note(lambda tx: tx.set_ports(machine.id, new))
 
     def _define(self, machine: Machine, connection: Connection, *, new_run: bool) -> None:
         run = machine.run
         if new_run:
-            # Before the define: a run that libvirt knows and the store does not would be nobody's.
+            # Before the define: a run that libvirt knows and the store does not would be nobody's. With it the choices
+            # of the steps before it are on disk before libvirt hears of them.
             run = Run(
                 uuid=str(uuid.uuid4()),
                 boot_id=self.boot_id(),
@@ -200,10 +215,7 @@ class Performer:
         seed.write_ignition(paths, machine.spec.ignition_data)
         rows = [row for row in machine.attachments if row.wanted and row.backing is not None and row.port]
         xml = self.compiler.domain_xml(machine, rows, paths, run.uuid)
-        connection.define(xml)
-        snapshot = connection.snapshot(machine.id)
-        got = snapshot.persistent_xml if snapshot else ""
-        missing = self.compiler.differences(xml, got) if got else ["the domain"]
+        missing = self.compiler.differences(xml, connection.define(xml))
         if missing:
             raise HypervisorError(f"libvirt did not keep what was defined: {'; '.join(missing)}")
         if run.error and not new_run:
@@ -231,7 +243,7 @@ class Performer:
             tx.set_run(machine.id, run)
             tx.add_event(machine.id, event)
 
-        self.store.write(work)
+        self._note(work)
 
     def _plug(self, machine: Machine, key: Key, connection: Connection) -> None:
         row = _row(machine, key)
@@ -246,13 +258,13 @@ class Performer:
             return  # it came back while other actions ran
         connection.detach_device(machine.id, row.alias)
         now = self.clock()
-        self.store.write(lambda tx: tx.set_unplug(machine.id, row.key, now))
+        self._note(lambda tx: tx.set_unplug(machine.id, row.key, now))
 
     def _tell_of_device(self, machine: Machine, row: Attachment, reason: str) -> None:
         now = self.clock()
         message = f"{device_words(row)} is {reason}"
         event = Event(kind="device", reason=reason, message=message, time=now, took=max(now - row.changed_at, 0))
-        self.store.write(lambda tx: tx.add_event(machine.id, event))
+        self._note(lambda tx: tx.add_event(machine.id, event))
 
     def _press(self, machine: Machine, connection: Connection, *, first: bool) -> None:
         now = self.clock()
@@ -301,7 +313,11 @@ class Performer:
         self.store.write(work)
 
     def _set_run(self, machine: Machine, run: Run) -> None:
-        self.store.write(lambda tx: tx.set_run(machine.id, run))
+        self._note(lambda tx: tx.set_run(machine.id, run))
+
+    def _note(self, work: Callable[[Transaction], object]) -> None:
+        """Write a step down. What a power loss takes of it, it took of guest and QEMU too: the step is taken anew."""
+        self.store.write(work, synced=False)
 
 
 def _drop(tx: Transaction, row: Attachment, *, final: bool) -> bool:

@@ -133,7 +133,7 @@ def _needs_back_off(cause: StopCause, run: Run, observed: Observed, policy: Poli
 def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """Guest off, then domain, then devices, then files, then the record."""
     if observed.active:
-        return stopping.stop_guest(run, stopping.unwanted_since(machine), now, policy)
+        return stopping.stop_guest(run, stopping.unwanted_since(machine, policy), now, policy)
     if observed.domain is not None:
         return Step(actions=(Undefine(),))
     devices = release(machine.attachments, machine.deleted_at, now, policy, final=True)
@@ -144,8 +144,8 @@ def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Po
 
 def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """A QEMU is there. Its devices follow the spec while the guest runs and is to go on."""
-    if machine.spec.power == pb.POWER_OFF:
-        return stopping.stop_guest(run, machine.power_at, now, policy)
+    if since := stopping.unwanted_since(machine, policy):
+        return stopping.stop_guest(run, since, now, policy)
     domain = observed.domain
     assert domain is not None
     if domain.state is DomainState.PAUSED:
@@ -167,6 +167,7 @@ def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Polic
     if unwanted.actions:
         return unwanted
     want_on = machine.spec.power == pb.POWER_ON and not statuses.stays_off(machine, run, policy)
+    want_on = want_on and not policy.drained_since()
     waiting = _pending(machine, now, policy)
     rest = Step(reasons=unwanted.reasons + waiting.reasons, wake_at=soonest(unwanted.wake_at, waiting.wake_at))
     if not want_on:
@@ -203,7 +204,8 @@ def _start(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
 def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy, rest: Step) -> Step:
     """Off and to stay so: its devices are prepared and in the persistent XML all the same (contract G.11)."""
     if machine.spec.power == pb.POWER_ON:
-        rest = replace(rest, reasons=(why.guest_powered_off(), *rest.reasons))
+        reason = why.guest_powered_off() if statuses.stays_off(machine, run, policy) else why.drained()
+        rest = replace(rest, reasons=(reason, *rest.reasons))
     older = unwanted_names(machine)
     prepare = tuple(
         PrepareDevice(row.key)

@@ -5,7 +5,8 @@ How a driver works does not belong here, nor which drivers there are (that is ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
@@ -14,6 +15,7 @@ from sri_libvirt.images.registry import ImageRegistry
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
 from sri_libvirt.records import Attachment
+from sri_libvirt.resources import Claim
 from sri_libvirt.volumes.base import VolumeDriver
 from sri_libvirt.volumes.registry import VolumeRegistry
 
@@ -48,6 +50,15 @@ class PluginTables:
     def nic(self, row: Attachment) -> NicDriver:
         return self._nics.select(row.nic())
 
+    def claims_of(self, row: Attachment) -> tuple[Claim, ...]:
+        """What a device takes of the host besides what its machine's class does, each claim with its holder."""
+        asked: Sequence[Claim] = ()
+        if row.kind == "volume":
+            asked = _claims(self.volume(row), row.volume())
+        elif row.kind == "nic" and row.nic().network_id:
+            asked = _claims(self.nic(row), row.nic())
+        return tuple(replace(claim, holder=claim.holder or row.alias) for claim in asked)
+
     def handle_of(self, row: Attachment) -> str:
         """The status handle of a volume or NIC that is not prepared yet; "" for one without a network."""
         if row.kind == "volume":
@@ -55,3 +66,9 @@ class PluginTables:
             return self._volumes.select(volume).handle(row.machine, volume)
         nic = row.nic()
         return self._nics.select(nic).handle(row.machine, nic) if nic.network_id else ""
+
+
+def _claims(driver: object, device: pb.Volume | pb.NetworkInterface) -> Sequence[Claim]:
+    """Drivers need not have the method: most take nothing that is counted."""
+    claims: Callable[[object], Sequence[Claim]] | None = getattr(driver, "claims", None)
+    return claims(device) if claims else ()

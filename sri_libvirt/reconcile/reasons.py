@@ -17,6 +17,7 @@ CODES = frozenset(
         "foreign-domain",
         "starting",
         "device-not-ready",
+        "no-room",
         "release-failed",
         "no-port",
         "detach-settles",
@@ -28,6 +29,7 @@ CODES = frozenset(
         "start-failed",
         "back-off",
         "guest-powered-off",
+        "drained",
         "paused",
         "io-error",
         "shutting-down",
@@ -81,7 +83,8 @@ def starting() -> Reason:
 
 
 def device_not_ready(row: Attachment) -> Reason:
-    return Reason("device-not-ready", f"{device_words(row)} is not ready: {row.problem}", row.problem_advice)
+    code = row.problem_code if row.problem_code in CODES else "device-not-ready"
+    return Reason(code, f"{device_words(row)} is not ready: {row.problem}", row.problem_advice)
 
 
 def release_failed(row: Attachment) -> Reason:
@@ -167,6 +170,14 @@ def guest_powered_off() -> Reason:
         "guest-powered-off",
         "the guest powered itself off, and stays off until its power is set OFF and ON",
         "Set the machine's power OFF and ON, or serve with --on-guest-poweroff=restart.",
+    )
+
+
+def drained() -> Reason:
+    return Reason(
+        "drained",
+        "the operator has drained this host, so its guests are off",
+        "sri-libvirt uncordon starts it again.",
     )
 
 

@@ -8,27 +8,42 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import structlog
 
-from sri_libvirt.hypervisor.base import DomainEvent, EventKind
+from sri_libvirt.domain.states import machine_state
+from sri_libvirt.errors import SRIError
+from sri_libvirt.hypervisor.base import Connection, DomainEvent, EventKind
 from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.records import StopEvent
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
 
+TURN = 12
+"""Periods until everybody has had its turn of the resync."""
+
 
 class EventSource:
-    """The hypervisor's listener: called on its event thread, so it only queues."""
+    """The hypervisor's listener: called on its event thread, so it only queues.
+
+    `others` is told when domains that are no machines of ours may have come or gone.
+    """
 
     def __init__(
-        self, store: Store, queue: WakeQueue, clock: Callable[[], int], reachable: Callable[[bool], None]
+        self,
+        store: Store,
+        queue: WakeQueue,
+        clock: Callable[[], int],
+        reachable: Callable[[bool], None],
+        others: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._queue = queue
         self._clock = clock
         self._reachable = reachable
+        self._others = others
         self._shutdowns: dict[str, str] = {}
 
     def on_connected(self) -> None:
@@ -37,6 +52,7 @@ class EventSource:
         self._shutdowns.clear()
         self._reachable(True)
         wake_all(self._store, self._queue)
+        self._others()
 
     def on_disconnected(self, reason: str) -> None:
         log.warning("libvirt is lost; guests go on, the provider reconnects", reason=reason)
@@ -45,6 +61,9 @@ class EventSource:
 
     def on_event(self, event: DomainEvent) -> None:
         """Note who asked for a shutdown until the stop itself comes; then write both down, and only then wake."""
+        if event.kind in (EventKind.STARTED, EventKind.STOPPED) and not self._store.frames(event.machine_id):
+            self._others()
+            return
         match event.kind:
             case EventKind.SHUTDOWN:
                 self._shutdowns[event.machine_id] = event.detail
@@ -54,12 +73,18 @@ class EventSource:
                 stop = StopEvent(
                     shutdown=self._shutdowns.pop(event.machine_id, ""), stopped=event.detail, at=self._clock()
                 )
-                noted = self._store.submit(lambda tx: tx.note_stop(event.machine_id, stop))
-                noted.add_done_callback(lambda _: self._queue.wake(event.machine_id))
+                noted = self._store.submit(lambda tx: tx.note_stop(event.machine_id, stop), synced=False)
+                noted.add_done_callback(lambda done: self._noted(event.machine_id, done))
                 return
             case _:
                 pass
         self._queue.wake(event.machine_id)
+
+    def _noted(self, machine_id: str, done: Future[None]) -> None:
+        """A stop whose evidence could not be stored is told from the QEMU log and libvirt's own words instead."""
+        if problem := done.exception():
+            log.warning("why a guest stopped could not be stored", machine=machine_id, error=str(problem))
+        self._queue.wake(machine_id)
 
 
 def wake_all(store: Store, queue: WakeQueue) -> None:
@@ -69,18 +94,46 @@ def wake_all(store: Store, queue: WakeQueue) -> None:
 
 
 class Resync(threading.Thread):
-    """Looks at every machine now and then, whatever events said: an event that was lost costs one period at most."""
+    """Wakes machines now and then, whatever events said: a start or stop that was lost costs one period at most.
 
-    def __init__(self, store: Store, queue: WakeQueue, period: float) -> None:
+    Once a period the states of all domains are read in one call, and whoever is not listed as what its domain is, is
+    looked at. What no state tells (a domain that was redefined by hand) is found by a turn of everybody, a part each
+    period: a look at a thousand machines would take a core for seconds, and libvirt as long.
+    """
+
+    def __init__(self, store: Store, queue: WakeQueue, connect: Callable[[], Connection], period: float) -> None:
         super().__init__(name="resync", daemon=True)
         self._store = store
         self._queue = queue
+        self._connect = connect
         self._period = period
+        self._periods = 0
         self._ending = threading.Event()
 
     def run(self) -> None:
         while not self._ending.wait(self._period):
-            wake_all(self._store, self._queue)
+            try:
+                self.once()
+            except SRIError as error:
+                log.info("the states of domains are not read now", error=str(error))
+            except Exception:
+                log.exception("a bug: the next resync comes all the same")
+
+    def once(self) -> None:
+        """Wake those that are not what they are listed as, and those whose turn it is. Raises Unreachable."""
+        self._periods += 1
+        for number, machine_id in enumerate(sorted(self._store.machine_ids())):
+            if number % TURN == self._periods % TURN:
+                self._queue.wake(machine_id)
+        connection = self._connect()
+        try:
+            domains = connection.states()
+        finally:
+            connection.close()
+        for machine_id, (listed, deleted) in self._store.states().items():
+            state = domains.get(machine_id)
+            if deleted or state is None or machine_state(state) != listed:
+                self._queue.wake(machine_id)
 
     def stop(self) -> None:
         """End the thread; returns when it has."""

@@ -58,7 +58,7 @@ def _state(machine: Machine, observed: Observed, run: Run, policy: Policy) -> pb
         return pb.MACHINE_RUNNING if machine.deleted_at else machine_state(observed.domain.state)
     if machine.deleted_at:
         return pb.MACHINE_TERMINATED
-    if machine.spec.power == pb.POWER_OFF or stays_off(machine, run, policy):
+    if machine.spec.power == pb.POWER_OFF or stays_off(machine, run, policy) or policy.drained_since():
         return pb.MACHINE_SUSPENDED
     return pb.MACHINE_PENDING
 

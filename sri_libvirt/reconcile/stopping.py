@@ -13,9 +13,10 @@ from sri_libvirt.reconcile.view import Policy
 from sri_libvirt.records import SECOND, Event, Machine, Run
 
 
-def unwanted_since(machine: Machine) -> int:
-    """When the guest of a machine that is deleted or powered off was first asked to go."""
-    return machine.power_at if machine.spec.power == pb.POWER_OFF else machine.deleted_at
+def unwanted_since(machine: Machine, policy: Policy) -> int:
+    """When the guest of a machine that is deleted, powered off or on a drained host was first asked to go; else 0."""
+    powered_off = machine.power_at if machine.spec.power == pb.POWER_OFF else 0
+    return min(filter(None, (powered_off, machine.deleted_at, policy.drained_since())), default=0)
 
 
 def stop_guest(run: Run, since: int, now: int, policy: Policy) -> Step:
@@ -44,10 +45,10 @@ def stuck(machine: Machine, run: Run, calls: tuple[str, ...], now: int, policy: 
     after a while it falls again.
     """
     reason = why.stuck_call(calls)
-    unwanted = machine.deleted_at or machine.spec.power == pb.POWER_OFF
+    unwanted = unwanted_since(machine, policy)
     if not alive or not unwanted or "destroy" in calls:
         return Step(reasons=(reason,))
-    due = max(unwanted_since(machine), run.pressed_at) + policy.shutdown_grace
+    due = max(unwanted, run.pressed_at) + policy.shutdown_grace
     if run.last_press_at >= due:
         due = run.last_press_at + policy.press_every
     if now < due:

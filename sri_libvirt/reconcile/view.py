@@ -54,6 +54,7 @@ class Policy:
 
     `handle_of` gives the status handle of a volume or NIC before it is prepared. `start_blocked` says why this host
     cannot run the machine as its profile has it (KVM gone, machine type or firmware gone), None when it can.
+    `drained_since` is when the operator drained this host, 0 while it is not.
     """
 
     handle_of: Callable[[Attachment], str]
@@ -68,3 +69,4 @@ class Policy:
     long_wait: int = 30 * SECOND
     short_run: int = 60 * SECOND
     restart_after_guest_poweroff: bool = False
+    drained_since: Callable[[], int] = lambda: 0

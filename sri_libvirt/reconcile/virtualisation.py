@@ -20,12 +20,11 @@ from sri_libvirt.domain import profile as profiles
 from sri_libvirt.errors import HypervisorError, NotReady, Unavailable, Unreachable
 from sri_libvirt.host.kvm import KvmVerdict
 from sri_libvirt.hypervisor.base import Connection, Offer
-from sri_libvirt.records import SECOND, Machine, MachineClass, Profile, Reason
+from sri_libvirt.records import META_KVM, SECOND, Machine, MachineClass, Profile, Reason
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
 
-META_KEY = "kvm"
 KVM_FALLBACK_MODEL = "qemu64"
 """A CPU model that the probe starts where host-passthrough does not."""
 
@@ -57,7 +56,7 @@ class Virtualisation:
 
     def probe(self) -> None:
         """Find out whether KVM works, unless TCG is asked for and no machine needs to know. Takes up to a minute."""
-        stored = self._store.meta(META_KEY)
+        stored = self._store.meta(META_KVM)
         once = bool(stored and json.loads(stored)["works"])
         if self._settings.domain_type == "qemu" and not once:
             return
@@ -66,7 +65,7 @@ class Virtualisation:
         wanted = once or self._settings.domain_type == "kvm"
         self._kvm_is_gone = wanted and not verdict.works
         if verdict.works or not once:
-            self._store.write(lambda tx: tx.set_meta(META_KEY, json.dumps(asdict(verdict))))
+            self._store.write(lambda tx: tx.set_meta(META_KVM, json.dumps(asdict(verdict))))
         say = log.error if self._kvm_is_gone else log.info
         say("KVM", works=verdict.works, host_passthrough=verdict.host_passthrough, detail=verdict.detail)
 
@@ -84,9 +83,9 @@ class Virtualisation:
             detail = self._verdict.detail if self._verdict else ""
             raise Unavailable(f"this host cannot run guests: KVM does not work ({detail}). {ADVICE}")
 
-    def choose_profile(self, offer: Offer, machine_class: MachineClass) -> Profile:
+    def choose_profile(self, connection: Connection, machine_class: MachineClass) -> Profile:
         """The hardware of a new machine. Raises NotReady when the host lacks something for it."""
-        self._remember(offer)
+        offer = self._known() or self._ask(connection)
         if offer.architecture != "x86_64":
             raise NotReady(f"the host's architecture {offer.architecture} is not supported; x86_64 is")
         domain_type = self.domain_type
@@ -108,19 +107,25 @@ class Virtualisation:
 
         Raises Unreachable. What else goes wrong is logged; what was known stays then, for every other work goes on.
         """
-        with self._lock:
-            if self._offered_at and self._clock() < self._offered_at + OFFER_HOLDS:
-                return
+        if self._known():
+            return
         try:
-            self._remember(connection.offer())
+            self._ask(connection)
         except Unreachable:
             raise
         except HypervisorError as error:
             log.warning("libvirt does not say what it offers", error=str(error))
 
-    def _remember(self, offer: Offer) -> None:
+    def _known(self) -> Offer | None:
+        """What libvirt offers, if it was asked not long ago."""
+        with self._lock:
+            return self._offer if self._clock() < self._offered_at + OFFER_HOLDS else None
+
+    def _ask(self, connection: Connection) -> Offer:
+        offer = connection.offer()
         with self._lock:
             self._offer, self._offered_at = offer, self._clock()
+        return offer
 
     def start_blocked(self, machine: Machine) -> Reason | None:
         """Why this host cannot start the machine as its profile has it, None when it can."""

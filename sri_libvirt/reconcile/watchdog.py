@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 0.5
 """How often the lanes are looked at."""
 
+LOOKED_AT_SECONDS = 30.0
+"""When lanes count as not looked at any more; a look itself takes no time."""
+
 MOST_LATE = 16
 """Lanes that may be out in late calls. libvirtd has 20 workers for all its clients: a call more would take the last of
 them from those that work, so the lanes that are left wait then."""
@@ -40,18 +43,21 @@ class Watchdog(threading.Thread):
         self._made = number
         self._late: list[Lane] = []
         self._told_of_most = False
+        self._looked_at = 0.0
         self._ending = threading.Event()
 
     def start(self) -> None:
         """Start the lanes, then the watch over them."""
         for lane in self.lanes:
             lane.start()
+        self._looked_at = time.monotonic()
         super().start()
 
     def run(self) -> None:
         while not self._ending.wait(self._period):
             try:
-                self.look(time.monotonic())
+                self._looked_at = time.monotonic()
+                self.look(self._looked_at)
             except Exception:
                 log.exception("a bug: the lanes are looked at again")
 
@@ -60,6 +66,19 @@ class Watchdog(threading.Thread):
         self._ending.set()
         if self.ident is not None:
             self.join()
+
+    def problem(self, now: float) -> str:
+        """What keeps machines from being worked on: "" when lanes are at work, and are looked at, or before `start`.
+
+        A lane that is stuck in libvirt is none: that is libvirt's fault, and is dealt with here.
+        """
+        if self.ident is None:
+            return ""
+        dead = [lane.name for lane in self.lanes if lane.ident is not None and not lane.is_alive()]
+        if dead or not self.is_alive():
+            return f"ended by themselves: {', '.join(dead or [self.name])}"
+        late = now - self._looked_at
+        return f"nobody has looked at the lanes for {late:.0f} s" if late > LOOKED_AT_SECONDS else ""
 
     def look(self, now: float) -> None:
         """Replace every lane whose call is past its deadline at `now` (seconds of `time.monotonic`)."""

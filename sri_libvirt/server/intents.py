@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sri_libvirt import names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.capacity import claims
 from sri_libvirt.devices import is_cloud_config
 from sri_libvirt.errors import AlreadyExists, Exhausted, FailedPrecondition, InvalidSpec, NotFound, Unavailable
 from sri_libvirt.records import (
@@ -30,6 +31,9 @@ from sri_libvirt.store import Transaction
 
 Entry = TypeVar("Entry", pb.Volume, pb.NetworkInterface)
 
+Take = Callable[[Transaction, Attachment], object]
+"""Lets a machine have what a device claims, if there is room."""
+
 LISTING_BYTES = 3 * 1024 * 1024
 """No machine is created that would make the list reply larger: clients take 4 MiB (contract G.3)."""
 
@@ -45,11 +49,17 @@ class Draft:
     now: int
 
 
-def create(tx: Transaction, draft: Draft, admit: Callable[[], MachineClass]) -> tuple[Machine, bool]:
+def _take_nothing(_tx: Transaction, _row: Attachment) -> None: ...
+
+
+def create(
+    tx: Transaction, draft: Draft, admit: Callable[[], MachineClass], take: Take = _take_nothing
+) -> tuple[Machine, bool]:
     """The machine of this draft, and whether it is new.
 
-    With the poollet's three labels the call is idempotent by uid (contract G.1). `admit` gives the class, or raises;
-    it is asked for new machines only, because a class that is gone touches no machine that exists.
+    With the poollet's three labels the call is idempotent by uid (contract G.1). `admit` gives the class, or raises
+    when it does not fit; it is asked for new machines only, because neither a class that is gone nor a full host
+    touches a machine that exists. The machine is charged by its class (contract G.7), its devices as far as they fit.
     """
     if {LABEL_UID, LABEL_NAMESPACE, LABEL_NAME} <= draft.labels.keys():
         existing = tx.find_uid(draft.labels[LABEL_UID])
@@ -71,6 +81,9 @@ def create(tx: Transaction, draft: Draft, admit: Callable[[], MachineClass]) -> 
         attachments=tuple(_first_attachments(tx, draft)),
     )
     tx.insert(machine)
+    tx.claim(machine.id, claims.of_class(machine_class))
+    for row in machine.attachments:
+        take(tx, row)
     if (size := tx.listing_bytes()) > LISTING_BYTES:
         raise Exhausted(
             f"the list of all machines would take {size} bytes, more than the {LISTING_BYTES} that every client can "
@@ -107,7 +120,7 @@ def set_power(tx: Transaction, machine_id: str, power: pb.Power, now: int) -> bo
     return True
 
 
-def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int) -> bool:
+def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int, take: Take = _take_nothing) -> bool:
     """Add a volume to the spec."""
     machine = _living(tx, machine_id)
     if _present("volume", machine.spec.volumes, volume):
@@ -124,7 +137,9 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int)
     row = _unwanted(machine, "volume", volume.name, same)
     if row is None:
         target = _target(volume, {each.target for each in machine.attachments})
-        tx.put_attachment(_volume_row(machine_id, volume, target, _next(machine, "volume", volume.name), now))
+        row = _volume_row(machine_id, volume, target, _next(machine, "volume", volume.name), now)
+        tx.put_attachment(row)
+        take(tx, row)
     else:
         tx.set_wanted(machine_id, row.key, True, now, volume.SerializeToString(deterministic=True))
     tx.set_spec(machine_id, machine.spec, machine.generation + 1)
@@ -132,7 +147,9 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int)
     return True
 
 
-def attach_nic(tx: Transaction, machine_id: str, nic: pb.NetworkInterface, now: int) -> bool:
+def attach_nic(
+    tx: Transaction, machine_id: str, nic: pb.NetworkInterface, now: int, take: Take = _take_nothing
+) -> bool:
     """Add a network interface to the spec."""
     machine = _living(tx, machine_id)
     if _present("network_interface", machine.spec.network_interfaces, nic):
@@ -142,7 +159,9 @@ def attach_nic(tx: Transaction, machine_id: str, nic: pb.NetworkInterface, now: 
     row = _unwanted(machine, "nic", nic.name, lambda row: row.nic() == nic)
     if row is None:
         mac = _mac(tx, machine_id, nic.name, set())
-        tx.put_attachment(_nic_row(machine_id, nic, mac, _next(machine, "nic", nic.name), now))
+        row = _nic_row(machine_id, nic, mac, _next(machine, "nic", nic.name), now)
+        tx.put_attachment(row)
+        take(tx, row)
     else:
         tx.set_wanted(machine_id, row.key, True, now)
     tx.set_spec(machine_id, machine.spec, machine.generation + 1)

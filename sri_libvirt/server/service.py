@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import grpc
@@ -18,6 +19,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from sri_libvirt import __version__, errors, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.capacity.devices import DeviceClaims
+from sri_libvirt.capacity.placement import Offer
+from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.records import MachineClass, class_name
 from sri_libvirt.server import intents, validate
 from sri_libvirt.server.validate import Plugins
@@ -55,25 +59,27 @@ log = structlog.get_logger()
 class MachineRuntime:
     """machine.v1alpha1.MachineRuntime on a store.
 
-    `gate` raises Unavailable when this host cannot run guests at all (contract G.6); `wake` is called, from the
+    `pool` knows the classes and what fits; `gate` raises Unavailable when this host takes no new machines at all
+    (contract G.6: it is cordoned, or cannot run guests); `wake` is called, from the
     store's thread, for each machine whose spec has changed, once that is on disk. Both must return at once.
     """
 
     def __init__(
         self,
         store: Store,
-        classes: Mapping[str, MachineClass],
+        pool: Pool,
+        devices: DeviceClaims,
         plugins: Plugins,
-        capacity: Callable[[], list[pb.MachineClassStatus]],
         gate: Callable[[], None],
         wake: Callable[[str], None],
         clock: Callable[[], int],
     ) -> None:
         self._store = store
-        self._classes = classes
+        self._pool = pool
+        self._take = devices.take
         self._plugins = plugins
-        self._capacity = capacity
         self._gate = gate
+        self._told: tuple[tuple[Offer, ...] | None, pb.StatusResponse] = (None, pb.StatusResponse())
         self._wake = wake
         self._clock = clock
 
@@ -92,7 +98,7 @@ class MachineRuntime:
         )
         machine, _ = await self._write(
             draft.id,
-            lambda tx: intents.create(tx, draft, lambda: self._admit(spec)),
+            lambda tx: intents.create(tx, draft, lambda: self._admit(tx, spec), self._take),
             changed=lambda made: made[1],
         )
         return pb.CreateMachineResponse(machine=frames.message(machine))
@@ -124,7 +130,8 @@ class MachineRuntime:
         validate.present("volume", request, "volume")
         validate.volume("volume", request.volume, self._plugins)
         await self._write(
-            request.machine_id, lambda tx: intents.attach_volume(tx, request.machine_id, request.volume, self._clock())
+            request.machine_id,
+            lambda tx: intents.attach_volume(tx, request.machine_id, request.volume, self._clock(), self._take),
         )
         return pb.AttachVolumeResponse()
 
@@ -143,7 +150,10 @@ class MachineRuntime:
         validate.present("network_interface", request, "network_interface")
         nic = request.network_interface
         validate.nic("network_interface", nic, self._plugins)
-        await self._write(request.machine_id, lambda tx: intents.attach_nic(tx, request.machine_id, nic, self._clock()))
+        await self._write(
+            request.machine_id,
+            lambda tx: intents.attach_nic(tx, request.machine_id, nic, self._clock(), self._take),
+        )
         return pb.AttachNetworkInterfaceResponse()
 
     async def detach_network_interface(
@@ -157,7 +167,11 @@ class MachineRuntime:
         return pb.DetachNetworkInterfaceResponse()
 
     async def status(self, _request: pb.StatusRequest) -> pb.StatusResponse:
-        return pb.StatusResponse(machine_class_status=self._capacity())
+        offers = self._pool.offers(self._store.usage())
+        if offers is not self._told[0]:
+            entries = [_class_status(offer) for offer in offers]
+            self._told = (offers, pb.StatusResponse(machine_class_status=entries))
+        return self._told[1]
 
     async def exec(self, request: pb.ExecRequest) -> pb.ExecResponse:
         validate.machine_id(request.machine_id)
@@ -167,16 +181,17 @@ class MachineRuntime:
             f"console sessions come with a later version; meanwhile: virsh console {request.machine_id}"
         )
 
-    def _admit(self, spec: pb.MachineSpec) -> MachineClass:
-        """The class of a new machine, which this host can run at all."""
+    def _admit(self, tx: Transaction, spec: pb.MachineSpec) -> MachineClass:
+        """The class of a new machine, for which this host has room beside all that exists."""
         wanted = class_name(spec)
-        machine_class = self._classes.get(wanted)
+        machine_class = self._pool.classes.get(wanted)
         if machine_class is None:
-            known = ", ".join(sorted(self._classes)[:_LISTED_CLASSES])
+            known = ", ".join(sorted(self._pool.classes)[:_LISTED_CLASSES])
             raise errors.InvalidSpec(
                 "machine.spec.class", f"there is no class {validate.quote(wanted)}; known: {known}"
             )
         self._gate()
+        self._pool.admit(machine_class, tx.usage)
         return machine_class
 
     async def _write(self, machine_id: str, work: Callable[[Transaction], T], changed: Callable[[T], bool] = bool) -> T:
@@ -195,18 +210,32 @@ class MachineRuntime:
         return await asyncio.wrap_future(future)
 
 
+def _class_status(offer: Offer) -> pb.MachineClassStatus:
+    """An offer as Status shows it: machine_class and capabilities always present (contract A.8)."""
+    each = offer.machine_class
+    capabilities = pb.MachineClassCapabilities(cpu_millis=each.cpu_millis, memory_bytes=each.memory_bytes)
+    return pb.MachineClassStatus(
+        machine_class=pb.MachineClass(name=each.name, capabilities=capabilities), quantity=offer.quantity
+    )
+
+
 def stitch(listed: list[bytes]) -> bytes:
     """A ListMachinesResponse of serialised machines: field 1, length, bytes, for each."""
     parts: list[bytes] = []
     for frame in listed:
-        length = len(frame)
-        prefix = bytearray(b"\x0a")
-        while length > 0x7F:
-            prefix.append(length & 0x7F | 0x80)
-            length >>= 7
-        prefix.append(length)
-        parts += (bytes(prefix), frame)
+        parts += (_prefix(len(frame)), frame)
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)  # most machines are as long as another
+def _prefix(length: int) -> bytes:
+    """Tag of field 1, and a length."""
+    prefix = bytearray(b"\x0a")
+    while length > 0x7F:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix)
 
 
 def handlers(runtime: MachineRuntime, observe: Observe = lambda *_: None) -> grpc.GenericRpcHandler[bytes, Any]:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
-
-from google.protobuf.message import DecodeError, Message
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from sri_libvirt import devices
-from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import StoreError
 from sri_libvirt.records import (
     Attachment,
@@ -30,6 +27,9 @@ from sri_libvirt.records import (
     StopEvent,
 )
 
+if TYPE_CHECKING:
+    from google.protobuf.message import Message  # who asks for sums only does not wait for protobuf
+
 
 def message(value: Message) -> bytes:
     """The bytes of a message."""
@@ -38,7 +38,7 @@ def message(value: Message) -> bytes:
 
 def record(value: Profile | Run | StopEvent | MachineClass) -> str:
     """A record as a JSON object."""
-    return json.dumps(asdict(value), sort_keys=True)
+    return json.dumps(value, sort_keys=True, default=_fields)
 
 
 def strings(value: dict[str, str]) -> str:
@@ -48,7 +48,7 @@ def strings(value: dict[str, str]) -> str:
 
 def reasons(value: Iterable[Reason]) -> str:
     """Reasons, in their order."""
-    return json.dumps([asdict(reason) for reason in value])
+    return json.dumps(list(value), default=_fields)
 
 
 def backing(value: devices.Backing | None) -> str | None:
@@ -56,9 +56,20 @@ def backing(value: devices.Backing | None) -> str | None:
     return None if value is None else devices.to_json(value)
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    """A record's fields. dataclasses.asdict copies them deeply, at ten times the cost."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+@lru_cache(maxsize=256)  # many machines are of one class
 def _class(text: str) -> MachineClass:
     data: dict[str, Any] = json.loads(text)
     return MachineClass(**{**data, "policy": ClassPolicy(**data["policy"])})
+
+
+@lru_cache(maxsize=256)
+def _profile(text: str) -> Profile:
+    return Profile(**json.loads(text))
 
 
 def _run(text: str) -> Run:
@@ -78,6 +89,10 @@ def attachment(row: sqlite3.Row) -> Attachment:
 
 def machine(row: sqlite3.Row, attachments: Iterable[sqlite3.Row]) -> Machine:
     """The machine of its row and its attachments' rows. Raises StoreError, naming it, when they cannot be read."""
+    from google.protobuf.message import DecodeError
+
+    from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+
     try:
         return Machine(
             id=row["id"],
@@ -91,7 +106,7 @@ def machine(row: sqlite3.Row, attachments: Iterable[sqlite3.Row]) -> Machine:
             deleted_at=row["deleted_at"],
             power_at=row["power_at"],
             machine_class=_class(row["class"]),
-            profile=None if row["profile"] is None else Profile(**json.loads(row["profile"])),
+            profile=None if row["profile"] is None else _profile(row["profile"]),
             run=_run(row["run"]),
             stop_event=None if row["stop_event"] is None else StopEvent(**json.loads(row["stop_event"])),
             reasons=tuple(Reason(**reason) for reason in json.loads(row["reasons"])),

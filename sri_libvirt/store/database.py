@@ -50,6 +50,8 @@ def failures(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise failure(error, path) from error
+    except PermissionError as error:
+        raise StoreError(f"state database {path}: {error.strerror}: it is for root") from error
     except OSError as error:
         raise StoreError(f"state database {path}: {error.strerror}") from error
 
@@ -94,9 +96,9 @@ def open_copy(path: Path) -> sqlite3.Connection:
 
 def open_reading(path: Path) -> sqlite3.Connection:
     """A connection that cannot write; works beside a running daemon. Raises StoreError."""
-    if not path.exists():
-        raise StoreError(f"there is no state database at {path}: has the daemon run with this state directory?")
     with failures(path):
+        if not path.exists():
+            raise StoreError(f"there is no state database at {path}: has the daemon run with this state directory?")
         return _connect(path, "ro")
 
 

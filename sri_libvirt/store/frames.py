@@ -39,6 +39,7 @@ class Frame:
     labels: dict[str, str]
     created_at: int
     deleted: bool
+    state: pb.MachineState = pb.MACHINE_PENDING
 
     @classmethod
     def of(cls, machine: Machine) -> Frame:
@@ -52,7 +53,7 @@ class Frame:
     def read(cls, shown: pb.Machine, data: bytes) -> Frame:
         """The frame of a message whose bytes are `data`."""
         metadata = shown.metadata
-        return cls(data, dict(metadata.labels), metadata.created_at, bool(metadata.deleted_at))
+        return cls(data, dict(metadata.labels), metadata.created_at, bool(metadata.deleted_at), shown.status.state)
 
     @property
     def size(self) -> int:
@@ -94,6 +95,11 @@ class Listing:
         """Ids of all machines: live before deleting ones, newest first (contract A.3)."""
         with self._lock:
             return list(self._ordered())
+
+    def states(self) -> dict[str, tuple[pb.MachineState, bool]]:
+        """The listed state of every machine, and whether it is being deleted."""
+        with self._lock:
+            return {machine_id: (frame.state, frame.deleted) for machine_id, frame in self._frames.items()}
 
     def select(self, machine_id: str, selector: Mapping[str, str]) -> list[bytes]:
         """The frames that match an id ("" for all) and carry every label of the selector, in the order of `ids`."""

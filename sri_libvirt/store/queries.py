@@ -9,6 +9,7 @@ import sqlite3
 from collections import defaultdict
 
 from sri_libvirt.records import Event, Machine
+from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec
 
 _MACHINE = """
@@ -18,7 +19,7 @@ _MACHINE = """
 """
 _ATTACHMENT = """
     SELECT machine, kind, name, incarnation, spec, wanted, changed_at, target, mac, serial, port,
-           backing, problem, problem_advice, problem_at, unplug_at
+           backing, problem, problem_advice, problem_at, unplug_at, problem_code
     FROM attachment
 """
 
@@ -55,6 +56,30 @@ def machine_ids(connection: sqlite3.Connection) -> list[str]:
 def gone(connection: sqlite3.Connection) -> set[str]:
     """Ids of machines that were here and are no more, as far back as that is kept."""
     return {row[0] for row in connection.execute("SELECT machine FROM gone")}
+
+
+def claims(connection: sqlite3.Connection, machine_id: str) -> list[Claim]:
+    """What a machine has of the host."""
+    rows = connection.execute(
+        "SELECT resource, amount, node, holder FROM claim WHERE machine = ? ORDER BY holder, resource, node",
+        (machine_id,),
+    )
+    return [Claim(*row) for row in rows]
+
+
+def usage(connection: sqlite3.Connection) -> Usage:
+    """What all machines have of the host, and how many there are of each class."""
+    sums = connection.execute("SELECT resource, SUM(amount), node FROM claim GROUP BY resource, node")
+    counts = connection.execute("SELECT json_extract(class, '$.name'), COUNT(*) FROM machine GROUP BY 1")
+    return Usage(machines=dict(map(tuple, counts))).plus(Claim(*row) for row in sums)
+
+
+def unclaimed(connection: sqlite3.Connection) -> list[str]:
+    """Ids of machines whose class claims nothing: those of an older version."""
+    rows = connection.execute(
+        "SELECT id FROM machine WHERE NOT EXISTS (SELECT 1 FROM claim WHERE machine = id AND holder = '')"
+    )
+    return [row[0] for row in rows]
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:

@@ -16,6 +16,7 @@ from typing import Self
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Machine
+from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import database, queries, schema
 
 EVENTS = 1000
@@ -68,6 +69,16 @@ class Reader:
         """The newest events of a machine, oldest first; also of one that is gone since a short time."""
         with self._snapshot() as connection:
             return queries.events(connection, machine_id, limit)
+
+    def claims(self, machine_id: str) -> list[Claim]:
+        """What a machine has of the host."""
+        with self._snapshot() as connection:
+            return queries.claims(connection, machine_id)
+
+    def usage(self) -> Usage:
+        """What all machines have of the host, and how many there are of each class."""
+        with self._snapshot() as connection:
+            return queries.usage(connection)
 
     def meta(self, key: str) -> str | None:
         """A value of the store as a whole."""

@@ -81,6 +81,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # When a running guest was last asked to let a device go.
     ("ALTER TABLE attachment ADD COLUMN unplug_at INTEGER NOT NULL DEFAULT 0",),
+    (
+        # What each machine takes of the host (resources.py); gone with the machine, and never before its class's.
+        """
+        CREATE TABLE claim (
+            machine TEXT NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
+            holder TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            node INTEGER NOT NULL,
+            amount INTEGER NOT NULL,
+            PRIMARY KEY (machine, holder, resource, node)
+        ) STRICT, WITHOUT ROWID
+        """,
+        # The code of the reason that a problem gives, "" for that of any device that is not ready.
+        "ALTER TABLE attachment ADD COLUMN problem_code TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

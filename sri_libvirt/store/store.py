@@ -17,6 +17,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Machine
+from sri_libvirt.resources import Usage
 from sri_libvirt.store import backup, database, queries, schema
 from sri_libvirt.store.frames import Frame, Listing
 from sri_libvirt.store.reader import EVENTS, Reader
@@ -50,26 +51,30 @@ class Store:
                 schema.migrate(connection, str(paths.database))
                 instance = _instance(connection)
                 listing = Listing(_frames(connection))
+                usage = queries.usage(connection)
         except BaseException:
             connection.close()
             raise
-        return cls(instance, Writer(connection, paths.database, listing, clock), Reader(paths.database), listing)
+        writer = Writer(connection, paths.database, listing, clock, usage)
+        return cls(instance, writer, Reader(paths.database), listing)
 
     @classmethod
     def open_read_only(cls, paths: StatePaths) -> Reader:
         """The CLI's view; never migrates. Raises StoreError if there is no store or it has another schema."""
         return Reader.open(paths)
 
-    def submit(self, work: Callable[[Transaction], T]) -> Future[T]:
+    def submit(self, work: Callable[[Transaction], T], *, synced: bool = True) -> Future[T]:
         """Have a work done; the future resolves once it is on disk and listed.
 
         It fails with whatever the work raised, which undid the work, or with StoreError when nothing could be stored.
+        One that need not be `synced` survives the end of this process at once, and a power loss once a work after it
+        is synced: for steps of the loop, which takes them anew, never for what a client hears of.
         """
-        return self._writer.submit(work)
+        return self._writer.submit(work, synced=synced)
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T], *, synced: bool = True) -> T:
         """Do a work and wait for it. Not from within a work, nor on the asyncio loop."""
-        return self.submit(work).result()
+        return self.submit(work, synced=synced).result()
 
     def machine(self, machine_id: str) -> Machine | None:
         """The machine as last committed."""
@@ -82,6 +87,14 @@ class Store:
     def frames(self, machine_id: str = "", selector: Mapping[str, str] | None = None) -> list[bytes]:
         """Serialised machines as a list reply holds them, in the order of `machine_ids`; no SQL."""
         return self._listing.select(machine_id, selector or {})
+
+    def states(self) -> Mapping[str, tuple[pb.MachineState, bool]]:
+        """The listed state of every machine, and whether it is being deleted; no SQL."""
+        return self._listing.states()
+
+    def usage(self) -> Usage:
+        """What is claimed, and how many machines there are of each class, as last committed; no SQL."""
+        return self._writer.usage
 
     def events(self, machine_id: str, limit: int = EVENTS) -> list[Event]:
         """The newest events of a machine, oldest first."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sri_libvirt import devices
+from sri_libvirt import devices, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import NotFound
 from sri_libvirt.records import (
@@ -28,17 +28,21 @@ from sri_libvirt.records import (
     Run,
     StopEvent,
 )
+from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec, queries, timeline
 from sri_libvirt.store.frames import Frame, Listing
 
 Key = tuple[AttachmentKind, str, int]
 """An attachment within its machine: kind, name, incarnation."""
 
+_UNSEEN = frozenset({"run", "profile", "reasons"})
+"""Columns that no frame shows."""
+
 
 class Transaction:
     """One work's view of the store; valid only while the work runs, on the writer's thread.
 
-    `pending` holds the frames of works that come before it in the same commit.
+    `pending` holds the frames, `usage` the sums of claims, of works that come before it in the same commit.
     """
 
     def __init__(
@@ -47,11 +51,14 @@ class Transaction:
         listing: Listing,
         pending: Mapping[str, Frame | None],
         clock: Callable[[], int],
+        usage: Usage,
     ) -> None:
         self._connection = connection
         self._listing = listing
         self._pending = pending
         self._clock = clock
+        self.usage = usage
+        """What is claimed with what this work has done so far."""
         self._touched: set[str] = set()
         self._frames: dict[str, Frame | None] = {}
 
@@ -97,6 +104,14 @@ class Transaction:
         before = sum(old.size for old in map(self._listing.get, changed) if old)
         return self._listing.size - before + sum(frame.size for frame in changed.values() if frame)
 
+    def claims(self, machine_id: str) -> list[Claim]:
+        """What a machine has of the host."""
+        return queries.claims(self._connection, machine_id)
+
+    def unclaimed(self) -> list[str]:
+        """Ids of machines whose class claims nothing: those of an older version."""
+        return queries.unclaimed(self._connection)
+
     def meta(self, key: str) -> str | None:
         """A value of the store as a whole."""
         return queries.meta(self._connection, key)
@@ -128,6 +143,7 @@ class Transaction:
         }
         self._insert("machine", values)
         self._touched.add(machine.id)
+        self.usage = self.usage.with_machine(machine.machine_class.name)
         for attachment in machine.attachments:
             self.put_attachment(attachment)
 
@@ -206,6 +222,7 @@ class Transaction:
         problem: str = "",
         advice: str = "",
         problem_at: int = 0,
+        code: str = "",
     ) -> None:
         """What a device was prepared as, or why it could not be."""
         self._update_attachment(
@@ -215,6 +232,7 @@ class Transaction:
             problem=problem,
             problem_advice=advice,
             problem_at=problem_at,
+            problem_code=code,
         )
 
     def set_unplug(self, machine_id: str, key: Key, at: int) -> None:
@@ -222,10 +240,11 @@ class Transaction:
         self._update_attachment(machine_id, key, unplug_at=at)
 
     def delete_attachment(self, machine_id: str, key: Key) -> None:
-        """A device is gone from guest and spec. Of one that is gone already: nothing."""
+        """A device is gone from guest and spec, its own claims with it. Of one that is gone already: nothing."""
         self._connection.execute(
             "DELETE FROM attachment WHERE machine = ? AND kind = ? AND name = ? AND incarnation = ?", (machine_id, *key)
         )
+        self._unclaim(machine_id, names.alias(*key))
 
     def note_stop(self, machine_id: str, stop: StopEvent | None) -> None:
         """What libvirt said of a stop, for the loop's next pass; None takes it back. Of an unknown machine: nothing."""
@@ -233,12 +252,28 @@ class Transaction:
         self._connection.execute("UPDATE machine SET stop_event = ? WHERE id = ?", (noted, machine_id))
 
     def forget(self, machine_id: str) -> None:
-        """Remove the machine and its attachments; its events stay for a while."""
-        self._connection.execute("DELETE FROM machine WHERE id = ?", (machine_id,))
+        """Remove the machine, its attachments and its claims; its events stay for a while."""
+        for holder in {claim.holder for claim in self.claims(machine_id)}:
+            self._unclaim(machine_id, holder)
+        found = self._connection.execute(
+            "DELETE FROM machine WHERE id = ? RETURNING json_extract(class, '$.name')", (machine_id,)
+        ).fetchone()
+        if found is not None:
+            self.usage = self.usage.with_machine(found[0], -1)
         timeline.machine_gone(self._connection, machine_id, self._clock())
         self._touched.add(machine_id)
 
     # Written by both
+
+    def claim(self, machine_id: str, claims: Sequence[Claim]) -> None:
+        """A machine has these from now on. One that it has already stays as it is, whatever its amount."""
+        for claim in claims:
+            done = self._connection.execute(
+                "INSERT OR IGNORE INTO claim (machine, holder, resource, node, amount) VALUES (?, ?, ?, ?, ?)",
+                (machine_id, claim.holder, claim.resource, claim.node, claim.amount),
+            )
+            if done.rowcount:
+                self.usage = self.usage.plus([claim])
 
     def add_event(self, machine_id: str, event: Event) -> None:
         """Add a line to the machine's timeline; `time` 0 means now. Of a machine that was never here: nothing."""
@@ -248,6 +283,14 @@ class Transaction:
         """Set a value of the store as a whole."""
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
+    def _unclaim(self, machine_id: str, holder: str) -> None:
+        ended = self._connection.execute(
+            "DELETE FROM claim WHERE machine = ? AND holder = ? RETURNING resource, amount, node, holder",
+            (machine_id, holder),
+        ).fetchall()
+        if ended:
+            self.usage = self.usage.plus((Claim(*row) for row in ended), -1)
+
     def _insert(self, table: str, values: Mapping[str, Any]) -> None:
         columns = ", ".join(values)
         marks = ", ".join("?" * len(values))
@@ -256,7 +299,8 @@ class Transaction:
     def _update(self, machine_id: str, **values: Any) -> None:
         if not self._set("machine", "id = ?", (machine_id,), values):
             raise NotFound(f"there is no machine {machine_id}")
-        self._touched.add(machine_id)
+        if not values.keys() <= _UNSEEN:
+            self._touched.add(machine_id)
 
     def _update_attachment(self, machine_id: str, key: Key, **values: Any) -> None:
         where = "machine = ? AND kind = ? AND name = ? AND incarnation = ?"

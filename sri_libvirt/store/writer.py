@@ -1,4 +1,4 @@
-"""The one writing thread: all works that wait are done in one SQLite transaction, with one sync of the disk.
+"""The one writing thread: all works that wait are done in one SQLite transaction, with one sync of the disk, or none.
 
 Each work has a savepoint, so that one that fails rolls back alone. Order is the promise: commit, then publish the
 frames, then resolve the futures; so nobody hears of what a power loss could take back, and nobody who heard lists the
@@ -19,6 +19,7 @@ from typing import Any
 
 from sri_libvirt import failpoints
 from sri_libvirt.errors import StoreError
+from sri_libvirt.resources import Usage
 from sri_libvirt.store.database import failure
 from sri_libvirt.store.frames import Frame, Listing
 from sri_libvirt.store.transaction import Transaction
@@ -31,6 +32,7 @@ GROUP = 256
 class _Job:
     work: Callable[[Transaction], Any]
     future: Future[Any]
+    synced: bool
 
 
 class _Lost(Exception):
@@ -38,22 +40,27 @@ class _Lost(Exception):
 
 
 class Writer:
-    """Owns the writing connection from `start` to `close`."""
+    """Owns the writing connection from `start` to `close`. `usage` is what is claimed, as last committed."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, listing: Listing, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, listing: Listing, clock: Callable[[], int], usage: Usage
+    ) -> None:
         self._connection = connection
         self._path = path
         self._listing = listing
         self._clock = clock
+        self.usage = usage
+        self._usage_to_be = usage
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._syncs = True
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], Any]) -> Future[Any]:
-        """Queue a work. Raises StoreError once the store is closed."""
-        job = _Job(work, Future())
+    def submit(self, work: Callable[[Transaction], Any], *, synced: bool = True) -> Future[Any]:
+        """Queue a work; one that need not be `synced` waits for no disk. Raises StoreError once the store is closed."""
+        job = _Job(work, Future(), synced)
         with self._lock:
             if self._closed:
                 raise StoreError("the state database is closed: the daemon is stopping")
@@ -92,7 +99,9 @@ class Writer:
 
     def _perform(self, group: list[_Job]) -> None:
         pending: dict[str, Frame | None] = {}
+        self._usage_to_be = self.usage
         try:
+            self._sync(any(job.synced for job in group))
             self._connection.execute("BEGIN IMMEDIATE")
             answers = [self._attempt(job, pending) for job in group]
             self._connection.execute("COMMIT")
@@ -100,6 +109,7 @@ class Writer:
             self._abandon(group, error)
             return
         self._listing.publish(pending)
+        self.usage = self._usage_to_be
         for job, (result, problem) in zip(group, answers, strict=True):
             problem = problem or _after(job)
             if problem is None:
@@ -107,10 +117,16 @@ class Writer:
             else:
                 job.future.set_exception(problem)
 
+    def _sync(self, wanted: bool) -> None:
+        """Whether the next commit syncs the disk, and with it all commits before it: they are in one log."""
+        if wanted != self._syncs:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._syncs = wanted
+
     def _attempt(self, job: _Job, pending: dict[str, Frame | None]) -> tuple[Any, Exception | None]:
         """One work in its savepoint; its frames are added to `pending` if it succeeds."""
         self._connection.execute("SAVEPOINT work")
-        transaction = Transaction(self._connection, self._listing, pending, self._clock)
+        transaction = Transaction(self._connection, self._listing, pending, self._clock, self._usage_to_be)
         try:
             failpoints.reach(f"before store.{failpoints.work_name(job.work)}", StoreError)
             result = job.work(transaction)
@@ -123,6 +139,7 @@ class Writer:
             return None, failure(error, self._path) if isinstance(error, sqlite3.Error) else error
         self._connection.execute("RELEASE work")
         pending.update(changes)
+        self._usage_to_be = transaction.usage
         return result, None
 
     def _abandon(self, group: list[_Job], error: Exception) -> None:

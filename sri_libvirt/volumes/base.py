@@ -9,6 +9,10 @@
 5. `release(...)` undoes prepare once the device is gone from the guest, or was never there. Idempotent. `final` is
    set when the machine is being deleted: data that survives a detach (an empty disk's, contract G.4) goes only then.
 
+A driver may also have `claims(volume)`, pure: what the volume takes of the host while it is attached, as claims of
+`resources.py`; one whose holder it names is kept until the machine is gone, as its data is. A volume whose claims do
+not fit is not prepared. Without that method it takes nothing.
+
 Drivers hand out plain data (`DiskSource`) and no domain XML, and keep no state of their own about machines.
 Third parties register a driver under the entry point group `sri_libvirt.volumes`: a callable without arguments.
 """

@@ -6,6 +6,8 @@ The file is named by volume and size, so that attaching the same volume again fi
 
 from __future__ import annotations
 
+import re
+
 from sri_libvirt import names, qcow2
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource
@@ -13,12 +15,15 @@ from sri_libvirt.errors import InvalidSpec, NotReady
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.process import ProcessError
 from sri_libvirt.records import GIB
+from sri_libvirt.resources import DISK, Claim
 
 DEFAULT_BYTES = GIB
 LARGEST_BYTES = 1 << 56
 """More than any file system holds in one file, less than where qemu-img gives up."""
 
 _SECTOR = 512
+_FILE = re.compile(r"empty-[0-9a-f]+-([0-9]{1,19})\.qcow2")
+"""See `names.empty_disk_file`."""
 
 
 class EmptyDisks:
@@ -38,6 +43,11 @@ class EmptyDisks:
 
     def handle(self, machine_id: str, volume: pb.Volume) -> str:
         return f"empty-disk/{names.digest(machine_id, volume.name, length=16)}"
+
+    def claims(self, volume: pb.Volume) -> tuple[Claim, ...]:
+        """The whole of its size, though the file is sparse; held by the file, so kept as long as that."""
+        size = effective_bytes(volume)
+        return (Claim(DISK, size, holder=names.empty_disk_file(volume.name, size)),)
 
     def prepare(self, machine_id: str, volume: pb.Volume, paths: MachinePaths) -> DiskSource:
         """The disk, made if it is not there. One that is damaged is told of and never overwritten."""
@@ -67,6 +77,12 @@ class EmptyDisks:
         """Remove the disk when the machine is being deleted; a detach keeps its data."""
         if final:
             paths.empty_disk(volume.name, effective_bytes(volume)).unlink(missing_ok=True)
+
+
+def claims_of_files(paths: MachinePaths) -> tuple[Claim, ...]:
+    """What the empty disks that lie in a machine's directory claim, attached or kept after a detach."""
+    found = {path.name: _FILE.fullmatch(path.name) for path in paths.root.glob("empty-*.qcow2")}
+    return tuple(Claim(DISK, int(match[1]), holder=name) for name, match in sorted(found.items()) if match)
 
 
 def effective_bytes(volume: pb.Volume) -> int:

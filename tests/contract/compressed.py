@@ -26,7 +26,7 @@ _BREATH = 0.02
 class CompressedProvider:
     """See the module. `stub` is a blocking client's that lives through restarts."""
 
-    def __init__(self, root: Path, **changes: object) -> None:
+    def __init__(self, root: Path, **changes: Any) -> None:
         self.hypervisor = FakeHypervisor(root / "fake.json")
         self.host = FakeHost()
         self.now = time.time_ns()

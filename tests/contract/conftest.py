@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,18 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
-from sri_libvirt.errors import InvalidSpec
+from sri_libvirt.capacity.budget import Hardware, Reserves, budget
+from sri_libvirt.capacity.devices import DeviceClaims
+from sri_libvirt.capacity.pool import Pool
+from sri_libvirt.errors import InvalidSpec, Unavailable
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, MachineClass
+from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, Attachment, MachineClass
+from sri_libvirt.resources import Claim
 from sri_libvirt.server.listener import Listener
 from sri_libvirt.server.service import MachineRuntime, handlers
 from sri_libvirt.store import Store
+from sri_libvirt.volumes.empty_disk import EmptyDisks
+from tests.contract.loop import VAST
 
 CLASSES = {
     "small": MachineClass("small", 1000, 1 * GIB),
@@ -92,30 +98,35 @@ def small(uid: str = "", **spec: object) -> pb.Machine:
     return machine
 
 
+def claims_of(row: Attachment) -> Sequence[Claim]:
+    """As the provider's drivers have it: only empty disks take something."""
+    volume = row.volume() if row.kind == "volume" else pb.Volume()
+    return EmptyDisks().claims(volume) if volume.HasField("empty_disk") else ()
+
+
+def closed_by(provider: Provider) -> str:
+    """What the gate says to a new machine."""
+    try:
+        provider.gate()
+    except Unavailable as error:
+        return str(error)
+    return ""
+
+
 @asynccontextmanager
-async def serving(root: Path) -> AsyncIterator[Provider]:
+async def serving(root: Path, hardware: Hardware = VAST) -> AsyncIterator[Provider]:
     """A provider on a state directory; stopped in the order of the real one."""
     paths = StatePaths(root / "state")
     store = Store.open(paths, time.time_ns)
     woken: list[str] = []
     calls: list[tuple[str, str]] = []
     gates: list[Provider] = []
+    pool = Pool(CLASSES, budget(hardware, Reserves()), lambda: closed_by(gates[0]))
     runtime = MachineRuntime(
         store,
-        CLASSES,
+        pool,
+        DeviceClaims(pool, claims_of),
         Drivers(),
-        lambda: [
-            pb.MachineClassStatus(
-                machine_class=pb.MachineClass(
-                    name=each.name,
-                    capabilities=pb.MachineClassCapabilities(
-                        cpu_millis=each.cpu_millis, memory_bytes=each.memory_bytes
-                    ),
-                ),
-                quantity=3,
-            )
-            for each in CLASSES.values()
-        ],
         lambda: gates[0].gate(),
         woken.append,
         time.time_ns,

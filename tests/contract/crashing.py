@@ -24,7 +24,7 @@ from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, SECOND, MachineClass
 from sri_libvirt.server import intents
 from sri_libvirt.store import Store
-from tests.contract.loop import FakeHost, disk, settings, spec_of
+from tests.contract.loop import VAST, FakeHost, disk, settings, spec_of
 
 ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
 LABELS = {LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"}
@@ -77,7 +77,9 @@ class World:
         store = Store.open(self.paths, lambda: self.now)
         hypervisor = self.hypervisor()
         wishes = settings(self.root, shutdown_grace=self.grace)
-        made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), clock=lambda: self.now)
+        made = app.Provider(
+            wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST, clock=lambda: self.now
+        )
         ends = [hypervisor.watch(made.events), hypervisor.watch(self.starts)]
         try:
             yield store, lambda: self._rest(made)

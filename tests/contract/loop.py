@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sri_libvirt import app, config
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
+from sri_libvirt.capacity.budget import Hardware, Resources
 from sri_libvirt.config import Settings
 from sri_libvirt.domain.observed import ObservedDomain, read
 from sri_libvirt.hypervisor.base import DomainEvent, EventKind
@@ -32,6 +33,9 @@ PATIENCE = 30.0
 """Seconds that something may take on a busy machine."""
 
 POLL = 0.01
+VAST = Hardware(Resources(cpus=100_000, memory_bytes=1 << 50), disk_bytes=1 << 60)
+"""A host that no test fills."""
+
 MIB = 1 << 20
 
 
@@ -234,7 +238,8 @@ async def serving_loop(
     hypervisor: FakeHypervisor,
     host: FakeHost | None = None,
     clock: Callable[[], int] = time.time_ns,
-    **changes: object,
+    hardware: Hardware = VAST,
+    **changes: Any,
 ) -> AsyncIterator[Loop]:
     """A provider on a state directory, stopped in order at the end; its guests stay."""
     wishes = settings(root, **changes)
@@ -243,7 +248,9 @@ async def serving_loop(
     host = host or FakeHost()
     with app.lock(paths):
         store = Store.open(paths, clock)
-        provider = app.Provider(wishes, store, hypervisor=hypervisor, host=host, clock=clock)
+        provider = app.Provider(
+            wishes, store, hypervisor=hypervisor, host=host, hardware=lambda _: hardware, clock=clock
+        )
         try:
             await provider.start()
             async with grpc.aio.insecure_channel(provider.listener.address) as channel:

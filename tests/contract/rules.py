@@ -257,9 +257,6 @@ _TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 UNTIL = {
     "R-G2-2": "console sessions",
-    "R-G4-9": "capacity claims",
-    "R-G7-1": "capacity claims",
-    "R-G7-2": "capacity claims",
 }
 
 RULES: dict[str, Rule] = {

@@ -7,40 +7,9 @@
 set -eu
 base=$1
 
-mount --make-rprivate /
-
-bind() { mkdir -p "$1" "$2"; mount --bind "$1" "$2"; }
-bind "$base/etc" /etc/libvirt
-bind "$base/lib" /var/lib/libvirt
-bind "$base/cache" /var/cache/libvirt
-bind "$base/log" /var/log/libvirt
-bind "$base/run" /run/libvirt
-# The host's machined and firewalld are reached by D-Bus: guests of a test must not appear there.
-[ ! -d /run/dbus ] || mount -t tmpfs tmpfs /run/dbus
-
-# A new sysfs shows this network namespace's links; it comes without the cgroups, which libvirt needs.
-mkdir -p "$base/cgroup"
-mount --rbind /sys/fs/cgroup "$base/cgroup"
-mount -t sysfs sysfs /sys
-mount --rbind "$base/cgroup" /sys/fs/cgroup
-
-# /dev without kvm: where KVM is offered but unusable, libvirt probes QEMU again at every define (a minute each).
-mkdir -p "$base/dev"
-mount -t tmpfs -o mode=755 tmpfs "$base/dev"
-for node in null zero full random urandom tty ptmx fd stdin stdout stderr; do
-    [ ! -e "/dev/$node" ] || cp -a "/dev/$node" "$base/dev/$node"
-done
-mkdir "$base/dev/net"
-cp -a /dev/net/tun "$base/dev/net/tun"
-# Mounts below the old /dev must move, not stay hidden: libvirt looks at every line of /proc/mounts.
-for directory in pts shm mqueue; do
-    [ -d "/dev/$directory" ] || continue
-    mkdir "$base/dev/$directory"
-    mount --move "/dev/$directory" "$base/dev/$directory" 2>/dev/null ||
-        mount --bind "/dev/$directory" "$base/dev/$directory"
-done
-sed -n 's|^[^ ]* \(/dev/[^ ]*\) .*|\1|p' /proc/mounts | while read -r hidden; do umount -l "$hidden"; done
-mount --move "$base/dev" /dev
+. "$(dirname "$0")/../../vagrant/private-mounts.sh"
+private_mounts "$base"
+hide_kvm "$base"
 
 ip link set lo up
 echo ready

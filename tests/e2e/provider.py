@@ -26,6 +26,9 @@ from tests.poollet.witness import Witness
 
 T = TypeVar("T")
 
+ROOMY = ("--cpu-overcommit", "100", "--disk-overcommit", "1000", "--reserved-memory", "0")
+"""Guests of tests are small and few, and the hosts that run them may be too."""
+
 BOOT = 180.0
 """Seconds that a guest may take to say "up" on a busy machine; it takes 4 to 8."""
 
@@ -63,7 +66,7 @@ class Provider:
         return [
             sys.executable, "-m", "sri_libvirt", "serve", "--address", f"unix://{self.socket}", "--state-dir",
             str(self.state), "--image-dir", str(self.images), "--domain-type", "qemu", "--log-format", "json",
-            *self.options, *options,
+            *ROOMY, *self.options, *options,
         ]  # fmt: skip
 
     def start(self, *options: str) -> None:

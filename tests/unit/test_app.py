@@ -15,16 +15,19 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt import app, config
-from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.capacity.budget import Hardware, Resources
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import ConfigError
-from sri_libvirt.host import cpu, memory
 from sri_libvirt.hypervisor.base import Listener as HypervisorListener
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
+from sri_libvirt.notify import ServiceManager
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import GIB
 from sri_libvirt.store import Store
+from tests.unit.host import trees
 from tests.unit.reconcile.parts import HostStub
+
+HOST = Hardware(Resources(cpus=4, memory_bytes=8 * GIB), disk_bytes=1000 * GIB)
 
 
 @pytest.fixture
@@ -197,12 +200,10 @@ def order() -> Order:
 def provider(
     settings: Settings, paths: StatePaths, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[app.Provider]:
-    monkeypatch.setattr(cpu, "online", lambda: 4)
-    monkeypatch.setattr(memory, "total_bytes", lambda: 8 * GIB)
     monkeypatch.setattr(app, "Listener", lambda *_, **__: FakeListener(order))
     monkeypatch.setattr(app, "AdminSocket", lambda *_: FakeAdmin(order))
     store = Store.open(paths, lambda: 1)
-    yield app.Provider(settings, store, hypervisor=FakeLibvirt(order), host=HostStub())
+    yield app.Provider(settings, store, hypervisor=FakeLibvirt(order), host=HostStub(), hardware=lambda _: HOST)
     store.close()
 
 
@@ -217,6 +218,52 @@ async def test_it_serves_before_libvirt_is_asked_and_stops_serving_first(provide
     await provider.stop()
     assert order.seen == ["serves", "obeys", "watches", "serves no more", "obeys no more", "watches no more"]
     assert lanes() == []
+
+
+class Told(ServiceManager):
+    """Notes what systemd is told among what else happens."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(watchdog=60.0)
+        object.__setattr__(self, "order", order)
+
+    def tell(self, **state: str) -> None:
+        seen: list[str] = self.order.seen  # type: ignore[attr-defined]
+        seen += [key for key in state if key != "STATUS"]
+
+
+async def test_systemd_is_told_that_it_is_ready_once_it_serves(
+    settings: Settings, provider: app.Provider, order: Order
+) -> None:
+    hypervisor = FakeLibvirt(order)
+    told = app.Provider(
+        settings, provider.store, hypervisor=hypervisor, host=HostStub(), hardware=lambda _: HOST, manager=Told(order)
+    )
+    await told.start()
+    async with asyncio.timeout(30):
+        while "WATCHDOG" not in order.seen:
+            await asyncio.sleep(0.01)
+    await told.stop()
+    order.seen.remove("WATCHDOG")
+    assert order.seen[:3] == ["serves", "obeys", "READY"]
+    assert order.seen[order.seen.index("STOPPING") + 1] == "serves no more"
+
+
+@pytest.mark.parametrize("part", ["rpcs", "store", "lanes"])
+async def test_signs_of_life_are_of_parts_that_work(provider: app.Provider, part: str) -> None:
+    await provider.start()
+    check = provider._signs_of_life()[part]
+    assert await asyncio.to_thread(check) == ""
+    await provider.stop()
+
+
+async def test_lanes_that_end_by_themselves_are_no_life(provider: app.Provider) -> None:
+    await provider.start()
+    provider.queue.close()
+    for lane in provider.lanes:
+        await asyncio.to_thread(lane.join, 30)
+    assert "lane-0" in await asyncio.to_thread(provider._signs_of_life()["lanes"])
+    await provider.stop()
 
 
 async def test_whether_libvirt_is_reached_is_told(provider: app.Provider) -> None:
@@ -265,7 +312,7 @@ async def test_a_lane_that_is_stuck_is_left_behind(
 async def test_serve_cleans_up_after_a_start_that_failed(
     settings: Settings, provider: app.Provider, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "Provider", lambda *_: provider)
+    monkeypatch.setattr(app, "Provider", lambda *_, **__: provider)
     order.refused = True
     with pytest.raises(ConfigError):
         await app._serve(settings, provider.store)
@@ -273,14 +320,29 @@ async def test_serve_cleans_up_after_a_start_that_failed(
 
 
 @pytest.mark.rule("R-A8-3", "R-G7-1")
-def test_quantities_are_of_the_whole_host(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "online", lambda: 4)
-    monkeypatch.setattr(memory, "total_bytes", lambda: 8 * GIB)
-    entries: list[pb.MachineClassStatus] = app._capacity(app._classes(settings))()
-    quantities = {entry.machine_class.name: entry.quantity for entry in entries}
-    assert quantities["c1-m1"] == 4
-    assert quantities["c32-m256"] == 0
-    assert all(entry.machine_class.capabilities.cpu_millis for entry in entries)
+def test_quantities_are_of_the_whole_host(provider: app.Provider) -> None:
+    quantities = {offer.machine_class.name: offer.quantity for offer in provider.pool.offers(provider.store.usage())}
+    assert quantities == {"c1-m1": 4, "c1-m2": 3, "c1-m4": 1, "c1-m8": 0, "c2-m4": 1, "c2-m8": 0, "c4-m8": 0}
+
+
+def test_the_ladder_of_the_first_run_is_kept(settings: Settings, provider: app.Provider) -> None:
+    larger = Hardware(Resources(cpus=64, memory_bytes=512 * GIB), disk_bytes=1 << 50)
+    later = app.Provider(settings, provider.store, hypervisor=FakeHypervisor(), hardware=lambda _: larger)
+    assert list(later.pool.classes) == list(provider.pool.classes)
+    usage = provider.store.usage()
+    assert [offer.free for offer in later.pool.offers(usage)] == [64, 64, 64, 61, 32, 32, 16]
+
+
+def test_this_host_is_read_through_the_roots_of_the_settings(paths: StatePaths, tmp_path: Path) -> None:
+    tree = trees.build("x86_smt", tmp_path / "host")
+    found = app.read_hardware(paths, sysfs=tree.sysfs, procfs=tree.procfs)
+    assert (found.total.cpus, found.total.memory_bytes, sorted(found.nodes)) == (16, 3 * GIB, [0, 1])
+    assert 0 <= found.disk_others_bytes < found.disk_bytes
+
+
+def test_roots_that_show_no_host_are_a_mistake(paths: StatePaths, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--sysfs"):
+        app.read_hardware(paths, sysfs=tmp_path, procfs=tmp_path)
 
 
 def test_only_x86_64_is_served_yet_and_others_are_refused_by_name() -> None:

@@ -162,6 +162,7 @@ class HypervisorContract:
         machine.connection.undefine(machine.id)
         assert machine.connection.last_words(machine.id) == LastWords()
         assert machine.id not in machine.connection.domain_ids()
+        assert machine.id not in machine.connection.states()
 
     @pytest.mark.parametrize("method", ["start", "resume"])
     def test_an_absent_domain_cannot_run(self, machine: Machine, method: str) -> None:
@@ -180,6 +181,7 @@ class HypervisorContract:
         assert machine.id in snapshot.persistent_xml
         assert not snapshot.managed_save
         assert machine.id in machine.connection.domain_ids()
+        assert machine.connection.states()[machine.id] is DomainState.OFF
         watched.wait_for(machine.id, EventKind.DEFINED)
 
     def test_start_twice(self, machine: Machine, watched: Recorder) -> None:
@@ -187,6 +189,7 @@ class HypervisorContract:
         machine.connection.start(machine.id)
         snapshot = machine.now()
         assert (snapshot.state, snapshot.reason, snapshot.active) == (DomainState.RUNNING, "booted", True)
+        assert machine.connection.states()[machine.id] is DomainState.RUNNING
         watched.wait_for(machine.id, EventKind.STARTED)
         assert len(watched.details(machine.id, EventKind.STARTED)) == 1
 

@@ -123,3 +123,25 @@ def test_the_entry_imports_no_command() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sri_libvirt")
         }
         assert imported <= {"sri_libvirt", "sri_libvirt.cli.lazy", "sri_libvirt.errors"}
+
+
+def test_what_is_for_root_is_said_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def forbidden(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied", "/var/lib/sri-libvirt/store/backups")
+
+    monkeypatch.setattr(main.sri_libvirt, "main", forbidden)
+    assert main.run(["version"]) == 1
+    said = capsys.readouterr().err
+    assert said == "sri-libvirt: /var/lib/sri-libvirt/store/backups: Permission denied: this is for root\n"
+
+
+def test_a_store_that_this_user_may_not_see_is_said_to_be_for_root(
+    cli: Cli, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    result = cli("machine", "list")
+    assert result.status == 1
+    assert result.err.endswith("Permission denied: it is for root\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "template_dir": ("/etc/t", Path("/etc/t")),
     "image_dir": ("/a", (Path("/a"),)),
     "machine_classes": ("/etc/classes.yaml", Path("/etc/classes.yaml")),
+    "reserved_memory": ("4Gi", 4 << 30),
+    "reserved_cpus": ("500m", 500),
+    "cpu_overcommit": ("1.5", Fraction(3, 2)),
+    "disk_overcommit": ("2", Fraction(2)),
+    "max_machines": ("100", 100),
     "shutdown_grace": ("1m30s", 90 * SECOND),
     "on_guest_poweroff": ("restart", "restart"),
     "detach_settle": ("2s500ms", 2_500_000_000),
@@ -36,6 +42,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "log_format": ("json", "json"),
     "metrics_address": (":9100", ":9100"),
     "schema_dir": ("/opt/schemas", Path("/opt/schemas")),
+    "sysfs": ("/host/sys", Path("/host/sys")),
+    "procfs": ("/host/proc", Path("/host/proc")),
     "backup_period": ("30m", 1800 * SECOND),
     "backups": ("3", 3),
 }
@@ -69,6 +77,11 @@ def test_defaults(absent: Path) -> None:
         template_dir=None,
         image_dir=(),
         machine_classes=None,
+        reserved_memory=None,
+        reserved_cpus=0,
+        cpu_overcommit=Fraction(1),
+        disk_overcommit=Fraction(1),
+        max_machines=0,
         shutdown_grace=30 * SECOND,
         on_guest_poweroff="stay",
         detach_settle=2 * SECOND,
@@ -79,6 +92,8 @@ def test_defaults(absent: Path) -> None:
         log_format="auto",
         metrics_address="",
         schema_dir=Path("/usr/share/libvirt/schemas"),
+        sysfs=Path("/sys"),
+        procfs=Path("/proc"),
         backup_period=6 * 3600 * SECOND,
         backups=8,
     )
@@ -111,7 +126,11 @@ def test_flags_before_environment_before_toml_before_default(tmp_path: Path) -> 
 def test_native_toml_values(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text('socket_mode = 0o640\nlanes = 8\ninsecure_tcp = true\nimage_dir = ["/a", "/b"]\n')
+    with file.open("a") as more:
+        more.write("cpu_overcommit = 1.5\ndisk_overcommit = 2\nreserved_cpus = 3\nmachine_classes = 'auto'\n")
     settings = config.load(config=file, environ={})
+    assert (settings.cpu_overcommit, settings.disk_overcommit) == (Fraction(3, 2), Fraction(2))
+    assert (settings.reserved_cpus, settings.machine_classes) == (3000, None)
     assert (settings.socket_mode, settings.lanes, settings.insecure_tcp) == (0o640, 8, True)
     assert settings.image_dirs == (Path("/a"), Path("/b"))
 
@@ -195,6 +214,15 @@ def test_durations(text: str, value: int) -> None:
         ("address", "::1:80"),
         ("metrics_address", "1.2.3.4:99999"),
         ("streaming_address", "host:port"),
+        ("reserved_memory", "much"),
+        ("reserved_memory", "-1Gi"),
+        ("reserved_cpus", "-1"),
+        ("cpu_overcommit", "0"),
+        ("cpu_overcommit", "0.000"),
+        ("cpu_overcommit", "-1"),
+        ("cpu_overcommit", "1e3"),
+        ("disk_overcommit", "nan"),
+        ("max_machines", "-1"),
         ("pcie_ports", "1"),
         ("pcie_ports", "193"),
         ("pcie_ports", "٢٤"),

@@ -25,10 +25,12 @@ class Runs:
     def __init__(self, host: Sequence[Measured], plain: Sequence[Measured] = ()) -> None:
         self.left = {"host": list(host), kvm.PLAIN_MODEL: list(plain)}
         self.tried: list[str] = []
+        self.limits: list[int] = []
 
     def __call__(self, argv: Sequence[str], *, deadline: float, cpu_seconds: int) -> Measured:
         model = argv[argv.index("-cpu") + 1]
         self.tried.append(model)
+        self.limits.append(cpu_seconds)
         return self.left[model].pop(0)
 
 
@@ -39,8 +41,8 @@ def device(tmp_path: Path) -> Path:
     return path
 
 
-def probe(device: Path, run: Callable[..., Measured]) -> KvmVerdict:
-    return kvm.probe(device=device, emulator="qemu", run=run, user=lambda: None)
+def probe(device: Path, run: Callable[..., Measured], pace: float = 0.03) -> KvmVerdict:
+    return kvm.probe(device=device, emulator="qemu", run=run, user=lambda: None, pace=lambda: pace)
 
 
 def test_kvm_with_the_hosts_cpu(device: Path) -> None:
@@ -48,6 +50,7 @@ def test_kvm_with_the_hosts_cpu(device: Path) -> None:
     verdict = probe(device, runs)
     assert (verdict.works, verdict.host_passthrough) == (True, True)
     assert runs.tried == ["host"]
+    assert runs.limits == [kvm.CPU_SECONDS]
 
 
 def test_a_busy_host_gets_three_tries(device: Path) -> None:
@@ -63,7 +66,7 @@ def test_kvm_with_a_plain_model_only(device: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ending", "words"),
-    [(EMULATED, "only emulates"), (LATE, "did not end"), (WRONG, "status 35"), (ABORTED, "signal 6")],
+    [(LATE, "did not end"), (WRONG, "status 35"), (ABORTED, "signal 6")],
 )
 def test_no_after_three_tries_each(device: Path, ending: Measured, words: str) -> None:
     runs = Runs([ABORTED] * 3, [ending] * 3)
@@ -73,9 +76,26 @@ def test_no_after_three_tries_each(device: Path, ending: Measured, words: str) -
     assert runs.tried == ["host"] * 3 + [kvm.PLAIN_MODEL] * 3
 
 
-def test_a_guest_that_passes_by_emulation_alone_does_not_pass(device: Path) -> None:
-    slow = Measured(33, 1.95, False, "")
-    assert not probe(device, Runs([slow] * 3, [slow] * 3)).works
+@pytest.mark.parametrize("slow", [EMULATED, Measured(33, 1.95, False, "")])
+def test_a_guest_that_passes_by_emulation_alone_does_not_pass_and_is_not_tried_again(
+    device: Path, slow: Measured
+) -> None:
+    runs = Runs([slow], [slow])
+    verdict = probe(device, runs)
+    assert not verdict.works
+    assert "only emulates" in verdict.detail
+    assert runs.tried == ["host", kvm.PLAIN_MODEL]
+
+
+def test_a_host_that_is_slow_in_all_things_may_have_kvm(device: Path) -> None:
+    """As one that is emulated."""
+    runs = Runs([Measured(33, 8.1, False, "")])
+    assert probe(device, runs, pace=0.5).host_passthrough
+    assert runs.limits == [30]
+
+
+def test_the_pace_is_cpu_time() -> None:
+    assert 0 < kvm.pace() < 60
 
 
 def test_no_device(tmp_path: Path) -> None:

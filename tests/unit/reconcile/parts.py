@@ -143,7 +143,7 @@ def performer(store: Store, root: Path, clock: Callable[[], int], drivers: Drive
         paths=StatePaths(root),
         plugins=drivers,  # type: ignore[arg-type]  # its drivers take what both kinds get
         compiler=compiler,
-        choose_profile=lambda _offer, _class: PROFILE,
+        choose_profile=lambda _connection, _class: PROFILE,
         boot_id=lambda: "boot-1",
         clock=clock,
     )

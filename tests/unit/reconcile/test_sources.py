@@ -7,11 +7,16 @@ import time
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
+from sri_libvirt import failpoints
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import Unreachable
 from sri_libvirt.hypervisor.base import DomainEvent, EventKind
+from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.reconcile.queue import WakeQueue
-from sri_libvirt.reconcile.sources import EventSource, Resync, wake_all
-from sri_libvirt.records import StopEvent
+from sri_libvirt.reconcile.sources import TURN, EventSource, Resync, wake_all
+from sri_libvirt.records import Run, StopEvent
 from sri_libvirt.store import Store
 from tests.unit.reconcile.parts import Clock
 from tests.unit.reconcile.world import ID, T0, machine
@@ -24,7 +29,10 @@ class Bench:
         self.store = store
         self.queue = WakeQueue(clock)
         self.reachable: list[bool] = []
-        self.source = EventSource(store, self.queue, clock, self.reachable.append)
+        self.others: list[str] = []
+        self.source = EventSource(
+            store, self.queue, clock, self.reachable.append, lambda: self.others.append("looked for")
+        )
         store.write(lambda tx: tx.insert(machine()))
         store.write(lambda tx: tx.insert(machine(id=OTHER)))
 
@@ -66,6 +74,21 @@ def test_a_stop_is_noted_with_who_asked_for_it(bench: Bench, shutdown: str) -> N
     bench.event(EventKind.SHUTDOWN, shutdown)
     bench.event(EventKind.STOPPED, "shutdown")
     assert bench.noted() == StopEvent(shutdown, "shutdown", T0)
+
+
+def test_a_stop_that_cannot_be_stored_is_told_and_wakes_the_machine(bench: Bench) -> None:
+    bench.woken()
+    try:
+        failpoints.arm(failpoints.Once("fail", "before store.EventSource.on_event"))
+        with capture_logs() as logs:
+            bench.event(EventKind.STOPPED, "crashed")
+            assert bench.noted() is None
+            wait_for(lambda: len(bench.queue))
+    finally:
+        failpoints.arm(None)
+    assert bench.woken() == {ID}
+    (told,) = [each for each in logs if each["log_level"] == "warning"]
+    assert (told["machine"], "a test lets it fail" in told["error"]) == (ID, True)
 
 
 def test_a_stop_that_nobody_asked_for(bench: Bench) -> None:
@@ -127,19 +150,56 @@ def test_wake_all(bench: Bench) -> None:
     assert bench.woken() == {ID, OTHER}
 
 
-def test_the_resync_looks_at_everybody_again_and_again_until_it_is_stopped(bench: Bench) -> None:
-    resync = Resync(bench.store, bench.queue, period=0.01)
+def test_the_resync_looks_again_and_again_until_it_is_stopped(bench: Bench) -> None:
+    resync = Resync(bench.store, bench.queue, FakeHypervisor().connect, period=0.01)
     resync.start()
     for _ in range(2):
-        wait_for(lambda: len(bench.queue) == 2)
+        wait_for(lambda: len(bench.queue) == 2)  # neither has a domain
         assert bench.woken() == {ID, OTHER}
     resync.stop()
     assert not resync.is_alive()
 
 
+def test_the_resync_wakes_who_is_not_listed_as_what_its_domain_is(bench: Bench) -> None:
+    hypervisor = FakeHypervisor()
+    connection = hypervisor.connect()
+    for each in (ID, OTHER):
+        connection.define(f"<domain><uuid>{each}</uuid></domain>")
+        connection.start(each)
+        listed(bench.store, each, pb.MACHINE_RUNNING)
+    resync = Resync(bench.store, bench.queue, hypervisor.connect, period=3600)
+    rounds = [woken_by(resync, bench) for _ in range(TURN)]
+    assert sorted(map(sorted, rounds)) == [[]] * (TURN - 2) + sorted([[ID], [OTHER]]), "everybody has one turn"
+    hypervisor.kill_qemu(ID)
+    assert all(ID in woken_by(resync, bench) for _ in range(TURN))
+    listed(bench.store, ID, pb.MACHINE_SUSPENDED)
+    bench.store.write(lambda tx: tx.set_deleted(OTHER, T0))
+    assert sum(ID in woken_by(resync, bench) for _ in range(TURN)) == 1
+    assert all(OTHER in woken_by(resync, bench) for _ in range(TURN)), "one that is being deleted is never at rest"
+
+
+def test_the_resync_says_when_libvirt_cannot_be_asked(bench: Bench) -> None:
+    hypervisor = FakeHypervisor()
+    hypervisor.set_reachable(False)
+    resync = Resync(bench.store, bench.queue, hypervisor.connect, period=3600)
+    with pytest.raises(Unreachable):
+        resync.once()
+
+
 def test_a_resync_that_waits_is_stopped_at_once(bench: Bench) -> None:
-    resync = Resync(bench.store, bench.queue, period=3600)
+    resync = Resync(bench.store, bench.queue, FakeHypervisor().connect, period=3600)
     resync.start()
     resync.stop()
     assert not resync.is_alive()
     assert len(bench.queue) == 0
+
+
+def listed(store: Store, machine_id: str, state: pb.MachineState) -> None:
+    """Let the list show a state."""
+    status = pb.MachineStatus(state=state)
+    store.write(lambda tx: tx.record_pass(machine_id, status=status, run=Run(), reasons=(), observed_generation=1))
+
+
+def woken_by(resync: Resync, bench: Bench) -> set[str]:
+    resync.once()
+    return bench.woken()

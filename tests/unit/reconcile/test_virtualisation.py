@@ -13,9 +13,10 @@ import pytest
 from sri_libvirt import config
 from sri_libvirt.errors import HypervisorError, NotReady, Unavailable, Unreachable
 from sri_libvirt.host.kvm import KvmVerdict
+from sri_libvirt.hypervisor.base import Connection, Offer
 from sri_libvirt.hypervisor.fake import OFFER, FakeHypervisor
-from sri_libvirt.reconcile.virtualisation import KVM_FALLBACK_MODEL, META_KEY, OFFER_HOLDS, Virtualisation
-from sri_libvirt.records import GIB, MachineClass, Reason
+from sri_libvirt.reconcile.virtualisation import KVM_FALLBACK_MODEL, OFFER_HOLDS, Virtualisation
+from sri_libvirt.records import GIB, META_KVM, MachineClass, Reason
 from sri_libvirt.store import Store
 from tests.unit.reconcile.parts import Clock
 from tests.unit.reconcile.world import PROFILE, machine
@@ -41,7 +42,7 @@ def make(store: Store, clock: Clock, tmp_path: Path) -> Make:
             {"domain_type": setting, "firmware": "bios"}, environ={}, default_file=tmp_path / "none.toml"
         )
         if stored is not None:
-            store.write(lambda tx: tx.set_meta(META_KEY, json.dumps(asdict(stored))))
+            store.write(lambda tx: tx.set_meta(META_KVM, json.dumps(asdict(stored))))
 
         def asked() -> KvmVerdict:
             assert probe is not None, "probed although nobody needs to know"
@@ -112,7 +113,7 @@ def test_a_host_that_once_could_is_remembered(
     make: Make, store: Store, stored: KvmVerdict | None, probe: KvmVerdict, kept: KvmVerdict
 ) -> None:
     make("auto", stored, probe)
-    assert json.loads(store.meta(META_KEY) or "{}") == asdict(kept)
+    assert json.loads(store.meta(META_KVM) or "{}") == asdict(kept)
 
 
 def test_before_the_probe_nothing_is_refused(store: Store, clock: Clock) -> None:
@@ -134,14 +135,14 @@ def test_before_the_probe_nothing_is_refused(store: Store, clock: Clock) -> None
 def test_a_new_machine_gets_what_the_host_can(
     make: Make, setting: str, probe: KvmVerdict | None, cpu: tuple[str, str, str]
 ) -> None:
-    profile = make(setting, None, probe).choose_profile(OFFER, CLASS)
+    profile = make(setting, None, probe).choose_profile(offering(OFFER), CLASS)
     assert (profile.domain_type, profile.cpu_mode, profile.cpu_model) == cpu
     assert (profile.firmware, profile.ports) == ("bios", 24)
 
 
 def test_another_architecture_is_not_supported(make: Make) -> None:
     with pytest.raises(NotReady, match="aarch64"):
-        make().choose_profile(replace(OFFER, architecture="aarch64"), CLASS)
+        make().choose_profile(offering(replace(OFFER, architecture="aarch64")), CLASS)
 
 
 def test_a_refusal_says_what_is_wrong_and_what_to_do(make: Make) -> None:
@@ -205,14 +206,23 @@ def test_an_offer_that_libvirt_is_too_far_for_is_no_answer(make: Make) -> None:
         made.refresh(hypervisor.connect())
 
 
-def test_a_new_machine_is_made_of_the_latest_offer(make: Make) -> None:
+def test_a_new_machine_is_made_of_what_was_offered_not_long_ago(make: Make, clock: Clock) -> None:
     made = make()
-    made.choose_profile(OLD, CLASS)
+    assert made.choose_profile(offering(OLD), CLASS).machine_type == "pc-q35-9.0"
     assert code(made) == "machine-type-gone"
+    assert made.choose_profile(offering(OFFER), CLASS).machine_type == "pc-q35-9.0"
+    clock.now += OFFER_HOLDS
+    assert made.choose_profile(offering(OFFER), CLASS).machine_type == OFFER.machine_type
+
+
+def offering(offer: Offer) -> Connection:
+    hypervisor = FakeHypervisor()
+    hypervisor.offered = offer
+    return hypervisor.connect()
 
 
 def test_the_settings_are_read_only_for_what_is_new(make: Make, store: Store) -> None:
-    stored: dict[str, Any] = json.loads(store.meta(META_KEY) or "{}")
+    stored: dict[str, Any] = json.loads(store.meta(META_KVM) or "{}")
     assert stored == {}
     make("qemu", None, None)
-    assert store.meta(META_KEY) is None, "no verdict without a probe"
+    assert store.meta(META_KVM) is None, "no verdict without a probe"

@@ -413,3 +413,5 @@ def test_a_database_of_schema_1_is_migrated_and_loses_nothing(paths: StatePaths)
         found = migrated.machine("m1")
         assert found is not None
         assert [row.unplug_at for row in found.attachments if row.key == key] == [7]
+        assert migrated.write(lambda tx: tx.unclaimed()) == ["m1"]
+        assert migrated.usage().machines == {"c": 1}

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from sri_libvirt import resources
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import NotFound, StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import LABEL_UID, SECOND, Event, Machine, Reason, Run, StopCause, StopEvent
-from sri_libvirt.store import Store, Transaction, timeline
+from sri_libvirt.resources import CPU, Claim, Usage
+from sri_libvirt.store import Reader, Store, Transaction, timeline
 from tests.unit.store.records import DISK, NIC, PROFILE, full, labelled, machine, row
 
 
@@ -87,9 +89,10 @@ def test_the_loops_columns(store: Store) -> None:
     shown = frame(store).status
     assert (shown.state, shown.image_ref, shown.observed_generation) == (pb.MACHINE_RUNNING, "i", 1)
     assert (found.generation, found.annotations, found.spec) == (1, {}, machine().spec)
-    store.write(lambda tx: tx.set_backing("m1", ("volume", "v", 1), None, "p", "a", 9))
+    store.write(lambda tx: tx.set_backing("m1", ("volume", "v", 1), None, "p", "a", 9, "no-room"))
     failed = current(store).attachments[0]
     assert (failed.backing, failed.problem, failed.problem_advice, failed.problem_at) == (None, "p", "a", 9)
+    assert failed.problem_code == "no-room"
     store.write(lambda tx: tx.set_backing("m1", ("volume", "v", 1), NIC))
     assert current(store).attachments[0].problem == ""
 
@@ -273,3 +276,84 @@ def test_meta(store: Store) -> None:
     store.write(lambda tx: tx.set_meta("k", "1"))
     store.write(lambda tx: tx.set_meta("k", "2"))
     assert store.meta("k") == store.write(lambda tx: tx.meta("k")) == "2"
+
+
+# Claims
+
+
+CLASS = [Claim(CPU, 1000), Claim(resources.DISK, 10)]
+HELD = Claim("vf/eth0", 1, node=1, holder=row().alias)
+KEPT = Claim(resources.DISK, 7, holder="empty-v")
+
+
+def made(tx: Transaction) -> None:
+    tx.insert(machine(attachments=(row(),)))
+    tx.claim("m1", [*CLASS, HELD, KEPT])
+
+
+def test_claims_are_summed_by_place(store: Store, tmp_path: Path) -> None:
+    store.write(made)
+    whole = Usage(
+        {(CPU, -1): 1000, (resources.DISK, -1): 17, ("vf/eth0", -1): 1, ("vf/eth0", 1): 1},
+        {"small": 1},
+    )
+    assert store.usage() == whole
+    assert store.write(lambda tx: tx.claims("m1")) == [*CLASS, KEPT, HELD]
+    with Reader.open(StatePaths(tmp_path / "state")) as reader:
+        assert reader.usage() == whole
+        assert reader.claims("m1") == [*CLASS, KEPT, HELD]
+        assert reader.claims("other") == []
+
+
+def test_a_claim_that_is_there_is_not_made_again(store: Store) -> None:
+    store.write(made)
+    before = store.usage()
+    store.write(lambda tx: tx.claim("m1", [Claim(resources.DISK, 99, holder="empty-v"), *CLASS]))
+    assert store.usage() == before
+
+
+def test_a_devices_claim_ends_with_it_and_what_is_kept_stays(store: Store) -> None:
+    store.write(made)
+    for _ in range(2):
+        store.write(lambda tx: tx.delete_attachment("m1", ("volume", "v", 1)))
+        assert store.usage().claimed == {(CPU, -1): 1000, (resources.DISK, -1): 17}
+
+
+def test_claims_end_exactly_when_the_machine_is_gone(store: Store) -> None:
+    store.write(made)
+    store.write(lambda tx: tx.set_deleted("m1", 5))
+    assert store.usage().of(CPU) == 1000
+    for _ in range(2):
+        store.write(lambda tx: tx.forget("m1"))
+        assert store.usage() == Usage()
+    assert store.write(lambda tx: tx.claims("m1")) == []
+
+
+def test_a_work_that_fails_claims_nothing_and_sees_those_before_it(store: Store) -> None:
+    def refused(tx: Transaction) -> None:
+        made(tx)
+        assert tx.usage.of(CPU) == 1000
+        raise NotFound("no")
+
+    with pytest.raises(NotFound):
+        store.write(refused)
+    assert store.usage() == Usage()
+    seen: list[int] = []
+
+    def one(tx: Transaction, number: int) -> None:
+        tx.insert(machine(f"m{number}"))
+        tx.claim(f"m{number}", CLASS)
+        seen.append(tx.usage.of(CPU))
+
+    for work in [store.submit(lambda tx, number=number: one(tx, number)) for number in range(20)]:  # type: ignore[misc]
+        work.result()
+    assert seen == [1000 * count for count in range(1, 21)]
+
+
+def test_claims_are_found_again(store: Store, tmp_path: Path, clock: Clock) -> None:
+    store.write(made)
+    before = store.usage()
+    store.close()
+    again = Store.open(StatePaths(tmp_path / "state"), clock)
+    assert again.usage() == before
+    again.close()

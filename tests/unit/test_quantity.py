@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sri_libvirt.capacity import quantity
+from sri_libvirt import quantity
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""The pool of this process: its classes, its budget, who else uses the host, and whether it takes new machines.
+
+Everything is in memory and replaced as a whole, so that any thread may ask and Status costs microseconds. Sums of
+claims come from the store with each question; where the rest comes from does not belong here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from sri_libvirt.capacity import placement
+from sri_libvirt.capacity.budget import Budget
+from sri_libvirt.capacity.placement import Offer
+from sri_libvirt.records import MachineClass
+from sri_libvirt.resources import Claim, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """What is known of the host besides our own claims: one value, so that a question sees no half of a change."""
+
+    budget: Budget
+    neighbours: Usage
+
+
+class Pool:
+    """See the module. `closed` says why no new machine is taken, "" when they are; it must return at once."""
+
+    def __init__(self, classes: Mapping[str, MachineClass], budget: Budget, closed: Callable[[], str] = str) -> None:
+        self.classes = classes
+        self._closed = closed
+        self._lock = threading.Lock()
+        self._host = _Host(budget, Usage())
+        self._answered: tuple[_Host, Usage, bool, tuple[Offer, ...]] | None = None
+
+    def set_budget(self, budget: Budget) -> None:
+        """The host gives something else from now on; machines that exist are not touched by it."""
+        with self._lock:
+            self._host = replace(self._host, budget=budget)
+
+    def set_neighbours(self, claims: Iterable[Claim]) -> None:
+        """What domains that are not ours take of the host."""
+        with self._lock:
+            self._host = replace(self._host, neighbours=Usage().plus(claims))
+
+    def admit(self, machine_class: MachineClass, usage: Usage) -> tuple[Claim, ...]:
+        """The claims of one more machine beside what is claimed. Raises Exhausted."""
+        host = self._host
+        return placement.admit(host.budget, usage.beside(host.neighbours), machine_class)
+
+    def shortage(self, claims: Iterable[Claim], usage: Usage) -> str:
+        """What of these claims does not fit beside what is claimed, with the arithmetic; "" when all does."""
+        host = self._host
+        return placement.shortage(host.budget, usage.beside(host.neighbours), claims)
+
+    def offers(self, usage: Usage) -> tuple[Offer, ...]:
+        """Every class with what exists of it and what more would fit, in the order of the classes."""
+        host, closed = self._host, bool(self._closed())
+        answered = self._answered
+        if answered is not None and (answered[0] is host and answered[1] is usage and answered[2] == closed):
+            return answered[3]
+        taken = usage.beside(host.neighbours)
+        found = tuple(placement.offer(host.budget, taken, each, closed) for each in self.classes.values())
+        self._answered = (host, usage, closed, found)
+        return found

@@ -1,0 +1,218 @@
+"""What the report tells, gathered without the daemon and without libvirt: the inventory, and the store read-only.
+
+Under the roots of another host only its inventory is known: nothing of this one's store is mixed into it, and its
+classes are those of an empty host. Nothing is written, no ladder is frozen. The arithmetic is the daemon's own
+(capacity/). Imports are light, for a short command starts often; how it is shown does not belong here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sri_libvirt.capacity import ladder, placement
+from sri_libvirt.capacity.budget import UNLIMITED, Budget, Hardware, Reserves, budget, of_inventory
+from sri_libvirt.capacity.placement import Offer
+from sri_libvirt.config import Settings
+from sri_libvirt.errors import StoreError
+from sri_libvirt.host import files, inventory, space
+from sri_libvirt.host.inventory import PROCFS, SYSFS, Inventory
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import META_KVM, META_NEIGHBOURS, MachineClass
+from sri_libvirt.resources import Usage, claims_of_text
+from sri_libvirt.server import cordon
+from sri_libvirt.store.reader import Reader
+
+BOOT_ID = "sys/kernel/random/boot_id"
+
+NO_KVM = "guests are emulated (TCG), many times slower than under KVM"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What guests run with: `kvm` is None when nobody has proven it yet; `detail` says why (not)."""
+
+    kvm: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store says. `found` is False of a host without one, which is an empty host."""
+
+    found: bool = False
+    usage: Usage = field(default_factory=Usage)
+    classes: Mapping[str, MachineClass] | None = None
+    closed: str = ""
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One look at a host, and what it can sell.
+
+    `usage` counts domains that are not ours too. `closed` says why no new machine is taken, "" when they are.
+    `warnings` are for the reader of the report, `note` says in a line what the report had to do without.
+    """
+
+    inventory: Inventory
+    budget: Budget
+    usage: Usage
+    offers: tuple[Offer, ...]
+    verdict: Verdict
+    foreign: bool = False
+    closed: str = ""
+    warnings: tuple[str, ...] = ()
+    note: str = ""
+
+    def explain(self, name: str) -> list[str] | None:
+        """The arithmetic of a class, a line each; None when there is no such class."""
+        wanted = next((offer.machine_class for offer in self.offers if offer.machine_class.name == name), None)
+        return None if wanted is None else placement.explain(self.budget, self.usage, wanted, bool(self.closed))
+
+
+def gather(settings: Settings, *, names: bool = False) -> Report:
+    """Look at the host of the settings' roots. `names` also asks udev for names, which takes a moment.
+
+    Raises ConfigError for a bad class file.
+    """
+    foreign = is_foreign(settings.sysfs, settings.procfs)
+    paths = None if foreign else StatePaths(settings.state_dir)
+    found = inventory.read(settings.sysfs, settings.procfs, state_dir=paths.root if paths else None)
+    stored, note = read_store(paths) if paths else (Stored(), "")
+    if names and (settings.sysfs, settings.procfs) == (SYSFS, PROCFS):
+        found = _with_names(found)
+    return assess(found, stored, settings, disk=_space(paths) if paths else None, foreign=foreign, note=note)
+
+
+def assess(
+    found: Inventory,
+    stored: Stored,
+    settings: Settings,
+    *,
+    disk: space.Space | None = None,
+    foreign: bool = False,
+    note: str = "",
+) -> Report:
+    """What a host can sell. Pure but for the operator's class file. A disk of which nothing is known limits nothing."""
+    hardware = of_inventory(found)
+    sold = budget(
+        replace(
+            hardware,
+            disk_bytes=disk.total_bytes if disk else UNLIMITED,
+            disk_others_bytes=disk.others_bytes if disk else 0,
+        ),
+        Reserves(
+            memory_bytes=settings.reserved_memory,
+            cpu_millis=settings.reserved_cpus,
+            cpu_overcommit=settings.cpu_overcommit,
+            disk_overcommit=settings.disk_overcommit,
+            machines=settings.max_machines,
+        ),
+    )
+    verdict = _verdict(found, stored, settings)
+    closed = _kvm_is_gone(found, stored, settings) or stored.closed
+    classes = _classes(settings, stored, hardware)
+    offers = tuple(placement.offer(sold, stored.usage, each, bool(closed)) for each in classes.values())
+    warnings = tuple(_warnings(found, verdict, closed, disk, foreign))
+    return Report(found, sold, stored.usage, offers, verdict, foreign, closed, warnings, note)
+
+
+def is_foreign(sysfs: Path, procfs: Path) -> bool:
+    """Whether these roots are another host's: not the kernel's own, nor the same kernel's mounted elsewhere.
+
+    A sidecar container sees its host through such mounts, and what is in its store is that host's.
+    """
+    if (sysfs, procfs) == (SYSFS, PROCFS):
+        return False
+    if sysfs == SYSFS or procfs == PROCFS:
+        return True
+    theirs = files.text(procfs / BOOT_ID)
+    return theirs is None or theirs != files.text(PROCFS / BOOT_ID)
+
+
+def read_store(paths: StatePaths) -> tuple[Stored, str]:
+    """What the store says, and a line about why it says nothing."""
+    try:
+        with Reader.open(paths) as reader:
+            text = reader.meta(META_KVM)
+            return Stored(
+                found=True,
+                usage=reader.usage().beside(Usage().plus(claims_of_text(reader.meta(META_NEIGHBOURS)))),
+                classes=ladder.frozen(reader.meta(ladder.META_KEY)),
+                closed=cordon.of_text(reader.meta(cordon.META_KEY)).words,
+                verdict=_stored_verdict(text) if text else None,
+            ), ""
+    except (StoreError, OSError, ValueError, TypeError, KeyError) as error:
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return Stored(), f"shown as an empty host: {' '.join(said.split())}"
+
+
+def _stored_verdict(text: str) -> Verdict:
+    found = json.loads(text)
+    return Verdict(bool(found["works"]), str(found["detail"]))
+
+
+def _verdict(found: Inventory, stored: Stored, settings: Settings) -> Verdict:
+    if settings.domain_type == "qemu":
+        return Verdict(False, "--domain-type qemu")
+    if found.virtualisation.kvm is False:
+        return Verdict(False, "the kernel offers no /dev/kvm")
+    return stored.verdict or Verdict(None, "")
+
+
+def _kvm_is_gone(found: Inventory, stored: Stored, settings: Settings) -> str:
+    """A host that once ran KVM takes no machines without it (contract G.6); the daemon knows more ways to lose it."""
+    wanted = settings.domain_type == "kvm" or (stored.verdict is not None and stored.verdict.kvm)
+    if stored.found and wanted and settings.domain_type != "qemu" and found.virtualisation.kvm is False:
+        return "this host ran guests by KVM, and now the kernel offers no /dev/kvm"
+    return ""
+
+
+def _classes(settings: Settings, stored: Stored, hardware: Hardware) -> Mapping[str, MachineClass]:
+    """As the daemon has them, but without freezing a ladder."""
+    if settings.machine_classes:
+        from sri_libvirt.capacity import classes  # YAML takes a while to load
+
+        return classes.load(settings.machine_classes)
+    return stored.classes or ladder.steps(hardware.total.cpus, hardware.total.memory_bytes)
+
+
+def _warnings(found: Inventory, verdict: Verdict, closed: str, disk: space.Space | None, foreign: bool) -> list[str]:
+    warnings = []
+    if verdict.kvm is False:
+        warnings.append(f"no KVM ({verdict.detail}): {NO_KVM}")
+    elif verdict.kvm is None and not foreign:
+        doubt = "" if found.virtualisation.extension else ", and the CPU shows no virtualisation extension"
+        warnings.append(f"KVM is not proven yet, the daemon does that at its start{doubt}; without it {NO_KVM}")
+    if closed:
+        warnings.append(closed)
+    if disk is None and not foreign:
+        warnings.append("the file system behind the state directory is unknown: it limits nothing here")
+    if found.memory.total_bytes is None:
+        warnings.append("the amount of memory is unknown: nothing is for sale")
+    if not found.cpu.online:
+        warnings.append("no CPU is known: nothing is for sale")
+    return warnings
+
+
+def _space(paths: StatePaths) -> space.Space | None:
+    """The file system that the state directory is on, or will be on."""
+    try:
+        there = paths.root
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        return space.space(there, paths.machines)
+    except OSError:
+        return None
+
+
+def _with_names(found: Inventory) -> Inventory:
+    from sri_libvirt.host import live  # libudev and psutil take a while to load
+
+    try:
+        return live.enrich(found)
+    except (ImportError, OSError):  # there is no libudev
+        return found

@@ -1,0 +1,325 @@
+"""The report as a picture for a person: the host, its NUMA nodes as boxes, its devices, what it sells, and its limits.
+
+It is made of rich's parts, so a pipe gets plain text, NO_COLOR is heeded and a narrow terminal wraps. All words from
+the host are shown as they are, never as markup. What is unknown is a dash. Where the picture goes does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from rich import box
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from sri_libvirt.capacity.budget import UNLIMITED
+from sri_libvirt.cli.machine.output import clean
+from sri_libvirt.cli.report.facts import NO_KVM, Report
+from sri_libvirt.host.inventory import HugePages, Nic, Node, PciDevice
+from sri_libvirt.resources import ANYWHERE, CPU, DISK, MACHINES, MEMORY, byte_words, words
+
+DASH = "-"
+BAR = 20
+NODE_WIDTH = 40
+MOST_ROWS = 32
+"""Lines of a table of devices; a card may have hundreds of functions."""
+
+FEW_RANGES = 8
+"""Ranges of CPUs that are written out: where threads are numbered by turns, each CPU is one."""
+
+_PCI_KINDS = {
+    "01": "storage",
+    "02": "network",
+    "03": "display",
+    "04": "multimedia",
+    "05": "memory",
+    "07": "communication",
+    "08": "system",
+    "09": "input",
+    "0b": "processor",
+    "0c": "serial bus",
+    "0d": "wireless",
+    "10": "encryption",
+    "11": "signal",
+    "12": "accelerator",
+    "ff": "other",
+}
+"""By the first two digits of the PCI class."""
+
+_VIRTUAL = ("tap", "tun", "veth", "macvtap", "macvlan")
+"""Interfaces that guests and containers bring; only their number is shown."""
+
+
+def picture(report: Report) -> RenderableType:
+    """The whole picture."""
+    parts: list[RenderableType] = [_host(report), "", _sold(report), "", _nodes(report)]
+    parts += _section("Classes", _classes(report))
+    parts += _section("Network interfaces", _nics(report))
+    parts += _section("PCI devices", _pci(report))
+    parts += _section("Disks", _disks(report))
+    warnings = [Text(f"warning: {clean(warning)}", style="bold yellow") for warning in report.warnings]
+    parts += ["", *warnings] if warnings else []
+    return Group(*parts)
+
+
+def _section(title: str, found: RenderableType | None) -> Iterator[RenderableType]:
+    if found is not None:
+        yield from ("", _heading(title), found)
+
+
+def _heading(title: str) -> Text:
+    return Text(title, style="bold")
+
+
+def _host(report: Report) -> RenderableType:
+    found = report.inventory
+    cpu, signs = found.cpu, found.virtualisation
+    grid = _pairs()
+    if report.foreign:
+        grid.add_row("", Text("another host's roots: shown as an empty host", style="yellow"))
+    grid.add_row("host", Text(f"{_word(cpu.model)} ({_word(cpu.architecture)})", style="bold"))
+    threads = _count(len(cpu.online), "thread")
+    places = [_count(len(cpu.packages), "package"), _count(len(cpu.cores), "core")] if cpu.packages else []
+    offline = f"; offline: {ranges(cpu.offline)}" if cpu.offline else ""
+    isolated = f"; isolated: {ranges(cpu.isolated)}" if cpu.isolated else ""
+    grid.add_row("CPUs", Text(f"{', '.join([*places, threads])}{offline}{isolated}"))
+    for kind in cpu.kinds:
+        grid.add_row("", Text(f"{clean(kind.name)} cores: {ranges(kind.cpus)}"))
+    pages = _pages(found.memory.hugepages)
+    grid.add_row("memory", Text(f"{_bytes(found.memory.total_bytes)}{f'; huge pages: {pages}' if pages else ''}"))
+    grid.add_row("kernel", Text(_word(signs.kernel)))
+    grid.add_row("KVM", _verdict(report))
+    grid.add_row("IOMMU", Text({True: "on", False: "off", None: DASH}[signs.iommu]))
+    if own := _limits(report):
+        grid.add_row("here", Text(f"this process may use {own}", style="dim"))
+    return grid
+
+
+def _limits(report: Report) -> str:
+    """What the cgroup of this process leaves it, if that is less; guests have cgroups of their own."""
+    own = report.inventory.limits
+    fewer = own.cpus is not None and not set(report.inventory.cpu.online) <= set(own.cpus)
+    cpus = [f"CPUs {ranges(own.cpus or ())}"] if fewer else []
+    quota = [] if own.cpu_millis is None else [f"the time of {words(CPU, own.cpu_millis)}"]
+    memory = [] if own.memory_bytes is None else [f"{byte_words(own.memory_bytes)} of memory"]
+    return ", ".join([*cpus, *quota, *memory])
+
+
+def _verdict(report: Report) -> Text:
+    """In a word; why not is a warning."""
+    match report.verdict.kvm:
+        case True:
+            return Text("works", style="green")
+        case False:
+            return Text(f"NO: {NO_KVM}", style="bold yellow")
+    extension = report.inventory.virtualisation.extension
+    hint = f" (the CPU has {clean(extension)})" if extension else ""
+    return Text(f"{DASH if report.foreign else 'not proven yet'}{hint}", style="yellow")
+
+
+def _sold(report: Report) -> RenderableType:
+    """What machines can have of the whole host, and have."""
+    grid = _pairs()
+    names = ((CPU, "CPU"), (MEMORY, "memory"), (DISK, "disk"), (MACHINES, "machines"))
+    for resource, name in names:
+        amount, claimed = report.budget.of(resource), report.usage.of(resource)
+        if amount == UNLIMITED:
+            continue
+        grid.add_row(
+            name, bar(claimed, amount), Text(f"{_shares(resource, claimed, amount)} of {_bare(resource, amount)}")
+        )
+    return Group(_heading("For machines"), grid)
+
+
+def _nodes(report: Report) -> RenderableType:
+    found = report.inventory.nodes
+    boxes = [_node(report, node, alone=len(found) == 1) for node in found]
+    parts: list[RenderableType] = [_heading("NUMA"), Columns(boxes)]
+    if len(found) > 1 and report.usage.of(CPU):
+        floating = [
+            words(resource, report.usage.of(resource) - sum(report.usage.of(resource, node.id) for node in found))
+            for resource in (CPU, MEMORY)
+        ]
+        parts.append(Text(f"on no node of their own: {' and '.join(floating)} of machines"))
+    return Group(*parts)
+
+
+def _node(report: Report, node: Node, *, alone: bool) -> Panel:
+    place = ANYWHERE if alone else node.id
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(f"CPUs {ranges(node.cpus) or 'none'}"))
+    if node.cpus:
+        given, claimed = report.budget.of(CPU, place), report.usage.of(CPU, place)
+        grid.add_row(bar(claimed, given))
+        grid.add_row(Text(_shares(CPU, claimed, given)))
+    grid.add_row(Text(f"memory {_bytes(node.memory_bytes)}"))
+    if node.memory_bytes:
+        given, claimed = report.budget.of(MEMORY, node.id), report.usage.of(MEMORY, place)
+        grid.add_row(bar(claimed, given))
+        grid.add_row(Text(_shares(MEMORY, claimed, given)))
+    if pages := _pages(node.hugepages):
+        grid.add_row(Text(f"huge pages {pages}"))
+    far = {other: distance for other, distance in node.distances.items() if other != node.id}
+    if far:
+        grid.add_row(Text("distance " + ", ".join(f"to {other}: {distance}" for other, distance in far.items())))
+    return Panel(grid, title=f"node {node.id}", title_align="left", width=NODE_WIDTH, box=box.ROUNDED)
+
+
+def _nics(report: Report) -> RenderableType | None:
+    shown = [nic for nic in report.inventory.nics if nic.kind not in _VIRTUAL and nic.physical_function is None]
+    hidden = len(report.inventory.nics) - len(shown)
+    rows = [_nic(nic) for nic in shown]
+    table = _table(("NAME", "KIND", "LINK", "SPEED", "MTU", "DRIVER", "PCI", "NODE", "VFS", "OF"), rows)
+    return _with_rest(table, len(rows), hidden, "of guests, containers and virtual functions")
+
+
+def _nic(nic: Nic) -> Sequence[str]:
+    link = {True: "up", False: "no carrier", None: DASH}[nic.carrier]
+    speed = DASH if nic.speed_mbps is None else f"{nic.speed_mbps / 1000:g} Gbit/s"
+    sriov = nic.sriov
+    functions = DASH if sriov is None else f"{sriov.free} free of {sriov.configured} (at most {sriov.total})"
+    above = [f"port of {nic.master}"] if nic.master else []
+    below = [f"on {', '.join(nic.lower)}"] if nic.lower else []
+    vlan = [f"VLAN {nic.vlan}"] if nic.vlan is not None else []
+    route = ["default route"] if nic.default_route else []
+    relations = ", ".join([*above, *vlan, *below, *route])
+    mtu = DASH if nic.mtu is None else str(nic.mtu)
+    return (
+        *(nic.name, nic.kind, link, speed, mtu, _word(nic.driver), _word(nic.pci), _number(nic.numa)),
+        *(functions, relations or DASH),
+    )
+
+
+def _pci(report: Report) -> RenderableType | None:
+    """GPUs first; virtual functions stand with their card."""
+    own = [device for device in report.inventory.pci if device.physical_function is None]
+    own.sort(key=lambda device: not device.gpu)
+    shown = own[:MOST_ROWS]
+    table = _table(("ADDRESS", "KIND", "DEVICE", "DRIVER", "IOMMU", "NODE"), [_device(device) for device in shown])
+    return _with_rest(table, len(shown), len(report.inventory.pci) - len(shown), "and virtual functions")
+
+
+def _device(device: PciDevice) -> Sequence[str]:
+    kind = "GPU" if device.gpu else _PCI_KINDS.get(device.device_class[:2], f"class {device.device_class[:4]}")
+    names = " ".join(name for name in (device.vendor_name, device.device_name) if name)
+    ids = f"{device.vendor}:{device.device}"
+    return (
+        *(device.address, kind, f"{names} [{ids}]" if names else ids, _word(device.driver)),
+        *(_number(device.iommu_group), _number(device.numa)),
+    )
+
+
+def _disks(report: Report) -> RenderableType | None:
+    storage = report.inventory.storage
+    found = storage.filesystem
+    parts: list[RenderableType] = []
+    if found is not None:
+        where = f"{_word(found.mount_point)} ({_word(found.kind)} on {_word(found.source)})"
+        space = f"{byte_words(found.free_bytes)} free of {byte_words(found.total_bytes)}"
+        parts.append(Text(f"{clean(found.path)} is on {clean(where)}: {space}"))
+    rows = [
+        (
+            device.name,
+            byte_words(device.size_bytes),
+            {True: "rotating", False: "flash", None: DASH}[device.rotational],
+            _word(device.model),
+            _number(device.numa),
+        )
+        for device in storage.devices
+    ]
+    table = _with_rest(_table(("NAME", "SIZE", "KIND", "MODEL", "NODE"), rows[:MOST_ROWS]), len(rows), 0, "")
+    return Group(*parts, *([table] if table else [])) if parts or table else None
+
+
+def _classes(report: Report) -> RenderableType:
+    grid = _table(("CLASS", "CPU", "MEMORY", "QUANTITY", "USED", "FREE", "LIMITED BY"), ())
+    for offer in report.offers:
+        each = offer.machine_class
+        cells = (
+            *(each.name, _bare(CPU, each.cpu_millis), byte_words(each.memory_bytes)),
+            *(str(offer.quantity), str(offer.used), str(offer.free), offer.limited_by),
+        )
+        grid.add_row(*(Text(clean(cell)) for cell in cells), style="" if offer.free else "dim")
+    return grid
+
+
+def bar(used: int, total: int) -> Text:
+    """How much of something is used; more than all of it is all."""
+    filled = min(BAR, -(-used * BAR // total)) if total > 0 and used > 0 else (BAR if used > 0 else 0)
+    style = "red" if filled >= BAR else "yellow" if filled > BAR * 3 // 4 else "green"
+    return Text.assemble("[", ("#" * filled, style), ("." * (BAR - filled), "dim"), "]")
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0-3,8`; of many ranges the first few and how many numbers there are."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in found[:FEW_RANGES]]
+    if len(found) > FEW_RANGES:
+        shown.append(f"... ({sum(last - first + 1 for first, last in found)} in all)")
+    return ",".join(shown)
+
+
+def _pages(found: Mapping[int, HugePages]) -> str:
+    return ", ".join(
+        f"{pages.total} of {byte_words(size * 1024)} ({_number(pages.free)} free)"
+        for size, pages in found.items()
+        if pages.total
+    )
+
+
+def _with_rest(table: Table, rows: int, hidden: int, what: str) -> RenderableType | None:
+    if not rows and not hidden:
+        return None
+    rest = [Text(f"and {hidden} more {what} (-o json has all)", style="dim")] if hidden else []
+    return Group(*([table] if rows else []), *rest)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    grid = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
+    for heading in headings:
+        grid.add_column(heading, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(clean(cell)) for cell in row))
+    return grid
+
+
+def _pairs() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    return grid
+
+
+def _shares(resource: str, claimed: int, given: int) -> str:
+    return f"{_bare(resource, claimed)} used, {_bare(resource, max(0, given - claimed))} free"
+
+
+def _bare(resource: str, amount: int) -> str:
+    """An amount without the name of what is counted."""
+    if not amount:
+        return "0"
+    return f"{amount / 1000:g}" if resource == CPU else words(resource, amount)
+
+
+def _word(text: str | None) -> str:
+    return clean(text) if text else DASH
+
+
+def _number(value: int | None) -> str:
+    return DASH if value is None else str(value)
+
+
+def _bytes(amount: int | None) -> str:
+    return DASH if amount is None else byte_words(amount)
+
+
+def _count(amount: int, what: str) -> str:
+    return f"{amount} {what}{'' if amount == 1 else 's'}"
