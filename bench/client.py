@@ -50,7 +50,7 @@ class Provider:
             begun = time.perf_counter()
             self._process = popen(command, stdout=log, stderr=log)
         address = f"unix://{root}/sri.sock"
-        until("its socket", (root / "sri.sock").exists, 0.002)
+        until("its socket", self._listens, 0.002)
         self.channel = grpc.insecure_channel(address, options=LIMITS)
         self.stub = MachineRuntimeStub(self.channel)
         self._list = self.channel.unary_unary("/machine.v1alpha1.MachineRuntime/ListMachines", None, None)
@@ -58,12 +58,20 @@ class Provider:
         self.first_list = time.perf_counter() - begun
         self.usage = psutil.Process(self._process.pid)
 
+    def _listens(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the provider did not start: {self._said()}")
+        return (self.root / "sri.sock").exists()
+
+    def _said(self) -> str:
+        return (self.root / "provider.log").read_text()[-2000:]
+
     def stop(self) -> None:
         """End it in order."""
         self.channel.close()
         self._process.terminate()
         if self._process.wait(PATIENCE) != 0:
-            raise RuntimeError(f"the provider failed: {(self.root / 'provider.log').read_text()[-2000:]}")
+            raise RuntimeError(f"the provider failed: {self._said()}")
 
     def cpu(self) -> float:
         """Seconds of CPU that the process has used."""

@@ -112,6 +112,7 @@ def _world(private: PrivateLibvirt) -> Iterator[World]:
         sys.executable, "-m", "sri_libvirt", "serve", "--address", f"unix://{root}/sri.sock", "--state-dir",
         str(root / "state"), "--image-dir", str(images), "--domain-type", "qemu", "--log-format", "json",
         "--shutdown-grace", "100ms", "--detach-settle", "0s",
+        "--cpu-overcommit", "100", "--disk-overcommit", "1000", "--reserved-memory", "0",
     ]  # fmt: skip
     served = Provider(root, command, private.popen)
     watch = Watch()
