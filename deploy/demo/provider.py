@@ -52,6 +52,7 @@ class Provider:
             sys.executable, "-m", "sri_libvirt", "serve", "--config", str(no_settings),
             "--address", f"unix://{self._socket}", "--state-dir", str(self.paths.root),
             "--image-dir", str(self.images), "--streaming-address", "127.0.0.1:0",
+            "--disk-overcommit", "20", "--reserved-memory", "0",  # the demo fits on hosts that sell nothing
         ]  # fmt: skip
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C is for the demo alone.
