@@ -1,5 +1,6 @@
 # Two commands for a fresh Debian or Ubuntu host: `make demo` and `make test`. `make help` lists all.
-# Settings: SUDO (how to become root), PYTHON, PYTEST_ARGS, SERVE_ARGS, BENCH_ARGS.
+# Settings: SUDO (how to become root), PYTHON, PYTEST_ARGS, SERVE_ARGS, BENCH_ARGS; of virtual machines RELEASE
+# (bookworm, trixie), KEEP=1, DAEMONS=modular, VM_ARGS (pytest's, such as -k).
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
@@ -12,6 +13,9 @@ BIN = $(VENV)/bin
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 SERVE_ARGS ?=
 BENCH_ARGS ?=
+RELEASE ?= trixie
+VM_ARGS ?=
+VM = $(SUDO) env KEEP="$(KEEP)" DAEMONS="$(DAEMONS)" vagrant/vm.sh
 
 # $(call install,EXTRAS): the project and its extras in .venv, quickly when neither pyproject.toml nor Python changed.
 define install
@@ -25,7 +29,7 @@ $(BIN)/python -m pip install -q --disable-pip-version-check -e '.$(1)'; \
 touch "$$stamp"
 endef
 
-.PHONY: help setup setup-test demo run test test-all bench lint proto clean
+.PHONY: help setup setup-test setup-vm demo run test test-all box vm vm-ssh vm-destroy test-vm bench lint proto clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -52,6 +56,24 @@ test: setup-test ## The whole suite: style, types, stubs, unit, contract and rea
 test-all: setup-test ## The whole suite, and every failpoint on real guests: hours
 	@$(MAKE) lint
 	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS) --matrix
+
+setup-vm: # what the targets below need on this host
+	@$(SUDO) vagrant/provision.sh vm
+
+box: setup-vm ## Build the box of RELEASE (bookworm, trixie) for virtual machines without the network
+	@$(SUDO) vagrant/box.sh $(RELEASE)
+
+vm: setup-vm ## Make and start a virtual machine of RELEASE that is a whole host, with KVM in it; or bring this tree into it
+	@$(VM) up $(RELEASE)
+
+vm-ssh: ## A shell in it
+	@$(VM) ssh $(RELEASE)
+
+vm-destroy: ## End and forget it
+	@$(VM) destroy $(RELEASE)
+
+test-vm: setup-test setup-vm ## Run tests/vm on a whole host of RELEASE: systemd, KVM, AppArmor, reboots (KEEP=1 keeps it)
+	@$(VM) test $(RELEASE) $(VM_ARGS)
 
 bench: setup-test ## Measure the provider, some minutes; the table also goes to build/bench.txt and bench.json
 	$(SUDO) $(BIN)/python -m bench $(BENCH_ARGS)

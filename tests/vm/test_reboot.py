@@ -1,0 +1,151 @@
+"""The host goes down and comes back: in order, with libvirt-guests, and by a pulled plug."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.vm.pool import IGNITION, Pool
+from tests.vm.service import Service, hardware, spec
+
+LANES = 2
+"""As many machines are started at a time; fewer than there are."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_lanes(service: Service) -> Iterator[None]:
+    service.configure(f"lanes = {LANES}\n")
+    yield
+    service.configure("")
+
+
+@pytest.fixture(scope="module")
+def resting(service: Service) -> tuple[str, str]:
+    """Two machines that shall not run: one was powered off through the SRI, one powered itself off."""
+    off = service.create("off", spec("tiny", image=False))
+    service.wait_state(off, "MACHINE_RUNNING")
+    service.power(off, pb.POWER_OFF)
+    stopped = service.create("stopped-itself", spec("tiny", ignition=IGNITION))
+    service.wait_line(stopped, "up")
+    service.type(stopped, "poweroff -f", lambda: service.state(stopped) == "MACHINE_SUSPENDED")
+    service.wait_state(off, "MACHINE_SUSPENDED")
+    return off, stopped
+
+
+def libvirt_guests(service: Service, on_shutdown: str) -> None:
+    service.vm.write(
+        "/etc/default/libvirt-guests",
+        f"ON_BOOT=ignore\nON_SHUTDOWN={on_shutdown}\nSHUTDOWN_TIMEOUT=120\nPARALLEL_SHUTDOWN=4\n",
+    )
+    service.systemctl("enable", "--now", "libvirt-guests.service")
+
+
+def write_down(service: Service, machine: str, word: str) -> None:
+    """Put a word on the guest's empty disk."""
+    line = f"echo {word} | dd of=/dev/vdb bs=512 conv=sync,fsync 2>/dev/null && echo tiny: wrote {word}"
+    service.type(machine, line, lambda: f"tiny: wrote {word}" in service.lines(machine))
+
+
+def assert_written(service: Service, machine: str, word: str) -> None:
+    """The guest's empty disk still has that word."""
+    line = "echo tiny: reads $(head -n 1 /dev/vdb)"
+    service.type(machine, line, _said(service, machine, f"tiny: reads {word}"))
+
+
+def _said(service: Service, machine: str, line: str) -> Callable[[], bool]:
+    return lambda: line in service.lines(machine)
+
+
+def facts(service: Service, machine: str) -> list[str]:
+    """Disks, NICs, MACs and PCI addresses, as the guest has them now."""
+    mark = f"tiny: facts of {time.monotonic_ns()}"
+    service.type(machine, f"facts; echo {mark}", _said(service, machine, mark))
+    lines = service.lines(machine)
+    told = lines[: lines.index(mark)]
+    first = max(number for number, line in enumerate(told) if line.startswith("tiny: disk vda "))
+    return sorted(hardware(told[first:]))
+
+
+def test_machines_come_back_after_a_reboot_with_the_same_hardware(
+    service: Service, pool: Pool, resting: tuple[str, str]
+) -> None:
+    machine, others = pool.tiny(), [pool.half(), *pool.uefi()]
+    libvirt_guests(service, "shutdown")
+    write_down(service, machine, "before-the-reboot")
+    hardware_before, boots = facts(service, machine), {each: service.boots(each) for each in (machine, *others)}
+    assert hardware_before
+    service.vm.reboot()
+    service.connect()
+    for each in (machine, *others):
+        service.wait_line(each, "up", boots[each] + 1)
+        service.wait_state(each, "MACHINE_RUNNING")
+    assert facts(service, machine) == hardware_before
+    assert_written(service, machine, "before-the-reboot")
+    for each in resting:
+        assert service.state(each) == "MACHINE_SUSPENDED"
+    assert set(service.guests()) == {machine, *others}
+    assert 0 < most_at_once(service) <= LANES
+
+
+def most_at_once(service: Service) -> int:
+    """How many guests were being started at a time since this boot, as the log has it."""
+    edges: list[tuple[float, int]] = []
+    for line in service.log():
+        if line.get("action") == "Start":
+            end = datetime.fromisoformat(line["timestamp"]).timestamp()
+            edges += [(end - line["seconds"], 1), (end, -1)]
+    running = most = 0
+    for _, step in sorted(edges):
+        running += step
+        most = max(most, running)
+    return most
+
+
+def test_machines_that_were_suspended_go_on_where_they_were(
+    service: Service, pool: Pool, resting: tuple[str, str]
+) -> None:
+    machine = pool.tiny()
+    libvirt_guests(service, "suspend")
+    boots = service.boots(machine)
+    service.type(machine, "touch /run/still-here; echo tiny: touched", _said(service, machine, "tiny: touched"))
+    service.vm.reboot()
+    service.connect()
+    service.wait_state(machine, "MACHINE_RUNNING")
+    line = "ls /run/still-here && echo tiny: goes on"
+    service.type(machine, line, _said(service, machine, "tiny: goes on"))
+    assert service.boots(machine) == boots
+    for each in resting:
+        assert service.state(each) == "MACHINE_SUSPENDED"
+
+
+def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
+    service: Service, pool: Pool, resting: tuple[str, str]
+) -> None:
+    machine = pool.tiny()
+    before, boots = facts(service, machine), service.boots(machine)
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda number: service.create(f"last-{number}", spec("tiny", image=False)), range(4)))
+    service.annotate(made[0], last="words")
+    service.power(made[1], pb.POWER_OFF)
+    acknowledged = {each.metadata.id: each for each in service.machines()}
+    service.vm.reset()
+    service.connect()
+    listed = {each.metadata.id: each for each in service.machines()}
+    assert listed.keys() == acknowledged.keys()
+    for each in acknowledged:
+        assert listed[each].spec == acknowledged[each].spec
+        assert listed[each].metadata == acknowledged[each].metadata
+    assert listed[made[0]].metadata.annotations == {"last": "words"}
+    service.wait_line(machine, "up", boots + 1)
+    assert facts(service, machine) == before
+    assert_written(service, machine, "before-the-reboot")
+    service.wait_state(made[0], "MACHINE_RUNNING")
+    for each in (made[1], *resting):
+        service.wait_state(each, "MACHINE_SUSPENDED")
+    for each in made:
+        service.delete(each)
