@@ -30,12 +30,14 @@ class DomainSchema:
     """
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
-        self._lock = threading.Lock()  # the error log belongs to the schema, not to the call
+        # The error log belongs to the schema, not to the call; and libxml2 sets its types up at the first load.
+        self._lock = threading.RLock()
         self._path = directory / "domain.rng"
 
     @cached_property
     def _schema(self) -> etree.RelaxNG | None:
-        return _load(self._path)
+        with self._lock:  # since Python 3.12 two threads may come here at once
+            return _load(self._path)
 
     @property
     def present(self) -> bool:

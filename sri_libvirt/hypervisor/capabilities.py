@@ -14,8 +14,6 @@ from sri_libvirt.errors import HypervisorError
 ALIAS = "q35"
 """The machine alias that new machines are made of."""
 
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
-
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -41,7 +39,7 @@ class Domain:
 
 def parse_host(xml: str) -> Host:
     """Read `virConnectGetCapabilities`. Raises HypervisorError when there is no QEMU of the host's architecture."""
-    root = etree.fromstring(xml.encode(), _PARSER)
+    root = _parse(xml)
     architecture = root.findtext("host/cpu/arch") or ""
     hvm = [guest for guest in root.iterfind("guest") if guest.findtext("os_type") == "hvm"]
     arch = next((found for guest in hvm for found in guest.iterfind("arch") if found.get("name") == architecture), None)
@@ -64,7 +62,7 @@ def parse_host(xml: str) -> Host:
 
 def parse_domain(xml: str) -> Domain:
     """Read `virConnectGetDomainCapabilities`."""
-    root = etree.fromstring(xml.encode(), _PARSER)
+    root = _parse(xml)
     modes = [mode for mode in root.iterfind("cpu/mode") if mode.get("supported") == "yes"]
     custom = [model for mode in modes if mode.get("name") == "custom" for model in mode.iterfind("model")]
     return Domain(
@@ -72,3 +70,8 @@ def parse_domain(xml: str) -> Domain:
         cpu_modes=frozenset(mode.get("name", "") for mode in modes),
         cpu_models=frozenset(model.text for model in custom if model.text and model.get("usable") == "yes"),
     )
+
+
+def _parse(xml: str) -> etree._Element:
+    """With a parser of its own: lxml replicates its default parser for each thread, but none that we make."""
+    return etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, no_network=True))

@@ -46,7 +46,8 @@ class AdminSocket:
             listening = _listen(self._path)
         except OSError as error:
             raise ConfigError(f"admin socket {self._path}: {error.strerror}") from error
-        self._server = await asyncio.start_unix_server(self._client, sock=listening, limit=REQUEST_BYTES)
+        # Not start_unix_server: since Python 3.13 that looks up the name that was bound, and the socket is moved.
+        self._server = await asyncio.start_server(self._client, sock=listening, limit=REQUEST_BYTES)
 
     async def stop(self, grace: float) -> None:
         """Take no more; commands at work have `grace` seconds to be answered. Idempotent."""

@@ -155,7 +155,7 @@ def test_a_watched_report_ends_cleanly(tmp_path: Path) -> None:
                 line = process.stdout.readline()
                 assert line, "it ended by itself"
                 pictures += line.startswith("host ")
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)  # SIGINT is ignored by children of a job in the background
             _, errors = process.communicate()
         finally:
             guard.cancel()

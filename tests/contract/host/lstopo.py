@@ -38,7 +38,8 @@ class NoTopology(Exception):
 
 def ask(root: Path | None = None) -> Topology:
     """Of a saved tree, or of the host that this runs on. Raises NoTopology."""
-    env = {"PATH": os.environ["PATH"], "HWLOC_COMPONENTS": "linux,stop"}
+    # Newer ones show the memory of NVIDIA's GPUs as nodes unless told otherwise.
+    env = {"PATH": os.environ["PATH"], "HWLOC_COMPONENTS": "linux,stop", "HWLOC_KEEP_NVIDIA_GPU_NUMA_NODES": "0"}
     if root is not None:
         env |= {"HWLOC_FSROOT": str(root), "HWLOC_THISSYSTEM": "0"}
     argv = [PROGRAM, "--of", "xml", "--disallowed", "--no-io", "--no-caches"]
