@@ -288,7 +288,7 @@ class Performer:
             case "nic":
                 if row.nic().network_id:
                     self.plugins.nic(row).release(machine.id, row.nic())
-        if self.store.write(lambda tx: _drop(tx, row, final=final)) and not final:
+        if self.store.write(lambda tx: _drop(tx, row, final=final), synced=False) and not final:
             self._tell_of_device(machine, row, "detached")
 
     def _remove_files(self, machine_id: str) -> None:

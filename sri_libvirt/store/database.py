@@ -17,6 +17,9 @@ from sri_libvirt.errors import StoreError
 
 MODE = 0o600
 
+READING_KIB = 256
+"""Page cache of a reading connection, of which each lane has one: it reads one machine at a time."""
+
 RESTORE = (
     "stop the daemon and put back a backup (`sri-libvirt store backups` lists them, "
     "`sri-libvirt store restore FILE` puts one back and keeps what it replaces)"
@@ -99,7 +102,9 @@ def open_reading(path: Path) -> sqlite3.Connection:
     with failures(path):
         if not path.exists():
             raise StoreError(f"there is no state database at {path}: has the daemon run with this state directory?")
-        return _connect(path, "ro")
+        connection = _connect(path, "ro")
+        connection.execute(f"PRAGMA cache_size = -{READING_KIB}")
+        return connection
 
 
 @contextmanager

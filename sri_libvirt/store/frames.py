@@ -6,6 +6,7 @@ after their commit. Which frames a request may see is decided by its filter alon
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Frame:
     def read(cls, shown: pb.Machine, data: bytes) -> Frame:
         """The frame of a message whose bytes are `data`."""
         metadata = shown.metadata
-        return cls(data, dict(metadata.labels), metadata.created_at, bool(metadata.deleted_at), shown.status.state)
+        labels = {sys.intern(key): value for key, value in metadata.labels.items()}  # the same keys everywhere
+        return cls(data, labels, metadata.created_at, bool(metadata.deleted_at), shown.status.state)
 
     @property
     def size(self) -> int:
