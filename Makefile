@@ -1,6 +1,6 @@
 # Two commands for a fresh Debian or Ubuntu host: `make demo` and `make test`. `make help` lists all.
-# Settings: SUDO (how to become root), PYTHON, PYTEST_ARGS, SERVE_ARGS, BENCH_ARGS; of virtual machines RELEASE
-# (bookworm, trixie), KEEP=1, DAEMONS=modular, VM_ARGS (pytest's, such as -k).
+# Settings: SUDO (how to become root), PYTHON, VENV, PYTEST_ARGS, SERVE_ARGS, BENCH_ARGS; of virtual machines RELEASE
+# (bookworm, trixie), KEEP=1, VM_ARGS (pytest's, such as -k).
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
@@ -8,14 +8,14 @@ MAKEFLAGS += --no-print-directory
 
 SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON ?= python3
-VENV = .venv
+VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 SERVE_ARGS ?=
 BENCH_ARGS ?=
 RELEASE ?= trixie
 VM_ARGS ?=
-VM = $(SUDO) env KEEP="$(KEEP)" DAEMONS="$(DAEMONS)" vagrant/vm.sh
+VM = $(SUDO) env KEEP="$(KEEP)" vagrant/vm.sh
 
 # $(call install,EXTRAS): the project and its extras in .venv, quickly when neither pyproject.toml nor Python changed.
 define install
@@ -87,6 +87,8 @@ lint: ## Style, types, and whether the generated stubs are fresh
 proto: ## Generate sri_libvirt/api from proto/
 	sh proto/generate.sh
 
-clean: ## Remove what was built; .venv too
+clean: ## Remove what was built; .venv and virtual machines too
+	@for release in bookworm trixie; do [ ! -e build/vm/$$release/driver ] || $(VM) destroy $$release; done
+	[ ! -e build/box ] || $(SUDO) rm -rf build/box build/vm
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find sri_libvirt tests deploy bench -name __pycache__ -type d -prune -exec rm -rf {} +

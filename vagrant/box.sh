@@ -145,7 +145,8 @@ image() {
     mkfs.ext4 -q -F -L sri-libvirt -d "$box/merged" "$box/box.raw" "$size"
     umount "$box/merged"
     rmdir "$box/merged"
-    qemu-img convert -O qcow2 "$box/box.raw" "$box/box.img"
+    # Compressed: it is unpacked, and copied into libvirt's pool, whenever a machine is made.
+    qemu-img convert -c -O qcow2 -o compression_type=zstd "$box/box.raw" "$box/box.img"
     rm "$box/box.raw"
 }
 
@@ -169,7 +170,7 @@ print(json.dumps([project["dependencies"], project["optional-dependencies"], pro
 PYTHON
 }
 
-body() { sed -n "/^$1()/,/^}/p" "$0"; } # FUNCTION: its text, which decides whether what it made is stale
+body() { sed -n "/^${1}()/,/^}/p" "$0"; } # FUNCTION: its text, which decides whether what it made is stale
 
 digest() { sha256sum | cut -c -12; }
 
@@ -185,17 +186,18 @@ if [ -z "${SRI_BOX_LOCKED:-}" ]; then
     SRI_BOX_LOCKED=1 exec flock "$box/lock" unshare --mount --propagation private -- "$0" "$release"
 fi
 
-packages=$(echo $machine $("$here/provision.sh" packages))
-system_digest=$({ body system; cat "$here/box-system.sh"; echo "$packages"; } | digest)
-python_digest=$({ echo "$system_digest"; body python_environment; cat "$here/refresh.sh"; dependencies; } | digest)
+packages="$machine $("$here/provision.sh" packages)"
+system_digest=$({ body system; cat "$here/box-system.sh"; echo $packages; } | digest)
+python_digest=$({ echo "$system_digest"; body python_environment; dependencies; } | digest)
 image_digest=$({ echo "$python_digest" "$size"; body image; body pack; } | digest)
 name=sri-libvirt-$release-$image_digest
 
 if stale system "$system_digest"; then
     : >"$log"
     find_sources
-    rm -rf "$box/system" "$box/key" "$box/key.pub"
-    ssh-keygen -q -t ed25519 -N '' -C sri-libvirt -f "$box/key"
+    rm -rf "$box/system"
+    # Kept for all boxes that follow: a machine of an older one may run.
+    [ -e "$box/key" ] || ssh-keygen -q -t ed25519 -N '' -C sri-libvirt -f "$box/key"
     step "packages of Debian $release (some minutes, 400 MB at the first time)" system "$box/system"
     echo "$system_digest" >"$box/system.made"
 fi

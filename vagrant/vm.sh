@@ -11,7 +11,7 @@
 # gets a libvirtd of its own in mount, network and process namespaces of its own (root): nothing of the host's is
 # touched, and all of it ends with `destroy`. The box is that of box.sh if there is one; otherwise libvirt's host uses a
 # public one and the private libvirtd has one built. SRI_VM_DIR is where machines live (build/vm).
-# KEEP=1 keeps the machine after `test`. DAEMONS=modular runs libvirt as modular daemons in it (trixie only).
+# KEEP=1 keeps the machine after `test`.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -200,12 +200,26 @@ judge_kvm() {
     esac
 }
 
+require_readable() { # FILE: by QEMU as libvirt runs it; only root can try
+    if [ "$(id -u)" = 0 ] && id libvirt-qemu >/dev/null 2>&1; then
+        setpriv --reuid libvirt-qemu --regid libvirt-qemu --clear-groups test -r "$1" ||
+            die "QEMU's user cannot read $1: let others enter the directories above, or set SRI_BOX_DIR to another place"
+    fi
+}
+
 up() {
     mkdir -p "$vm"
-    if [ -e "$vm/anchor" ] && ! anchor_lives; then destroy; fi
+    # What an earlier one left that ended, or did not come to its end.
+    if is_private && { ! anchor_lives || [ ! -e "$vm/ssh_config" ]; }; then destroy; fi
     if [ -e "$vm/ssh_config" ]; then
         if [ -e "$boxes/$release/name" ] && [ "$(cat "$vm/box")" != "$(cat "$boxes/$release/name")" ]; then
             say "the machine is of an older box: vm-destroy makes way for the new one"
+        fi
+        # It may have been powered off, or its QEMU may have crashed.
+        if [ "$(within virsh -q -c qemu:///system domstate "$domain" 2>/dev/null)" != running ]; then
+            hang_up
+            step "vagrant up: it did not run" in_vagrant up --no-provision "$release"
+            step "how it is reached" write_ssh_config
         fi
         bring
         return
@@ -215,13 +229,14 @@ up() {
     if wants_private; then
         "$here/box.sh" "$release"
         step "a libvirtd of its own" start_private "$(cat "$vm/driver")"
+    elif [ -e "$boxes/$release/name" ]; then
+        require_readable "$boxes/$release/vmlinuz"
     fi
     cat "$boxes/$release/name" >"$vm/box" 2>/dev/null || echo public >"$vm/box"
     echo "$domain" >"$vm/domain"
     step "vagrant up: a Debian host with libvirt (without KVM here, two or three minutes)" in_vagrant up "$release"
     step "how it is reached" write_ssh_config
     step "the tiny guest" bring_guest
-    [ "${DAEMONS:-}" != modular ] || step "modular daemons" in_machine sudo sh sri-libvirt/vagrant/modular.sh
     say "$release is up: make vm-ssh RELEASE=$release"
 }
 
@@ -258,8 +273,12 @@ run_tests() { # ARG...: pytest's
     rm -rf "$vm/results"
     mkdir -p "$vm/results"
     status=0
-    (cd "$project" && .venv/bin/python -m pytest tests/vm --vm="$release" --junitxml="$vm/results/junit.xml" "$@") ||
-        status=$?
+    {
+        cd "$project"
+        .venv/bin/python -m pytest tests/vm --vm="$release" --junitxml="$vm/results/junit.xml" "$@" 2>&1 ||
+            echo $? >"$vm/results/status"
+    } | tee "$vm/results/pytest.log"
+    [ ! -e "$vm/results/status" ] || status=$(cat "$vm/results/status")
     collect
     if [ "${KEEP:-}" = 1 ]; then
         say "$release is kept: make vm-ssh RELEASE=$release"

@@ -52,6 +52,8 @@ class Provider:
             sys.executable, "-m", "sri_libvirt", "serve", "--config", str(no_settings),
             "--address", f"unix://{self._socket}", "--state-dir", str(self.paths.root),
             "--image-dir", str(self.images), "--streaming-address", "127.0.0.1:0",
+            # Guests with UEFI firmware crash QEMU's emulation of a host that is itself emulated (make vm).
+            "--firmware", os.environ.get("DEMO_FIRMWARE", "auto"),
             "--disk-overcommit", "20", "--reserved-memory", "0",  # the demo fits on hosts that sell nothing
         ]  # fmt: skip
         with self.log.open("ab") as log:

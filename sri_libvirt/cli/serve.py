@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
+import structlog
 
 from sri_libvirt.cli import options
 from sri_libvirt.config import Settings
+from sri_libvirt.errors import SRIError
 
 
 @click.command()
@@ -15,4 +19,10 @@ def serve(settings: Settings) -> None:
     from sri_libvirt import app, log  # grpc and libvirt take a third of a second to load
 
     log.set_up(settings.log_level, settings.log_format)
-    app.serve(settings)
+    try:
+        app.serve(settings)
+    except SRIError as error:
+        if settings.log_format != "json":
+            raise
+        structlog.get_logger(__name__).critical("cannot serve", error=str(error))
+        sys.exit(1)

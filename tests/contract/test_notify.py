@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -93,10 +94,21 @@ def test_a_daemon_is_ready_once_its_store_serves_and_says_that_it_lives(manager:
 
 def test_a_store_that_cannot_be_opened_is_never_ready(manager: Manager, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("no directory")
-    argv = [sys.executable, "-m", "sri_libvirt", "serve", "--state-dir", str(tmp_path / "state")]
+    argv = [
+        sys.executable,
+        "-m",
+        "sri_libvirt",
+        "serve",
+        "--state-dir",
+        str(tmp_path / "state"),
+        "--log-format",
+        "json",
+    ]
     env = {**os.environ, "NOTIFY_SOCKET": str(manager.path)}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 1
-    assert "--state-dir" in done.stderr
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["event"], last["level"]) == ("cannot serve", "critical")
+    assert "--state-dir" in last["error"]
     ServiceManager(str(manager.path)).tell(NEXT="1")
     assert manager.next() == {"NEXT": "1"}

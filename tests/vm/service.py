@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,13 +142,27 @@ class Service:
     def systemctl(self, *words: str) -> str:
         return self.vm.run(f"systemctl {' '.join(words)}")
 
+    @contextmanager
+    def drop_in(self, text: str) -> Iterator[None]:
+        """Change the unit for a while; takes effect, and ends, with a restart."""
+        directory = "/run/systemd/system/sri-libvirt.service.d"
+        self.vm.run(f"mkdir -p {directory}")
+        self.vm.write(f"{directory}/test.conf", text)
+        self.systemctl("daemon-reload")
+        try:
+            yield
+        finally:
+            self.vm.run(f"rm -r {directory}")
+            self.systemctl("daemon-reload")
+
     def property(self, name: str, unit: str = "sri-libvirt.service") -> str:
         return self.vm.run(f"systemctl show --property={name} --value {unit}").strip()
 
-    def log(self, since: str = "") -> list[dict[str, Any]]:
-        """What the daemon logged in this boot, oldest first; a line that is not JSON fails the test."""
-        words = f"--since='{since}'" if since else "--boot"
-        lines = self.vm.run(f"journalctl --unit sri-libvirt _COMM=sri-libvirt {words} --output cat --quiet")
+    def log(self) -> list[dict[str, Any]]:
+        """What the daemon that runs has logged, oldest first; a line that is not JSON fails the test."""
+        run = self.property("InvocationID")
+        words = f"_COMM=sri-libvirt _SYSTEMD_INVOCATION_ID={run}"
+        lines = self.vm.run(f"journalctl --boot --output cat --quiet {words}")
         return [json.loads(line) for line in lines.splitlines()]
 
     def libvirt_units(self) -> list[str]:
@@ -267,6 +282,15 @@ class Service:
             wait_for(line, said, seconds, 1.0)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.why(machine_id)}\n{self.console(machine_id)[-2000:]}") from None
+
+    def wait_disk(self, machine_id: str, device: str) -> str:
+        """Wait until the guest has the SRI's device; the guest's own name of it, given by the order of coming."""
+
+        def names() -> list[str]:
+            told = (line.split() for line in self.lines(machine_id) if f"serial={device}-" in line)
+            return [words[2] for words in told]
+
+        return wait_for(f"disk {device}", names, poll=1.0)[-1]
 
     def boots(self, machine_id: str) -> int:
         return self.lines(machine_id).count("tiny: up")

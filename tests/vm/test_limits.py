@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 from tests.vm.pool import Pool
@@ -9,10 +10,10 @@ from tests.vm.service import Service, wait_for
 
 
 def scope(service: Service, machine: str) -> str:
-    """Directory of the guest's cgroup: machine.slice/machine-qemu….scope, whatever is below it."""
+    """Directory of the guest's cgroup, for a shell: machine.slice/machine-qemu….scope, whatever is below it."""
     pid = service.guests()[machine].pid
     path = service.vm.run(f"cut -d : -f 3 /proc/{pid}/cgroup").strip()
-    return "/sys/fs/cgroup" + path.split(".scope")[0] + ".scope"
+    return shlex.quote("/sys/fs/cgroup" + path.split(".scope")[0] + ".scope")  # its name has backslashes
 
 
 def used(service: Service, directory: str) -> float:

@@ -17,9 +17,9 @@ def test_apparmor_confines_every_guest_and_denies_none_of_what_we_gave_it(servic
     """Overlay and base below --image-dir, empty disk, ignition, seed, NVRAM, console logs, and a hot-plugged disk."""
     machines = [pool.tiny(), pool.half(), *pool.uefi()]
     service.attach(machines[0], disk("ode"))
-    service.wait_line(machines[0], "disk vde serial=ode-")
+    name = service.wait_disk(machines[0], "ode")
     service.detach(machines[0], disk("ode"))
-    service.wait_line(machines[0], "disk vde gone")
+    service.wait_line(machines[0], f"disk {name} gone")
     service.wait_line(machines[0], "ignition sha256=")
     service.wait_line(machines[1], "seed sha256=")
     guests = service.guests()

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from sri_libvirt import __version__
 from tests.vm.pool import Pool
 from tests.vm.service import STATE, Service, wait_for
-
-DROP_IN = "/run/systemd/system/sri-libvirt.service.d"
-
-
-@contextmanager
-def drop_in(service: Service, text: str) -> Iterator[None]:
-    """Change the unit for a while."""
-    service.vm.run(f"mkdir -p {DROP_IN}")
-    service.vm.write(f"{DROP_IN}/test.conf", text)
-    service.systemctl("daemon-reload")
-    try:
-        yield
-    finally:
-        service.vm.run(f"rm -r {DROP_IN}")
-        service.systemctl("daemon-reload")
 
 
 @pytest.fixture
@@ -70,7 +54,7 @@ def test_kill(service: Service) -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_a_daemon_that_hangs_is_ended_by_the_watchdog(service: Service) -> None:
-    with drop_in(service, "[Service]\nWatchdogSec=15\nTimeoutAbortSec=5\n"):
+    with service.drop_in("[Service]\nWatchdogSec=15\nTimeoutAbortSec=5\n"):
         service.systemctl("restart", "sri-libvirt")
         service.wait_serving()
         restarts = int(service.property("NRestarts"))
