@@ -165,11 +165,14 @@ class Provider:
             socket_group=settings.socket_group,
             insecure_tcp=settings.insecure_tcp,
         )
+        compiler = DomainCompiler(store.instance, settings.template_dir, settings.schema_dir)
+        for each in self.pool.classes.values():
+            compiler.check(each)
         performer = Performer(
             store=store,
             paths=paths,
             plugins=plugins,
-            compiler=DomainCompiler(store.instance, settings.template_dir, settings.schema_dir),
+            compiler=compiler,
             choose_profile=self._virtualisation.choose_profile,
             boot_id=host.boot_id,
             clock=clock,

@@ -35,6 +35,7 @@ class ClassPolicy:
     root_disk_bytes: int = 10 * GIB
     firmware: Literal["default", "bios", "uefi"] = "default"
     memory_overhead_bytes: int | None = None  # None: by the formula of capacity/claims.py
+    template_dir: str = ""  # templates that come before those of the provider; "": none
 
 
 @dataclass(frozen=True, slots=True)

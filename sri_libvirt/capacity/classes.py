@@ -38,14 +38,13 @@ Firmware = Literal["default", "bios", "uefi"]
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _FIRMWARE: Mapping[str, Firmware] = {"default": "default", "bios": "bios", "uefi": "uefi"}
-_USED = ("root_disk", "firmware", "memory_overhead")
+_USED = ("root_disk", "firmware", "memory_overhead", "template")
 NOT_YET: Mapping[str, str] = {
     "dedicated_cpus": "guests cannot have CPUs of their own yet",
     "hugepages": "guests cannot have huge pages yet",
     "numa": "guests are not placed on NUMA nodes yet",
     "pci_devices": "devices are not passed through yet",
     "secure_boot": "Secure Boot is not offered yet",
-    "template": "the renderer has one set of templates for all classes (--template-dir)",
     "vfs": "virtual functions are not handed out yet",
     "vtpm": "virtual TPMs are not offered yet",
 }
@@ -183,6 +182,8 @@ class _Reader:
                 wished = replace(wished, root_disk_bytes=self.value(parent, node, key, _bytes) or 0)
             elif key == "firmware":
                 wished = replace(wished, firmware=self.value(parent, node, key, _firmware) or "default")
+            elif key == "template":
+                wished = replace(wished, template_dir=self.value(parent, node, key, _directory) or "")
             else:
                 wished = replace(wished, memory_overhead_bytes=self.value(parent, node, key, _not_negative))
         return wished if len(self.mistakes) == before else None
@@ -254,6 +255,12 @@ def _bytes(text: str) -> int:
     if value <= 0:
         raise ValueError(f"{text} must be more than 0")
     return value
+
+
+def _directory(text: str) -> str:
+    if not text.startswith("/") or len(text) > 4096 or not text.isprintable():
+        raise ValueError(f"{text[:64]!r} is not an absolute path of a directory")
+    return text
 
 
 def _not_negative(text: str) -> int:

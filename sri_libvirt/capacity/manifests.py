@@ -44,6 +44,8 @@ def _manifest(machine_class: MachineClass) -> dict[str, Any]:
         wished[f"{POLICY_PREFIX}firmware"] = policy.firmware
     if policy.memory_overhead_bytes is not None:
         wished[f"{POLICY_PREFIX}memory-overhead"] = byte_text(policy.memory_overhead_bytes)
+    if policy.template_dir:
+        wished[f"{POLICY_PREFIX}template"] = policy.template_dir
     return {
         "apiVersion": API_VERSION,
         "kind": "MachineClass",

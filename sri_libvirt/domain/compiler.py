@@ -5,6 +5,7 @@ What the XML says does not belong here (see `build.py` and the templates), nor w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,21 +14,24 @@ from sri_libvirt.domain import disks, nics, observed
 from sri_libvirt.domain.build import build
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
-from sri_libvirt.errors import HypervisorError
+from sri_libvirt.errors import ConfigError, HypervisorError
 from sri_libvirt.paths import MachinePaths
-from sri_libvirt.records import Attachment, Machine
+from sri_libvirt.records import Attachment, Machine, MachineClass
 
 
 class DomainCompiler:
     """Compiles machines of one provider. Thread-safe. Raises ConfigError for templates that cannot be used.
 
-    `instance` is the store's uuid; `template_dir` overrides single templates; `schema_dir` holds libvirt's schemas.
+    `instance` is the store's uuid; `template_dir` overrides single templates, those of a machine's class come before
+    it; `schema_dir` holds libvirt's schemas.
     """
 
     def __init__(self, instance: str, template_dir: Path | None, schema_dir: Path) -> None:
         self._instance = instance
-        self._renderer = Renderer(template_dir)
+        self._general = (template_dir,) if template_dir else ()
         self._schema = DomainSchema(schema_dir)
+        self._lock = threading.Lock()
+        self._renderers = {"": Renderer(*self._general)}
 
     def domain_xml(self, machine: Machine, rows: Sequence[Attachment], paths: MachinePaths, run: str) -> str:
         """The XML of a domain with exactly these devices. Raises HypervisorError when it would not be valid.
@@ -37,17 +41,36 @@ class DomainCompiler:
         if machine.profile is None:
             raise ValueError(f"machine {machine.id} has no profile yet")
         spec = build(machine, machine.profile, rows, paths=paths, instance=self._instance, run=run)
-        text = self._renderer.render(spec)
+        text = self._renderer(machine.machine_class).render(spec)
         # An operator's template may have lost what the loop and the guest rely on.
         if lost := observed.verify(spec, text):
             raise HypervisorError(f"the templates do not keep what the machine must have: {'; '.join(lost[:5])}")
         self._schema.validate(text)
         return text
 
-    def device_xml(self, row: Attachment) -> str:
-        """The XML of one prepared device that has a port, for hot-plug: as in `domain_xml`, without a boot order."""
+    def device_xml(self, machine: Machine, row: Attachment) -> str:
+        """The XML of a prepared device with a port, for hot-plug: as in `domain_xml`, but for the boot order."""
         device = disks.one(row) if isinstance(row.backing, DiskSource) else nics.one(row)
-        return self._renderer.render_device(device)
+        return self._renderer(machine.machine_class).render_device(device)
+
+    def check(self, machine_class: MachineClass) -> None:
+        """Raise ConfigError, naming the class, when the templates of its own cannot be used."""
+        try:
+            self._renderer(machine_class)
+        except HypervisorError as error:
+            raise ConfigError(f"machine class {machine_class.name}: {error}") from error
+
+    def _renderer(self, machine_class: MachineClass) -> Renderer:
+        """Made once for each directory: an edited template is used from the next start of the daemon on."""
+        wanted = machine_class.policy.template_dir
+        with self._lock:
+            found = self._renderers.get(wanted)
+            if found is None:
+                try:
+                    found = self._renderers[wanted] = Renderer(Path(wanted), *self._general)
+                except ConfigError as error:  # gone since the start: the machine waits for it
+                    raise HypervisorError(str(error)) from error
+            return found
 
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""

@@ -37,17 +37,18 @@ def shipped_templates() -> Path:
 
 
 class Renderer:
-    """Renders with our templates, those in `template_dir` first. Thread-safe.
+    """Renders with our templates, those in each `template_dir` first. Thread-safe.
 
     Raises ConfigError when a template is missing or cannot be compiled, naming file and line: an operator's at once,
     ours, which are tested, at the first use.
     """
 
-    def __init__(self, template_dir: Path | None = None) -> None:
-        self._directories = [*([template_dir] if template_dir else []), shipped_templates()]
-        if template_dir and not template_dir.is_dir():
-            raise ConfigError(f"--template-dir {template_dir}: there is no such directory")
-        if template_dir:
+    def __init__(self, *template_dirs: Path) -> None:
+        self._directories = [*template_dirs, shipped_templates()]
+        for each in template_dirs:
+            if not each.is_dir():
+                raise ConfigError(f"templates {each}: there is no such directory")
+        if template_dirs:
             self._environment  # noqa: B018 (compiles them)
 
     @cached_property

@@ -51,8 +51,8 @@ class Compiler(Protocol):
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
         """The XML of a domain with exactly these devices. Raises HypervisorError when it would not be valid."""
 
-    def device_xml(self, row: Attachment) -> str:
-        """The XML of one device for hot-plug, the same as in `domain_xml` but for the boot order."""
+    def device_xml(self, machine: Machine, row: Attachment) -> str:
+        """The XML of one device of a machine for hot-plug, the same as in `domain_xml` but for the boot order."""
 
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""
@@ -249,7 +249,7 @@ class Performer:
         row = _row(machine, key)
         if row is None or not row.wanted or row.backing is None or not row.port or row.problem:
             return  # what came before it in this pass has failed, and says so
-        connection.attach_device(machine.id, self.compiler.device_xml(row))
+        connection.attach_device(machine.id, self.compiler.device_xml(machine, row))
         self._tell_of_device(machine, row, "attached")
 
     def _unplug(self, machine: Machine, key: Key, connection: Connection) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 import grpc
 import pytest
 
+from sri_libvirt import app
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity.budget import Hardware, Resources
-from sri_libvirt.errors import Unavailable
+from sri_libvirt.errors import ConfigError, Unavailable
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import GIB
 from sri_libvirt.resources import DISK, Usage
+from sri_libvirt.store import Store
 from tests.contract.conftest import Provider, serving, small
-from tests.contract.loop import Loop, serving_loop, spec_of, until
+from tests.contract.loop import Loop, serving_loop, settings, spec_of, until
 from tests.contract.refusal import refused
 
 FOUR = Hardware(Resources(cpus=4, memory_bytes=100 * GIB), disk_bytes=1000 * GIB)
@@ -247,3 +250,15 @@ async def test_a_drained_host_gets_its_guests_back_when_it_is_uncordoned(tmp_pat
         assert (await loop.machine(off)).status.state == pb.MACHINE_SUSPENDED
         await loop.create()
     assert loop.store.usage() != Usage()
+
+
+def test_a_class_whose_templates_cannot_be_used_is_told_at_start(tmp_path: Path) -> None:
+    file = tmp_path / "classes.yaml"
+    file.write_text(f"classes:\n- {{name: odd, cpu: 1, memory: 1Gi, template: {tmp_path}/absent}}\n")
+    wishes = settings(tmp_path, machine_classes=file)
+    store = Store.open(StatePaths(wishes.state_dir), lambda: 1)
+    try:
+        with pytest.raises(ConfigError, match=f"machine class odd: templates {tmp_path}/absent: there is no such"):
+            app.Provider(wishes, store, hypervisor=FakeHypervisor())
+    finally:
+        store.close()

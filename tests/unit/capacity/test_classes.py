@@ -53,11 +53,12 @@ def test_short_form(tmp_path: Path) -> None:
     file.write_text(
         "classes:\n"
         "- {name: c1-m1, cpu: 1, memory: 1Gi}\n"
-        "- {name: big, cpu: 1e1, memory: 64Gi, root_disk: 100G, firmware: bios, memory_overhead: 0, vtpm: false}\n"
+        "- {name: big, cpu: 1e1, memory: 64Gi, root_disk: 100G, firmware: bios, memory_overhead: 0, "
+        "vtpm: false, template: /etc/big}\n"
     )
     assert list(classes.load(file).values()) == [
         MachineClass("c1-m1", 1000, GIB),
-        MachineClass("big", 10_000, 64 * GIB, ClassPolicy(100_000_000_000, "bios", 0)),
+        MachineClass("big", 10_000, 64 * GIB, ClassPolicy(100_000_000_000, "bios", 0, "/etc/big")),
     ]
 
 
@@ -121,7 +122,7 @@ classes:
         "line 22: numa: not yet: guests are not placed on NUMA nodes yet",
         "line 23: pci_devices: not yet: devices are not passed through yet",
         "line 24: secure_boot: not yet: Secure Boot is not offered yet",
-        "line 25: template: not yet: the renderer has one set of templates for all classes (--template-dir)",
+        "line 25: template: 'big' is not an absolute path of a directory",
         "line 26: vfs: not yet: virtual functions are not handed out yet",
         "line 27: vtpm: not yet: virtual TPMs are not offered yet",
         "line 28: cpu: 0 is below the least, 10m",

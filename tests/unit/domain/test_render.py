@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sri_libvirt.domain.compiler import DomainCompiler
-from sri_libvirt.domain.render import NIC, Renderer, shipped_templates
+from sri_libvirt.domain.render import DISK, NIC, Renderer, shipped_templates
 from sri_libvirt.domain.schema import DIRECTORY, DomainSchema
 from sri_libvirt.errors import ConfigError, HypervisorError
+from sri_libvirt.records import Machine
 from tests.unit.domain import samples
 
 SPEC = samples.spec_of(samples.full())
@@ -33,6 +35,39 @@ def test_one_file_overridden_the_others_ours(tmp_path: Path) -> None:
     text = compile_with(override(tmp_path, changed))
     assert text.count('<mtu size="9000"/>') == len(SPEC.nics)
     assert text.count("<disk ") == len(SPEC.disks)
+
+
+def of_class(directory: Path) -> Machine:
+    machine = samples.full()
+    policy = replace(machine.machine_class.policy, template_dir=str(directory))
+    return replace(machine, machine_class=replace(machine.machine_class, policy=policy))
+
+
+def test_templates_of_a_class_come_before_the_operators_and_ours(tmp_path: Path) -> None:
+    ours = (shipped_templates() / NIC).read_text()
+    general = override(tmp_path / "general", ours.replace("<link state='up'/>", "<link state='up'/><mtu size='9000'/>"))
+    override(general, (shipped_templates() / DISK).read_text().replace("cache='writeback'", "cache='directsync'"), DISK)
+    own = override(tmp_path / "own", ours.replace("<link state='up'/>", "<link state='up'/><mtu size='1400'/>"))
+    machine, compiler = of_class(own), DomainCompiler(samples.INSTANCE, general, DIRECTORY)
+    compiler.check(machine.machine_class)
+    text = compiler.domain_xml(machine, machine.attachments, samples.PATHS, samples.RUN)
+    assert text.count('<mtu size="1400"/>') == len(SPEC.nics)
+    assert 'size="9000"' not in text
+    assert text.count('cache="directsync"') == len(SPEC.disks)
+    nic = next(row for row in machine.attachments if row.kind == "nic")
+    assert 'size="1400"' in compiler.device_xml(machine, nic)
+    assert 'size="9000"' in compiler.device_xml(samples.full(), nic)
+
+
+def test_a_classs_templates_that_cannot_be_used_are_found_at_start_and_keep_a_machine_waiting(tmp_path: Path) -> None:
+    machine, compiler = of_class(tmp_path / "absent"), DomainCompiler(samples.INSTANCE, None, DIRECTORY)
+    with pytest.raises(ConfigError, match=rf"machine class .*{tmp_path}/absent: there is no such directory"):
+        compiler.check(machine.machine_class)
+    with pytest.raises(HypervisorError, match="no such directory"):
+        compiler.domain_xml(machine, machine.attachments, samples.PATHS, samples.RUN)
+    override(tmp_path / "absent", "<interface>\n{% if %}\n</interface>")
+    with pytest.raises(ConfigError, match=rf"machine class .*{NIC}, line 2"):
+        compiler.check(machine.machine_class)
 
 
 def test_version_tells_templates_apart(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class Compiler:
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
         return domain_xml(machine.id, self.instance, run, [row.alias for row in rows])
 
-    def device_xml(self, row: Attachment) -> str:
+    def device_xml(self, machine: Machine, row: Attachment) -> str:
         return f"<disk><alias name='{row.alias}'/></disk>"
 
     def differences(self, asked: str, got: str) -> list[str]:
