@@ -43,6 +43,18 @@ vm=$vms/$release
 log=$vm/vm.log
 domain=sri-libvirt-$release
 
+# One at a time makes, or tests on, a machine. What it starts does not hold the lock.
+if [ "$command" = up ] || [ "$command" = test ]; then
+    if [ -z "${SRI_VM_LOCKED:-}" ]; then
+        mkdir -p "$vm"
+        status=0
+        SRI_VM_LOCKED=1 flock --nonblock --close --conflict-exit-code 75 "$vm/lock" "$0" "$command" "$release" "$@" ||
+            status=$?
+        [ "$status" != 75 ] || die "somebody else makes or tests the machine of $release now"
+        exit "$status"
+    fi
+fi
+
 # step WORDS COMMAND...: shows what is done and how long it took; the command's output is in the log.
 step() {
     words=$1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import subprocess
@@ -41,6 +42,15 @@ def test_no_machine_is_said_with_the_cure(tmp_path: Path, command: str) -> None:
     done = run("vm.sh", command, "trixie", env={"SRI_VM_DIR": str(tmp_path)})
     assert done.returncode == 1
     assert "make vm RELEASE=trixie" in done.stderr
+
+
+def test_a_machine_is_made_by_one_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "trixie").mkdir()
+    with (tmp_path / "trixie" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run("vm.sh", "up", "trixie", env={"SRI_VM_DIR": str(tmp_path)})
+    assert done.returncode == 1
+    assert "somebody else" in done.stderr
 
 
 def test_what_is_not_there_can_be_destroyed(tmp_path: Path) -> None:
