@@ -12,12 +12,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 project=${here%/*}
 
-say() { echo "box: $*" >&2; }
-
-die() {
-    say "$*"
-    exit 1
-}
+speaker=box
+. "$here/steps.sh"
 
 case ${1:-} in
 bookworm | trixie) release=$1 ;;
@@ -39,21 +35,6 @@ machine="systemd-sysv libpam-systemd dbus udev linux-image-amd64 initramfs-tools
     apparmor apparmor-utils polkitd git make less strace jq"
 
 checkout=/home/vagrant/sri-libvirt # where the Vagrantfile copies this checkout
-
-# step WORDS COMMAND...: runs it with its output in the log; shows how long it took, or why it failed.
-step() {
-    words=$1
-    shift
-    started=$(date +%s)
-    say "$words"
-    # Waited for, not tested: where a function is tested the shell ignores that its commands fail.
-    (set -e && "$@") >>"$log" 2>&1 </dev/null &
-    if ! wait $!; then
-        tail -n 15 "$log" | sed 's/^/    /' >&2
-        die "$words: failed; all that was said is in $log"
-    fi
-    say "    done after $(($(date +%s) - started)) s"
-}
 
 # source_of LABEL: the address from which this host's apt has the packages of Debian or Debian-Security.
 source_of() {

@@ -16,7 +16,7 @@ runtime="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils ovmf d
     python3 python3-venv python3-dev libvirt-dev gcc pkg-config
     mtools syslinux cpio kmod zstd"
 tests="tini util-linux hwloc-nox umockdev"
-optional_tests="vagrant vagrant-libvirt" # not in every release; the test of the Vagrantfile is skipped without
+optional_tests="vagrant vagrant-libvirt" # not in every release; what needs them is skipped without
 machines="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base iproute2 util-linux tini
     vagrant vagrant-libvirt mmdebstrap e2fsprogs openssh-client rsync python3"
 
@@ -196,6 +196,8 @@ runtime)
     ;;
 test)
     install_packages $runtime $tests
+    # Not beside another vendor's kubectl: both packages hold the same file.
+    command -v kubectl >/dev/null || optional_tests="$optional_tests kubernetes-client"
     install_optional $optional_tests
     open_kvm
     ;;

@@ -17,12 +17,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 project=${here%/*}
 
-say() { echo "vm: $*" >&2; }
-
-die() {
-    say "$*"
-    exit 1
-}
+speaker=vm
+. "$here/steps.sh"
 
 usage() {
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
@@ -55,23 +51,11 @@ if [ "$command" = up ] || [ "$command" = test ]; then
     fi
 fi
 
-# step WORDS COMMAND...: shows what is done and how long it took; the command's output is in the log.
-step() {
-    words=$1
-    shift
-    started=$(date +%s)
-    say "$words"
-    (set -e && "$@") >>"$log" 2>&1 </dev/null &
-    if ! wait $!; then
-        tail -n 20 "$log" | sed 's/^/    /' >&2
-        die "$words: failed; all that was said is in $log, the machine's console in $(console)"
-    fi
-    say "    done after $(($(date +%s) - started)) s"
-}
-
 console() {
     if is_private; then echo "$vm/libvirt/log/qemu/$domain-console.log"; else echo "/var/log/libvirt/qemu/$domain-console.log"; fi
 }
+
+hint() { echo ", the machine's console in $(console)"; }
 
 # Namespaces of its own.
 
