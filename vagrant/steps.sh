@@ -1,5 +1,6 @@
-# Sourced by box.sh and vm.sh: how they speak and how they go on, step by step. $speaker is whose words they are, $log keeps what the
-# commands say. What the steps are does not belong here.
+# shellcheck shell=sh
+# Sourced by box.sh and vm.sh: how they speak and how they go on, step by step. $speaker is whose words they are, $log
+# keeps what the commands say. What the steps are does not belong here.
 
 say() { echo "$speaker: $*" >&2; }
 
