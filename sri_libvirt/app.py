@@ -148,12 +148,13 @@ class Provider:
         self._heart = Heart(manager, self._signs_of_life())
         paths = StatePaths(settings.state_dir)
         host = host or Host()
-        self._virtualisation = Virtualisation(settings, store, kvm.probe, clock)
+        wake_everybody = partial(wake_all, store, self.queue)
+        self._virtualisation = Virtualisation(settings, store, kvm.probe, clock, changed=wake_everybody)
         plugins = PluginTables(settings.image_dirs)
         self._paths = paths
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)
-        self.cordon = CordonKeeper(store, clock, partial(wake_all, store, self.queue))
+        self.cordon = CordonKeeper(store, clock, wake_everybody)
         found = self._hardware(paths)
         self.pool = Pool(self._classes(found), self._budget(found), self._closed)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
@@ -203,7 +204,7 @@ class Provider:
         self.lanes = self._watchdog.lanes
         neighbours = Neighbours(store, self._hypervisor.connect, self.pool.set_neighbours)
         self.pool.set_neighbours(neighbours.remembered())
-        self._survey = Survey([self._measure, neighbours.look], RESYNC_SECONDS)
+        self._survey = Survey([self._measure, self._virtualisation.look_again, neighbours.look], RESYNC_SECONDS)
         self.events = EventSource(store, self.queue, clock, self._reachable, self._survey.poke)
         self._resync = Resync(store, self.queue, self._hypervisor.connect, RESYNC_SECONDS)
         orphans = Orphans(store, paths, self._hypervisor.connect)
@@ -236,7 +237,8 @@ class Provider:
         self._survey.start()
         self._stack.callback(self._survey.stop)
         if self._hardware_is_live:
-            self._stack.callback(await asyncio.to_thread(live.follow, self._measure))
+            self._stack.callback(await asyncio.to_thread(live.follow, self._survey.poke))
+            self._survey.poke()  # for what came since it was read
         self._stack.callback(self._hypervisor.watch(self.events))
         self._resync.start()
         self._stack.callback(self._resync.stop)

@@ -139,6 +139,15 @@ def may_open(user: User, mode: int, uid: int, gid: int) -> bool:
     return mode & wanted == wanted
 
 
+def appearance(device: Path = DEVICE) -> tuple[int, int, int, int] | None:
+    """What of the device decides who may open it; None where there is none. In a boot it comes in two steps."""
+    try:
+        found = device.stat()
+    except OSError:
+        return None
+    return found.st_rdev, found.st_mode, found.st_uid, found.st_gid
+
+
 def probe(
     *,
     device: Path = DEVICE,

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SUBSYSTEMS = frozenset({"cpu", "memory", "node", "pci", "net", "block"})
-"""Whose devices the inventory holds."""
+SUBSYSTEMS = frozenset({"cpu", "memory", "node", "pci", "misc", "net", "block"})
+"""Whose devices the inventory holds; /dev/kvm is one of `misc`."""
 
-_FOR_MACHINES = frozenset({"cpu", "memory", "node", "pci"})
+_FOR_MACHINES = frozenset({"cpu", "memory", "node", "pci", "misc"})
 
 QUIET_SECONDS = 1.0
 """How long nothing has to happen before a change is told: a card announces each of its 64 VFs."""
@@ -100,7 +100,7 @@ def properties(context: pyudev.Context, subsystem: str, name: str, wanted: tuple
 
 
 def follow(changed: Callable[[], None]) -> Callable[[], None]:
-    """Call `changed` when CPUs, memory or PCI devices may have come or gone, until the function returned is called.
+    """Call `changed` when CPUs, memory, PCI devices or KVM may have come or gone, until what is returned is called.
 
     Interfaces and disks are left out: those of guests come and go all the time. Where the kernel tells nobody of
     changes, the log says so, and `changed` is never called.
@@ -114,7 +114,7 @@ def follow(changed: Callable[[], None]) -> Callable[[], None]:
 
 
 class Hotplug:
-    """Tells when the hardware changed: CPUs, memory, PCI devices and VFs, interfaces and their links, disks.
+    """Tells when the hardware changed: CPUs, memory, PCI devices and VFs, /dev/kvm, interfaces and their links, disks.
 
     `changed` gets the subsystems, on a thread of its own, once for many changes; what it raises is logged. It says
     nothing of what changed, because events can be lost: read the inventory again.

@@ -18,7 +18,7 @@ import structlog
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import profile as profiles
 from sri_libvirt.errors import HypervisorError, NotReady, Unavailable, Unreachable
-from sri_libvirt.host.kvm import KvmVerdict
+from sri_libvirt.host.kvm import KvmVerdict, appearance
 from sri_libvirt.hypervisor.base import Connection, Offer
 from sri_libvirt.records import META_KVM, SECOND, Machine, MachineClass, Profile, Reason
 from sri_libvirt.store.store import Store
@@ -33,21 +33,36 @@ OFFER_HOLDS = 60 * SECOND
 
 ADVICE = (
     "Look at /dev/kvm (it must be there and QEMU's user must be able to open it, as udev's rule has it: group kvm, "
-    "mode 0660) and at the BIOS's virtualisation setting, then restart the provider; or serve new machines by "
-    "--domain-type qemu, which is many times slower."
+    "mode 0660), at the modules kvm_intel and kvm_amd, and at the BIOS's virtualisation setting. A device that comes, "
+    "or gets another mode or owner, is tried within minutes; after any other change restart the provider. Or serve new "
+    "machines by --domain-type qemu, which is many times slower."
 )
 
 
 class Virtualisation:
-    """What this host runs guests with. Thread-safe; `probe` is called once, before the lanes start."""
+    """What this host runs guests with. Thread-safe; `probe` is called once, before the lanes start, and `look_again`
+    now and then.
+
+    `appearance` tells how the device looks, without trying it. `changed` is told of another verdict.
+    """
 
     def __init__(
-        self, settings: Settings, store: Store, probe: Callable[[], KvmVerdict], clock: Callable[[], int]
+        self,
+        settings: Settings,
+        store: Store,
+        probe: Callable[[], KvmVerdict],
+        clock: Callable[[], int],
+        *,
+        appearance: Callable[[], object] = appearance,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._probe = probe
         self._clock = clock
+        self._appearance = appearance
+        self._changed = changed
+        self._seen: object = None
         self._verdict: KvmVerdict | None = None
         self._kvm_is_gone = False
         self._offer: Offer | None = None
@@ -60,6 +75,7 @@ class Virtualisation:
         once = bool(stored and json.loads(stored)["works"])
         if self._settings.domain_type == "qemu" and not once:
             return
+        self._seen = self._appearance()
         verdict = self._probe()
         self._verdict = verdict
         wanted = once or self._settings.domain_type == "kvm"
@@ -68,6 +84,17 @@ class Virtualisation:
             self._store.write(lambda tx: tx.set_meta(META_KVM, json.dumps(asdict(verdict))))
         say = log.error if self._kvm_is_gone else log.info
         say("KVM", works=verdict.works, host_passthrough=verdict.host_passthrough, detail=verdict.detail)
+
+    def look_again(self) -> None:
+        """Probe anew if KVM did not work and its device looks different since.
+
+        While a host boots the provider may be there before the kernel's module, and the device before its mode.
+        """
+        if self._verdict is None or self._verdict.works or self._appearance() == self._seen:
+            return
+        self.probe()
+        if self._verdict.works:
+            self._changed()
 
     @property
     def domain_type(self) -> Literal["kvm", "qemu"]:

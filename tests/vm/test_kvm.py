@@ -53,14 +53,14 @@ def test_devices_come_to_and_leave_a_running_guest(service: Service, pool: Pool)
 @pytest.fixture
 def without_host_cpu(service: Service) -> Iterator[None]:
     """The provider's probe finds that guests cannot have the host's CPU."""
-    # In the service's own PATH: libvirt looks for emulators in its.
-    service.vm.run("mkdir -p /run/sri-test")
-    service.vm.write("/run/sri-test/qemu-system-x86_64", WRAPPER, "0755")
-    with service.drop_in("[Service]\nEnvironment=PATH=/run/sri-test:/usr/sbin:/usr/bin:/sbin:/bin\n"):
+    # In the service's own PATH: libvirt looks for emulators in its. Not below /run, from which nothing may be executed.
+    service.vm.run("mkdir -p /opt/sri-test")
+    service.vm.write("/opt/sri-test/qemu-system-x86_64", WRAPPER, "0755")
+    with service.drop_in("[Service]\nEnvironment=PATH=/opt/sri-test:/usr/sbin:/usr/bin:/sbin:/bin\n"):
         service.systemctl("restart", "sri-libvirt")
         service.wait_serving()
         yield
-    service.vm.run("rm -r /run/sri-test")
+    service.vm.run("rm -r /opt/sri-test")
     service.systemctl("restart", "sri-libvirt")
     service.wait_serving()
 

@@ -44,6 +44,7 @@ class Sources:
         ({"cpu", "net"}, True),
         ({"pci"}, True),
         ({"node"}, True),
+        ({"misc"}, True),  # /dev/kvm
         ({"net"}, False),
         ({"block"}, False),
     ],

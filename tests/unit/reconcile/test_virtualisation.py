@@ -145,6 +145,58 @@ def test_another_architecture_is_not_supported(make: Make) -> None:
         make().choose_profile(offering(replace(OFFER, architecture="aarch64")), CLASS)
 
 
+class Device:
+    """/dev/kvm, as it comes late in a boot: none, then closed to QEMU's user, then as it shall be."""
+
+    def __init__(self) -> None:
+        self.mode = 0
+        self.probes = 0
+        self.woken = 0
+
+    def appearance(self) -> int | None:
+        return self.mode or None
+
+    def probe(self) -> KvmVerdict:
+        self.probes += 1
+        return WORKS if self.mode == 0o660 else BROKEN
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+def test_kvm_that_comes_late_in_a_boot_is_found(store: Store, clock: Clock, tmp_path: Path) -> None:
+    store.write(lambda tx: tx.set_meta(META_KVM, json.dumps(asdict(WORKS))))
+    device = Device()
+    wishes = config.load({"firmware": "bios"}, environ={}, default_file=tmp_path / "none.toml")
+    made = Virtualisation(wishes, store, device.probe, clock, appearance=device.appearance, changed=device.wake)
+    made.look_again()
+    assert device.probes == 0, "the first probe is at the start"
+    made.probe()
+    made.look_again()
+    assert (device.probes, refuses(made), device.woken) == (1, True, 0), "nothing has changed"
+    device.mode = 0o600
+    made.look_again()
+    made.look_again()
+    assert (device.probes, refuses(made), device.woken) == (2, True, 0)
+    device.mode = 0o660
+    made.look_again()
+    assert (device.probes, refuses(made), device.woken) == (3, False, 1)
+    assert blocked(made) == [False, False, False]
+    device.mode = 0o666
+    made.look_again()
+    assert device.probes == 3, "KVM that works is not probed again"
+
+
+def test_a_host_that_shall_emulate_is_not_probed_again(store: Store, clock: Clock, tmp_path: Path) -> None:
+    device = Device()
+    wishes = config.load({"domain_type": "qemu"}, environ={}, default_file=tmp_path / "none.toml")
+    made = Virtualisation(wishes, store, device.probe, clock, appearance=device.appearance)
+    made.probe()
+    device.mode = 0o660
+    made.look_again()
+    assert device.probes == 0
+
+
 def test_a_refusal_says_what_is_wrong_and_what_to_do(make: Make) -> None:
     with pytest.raises(Unavailable, match=r"/dev/kvm: No such file\).*restart the provider"):
         make("kvm", None, BROKEN).gate()
