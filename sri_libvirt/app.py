@@ -204,7 +204,10 @@ class Provider:
         self.lanes = self._watchdog.lanes
         neighbours = Neighbours(store, self._hypervisor.connect, self.pool.set_neighbours)
         self.pool.set_neighbours(neighbours.remembered())
-        self._survey = Survey([self._measure, self._virtualisation.look_again, neighbours.look], RESYNC_SECONDS)
+        offered = partial(self._virtualisation.survey, self._hypervisor.connect)
+        self._survey = Survey(
+            [self._measure, self._virtualisation.look_again, offered, neighbours.look], RESYNC_SECONDS
+        )
         self.events = EventSource(store, self.queue, clock, self._reachable, self._survey.poke)
         self._resync = Resync(store, self.queue, self._hypervisor.connect, RESYNC_SECONDS)
         orphans = Orphans(store, paths, self._hypervisor.connect)

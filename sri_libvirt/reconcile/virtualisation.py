@@ -19,6 +19,7 @@ from sri_libvirt.config import Settings
 from sri_libvirt.domain import profile as profiles
 from sri_libvirt.errors import HypervisorError, NotReady, Unavailable, Unreachable
 from sri_libvirt.host.kvm import KvmVerdict, appearance
+from sri_libvirt.hypervisor import offers
 from sri_libvirt.hypervisor.base import Connection, Offer
 from sri_libvirt.records import META_KVM, SECOND, Machine, MachineClass, Profile, Reason
 from sri_libvirt.store.store import Store
@@ -142,6 +143,22 @@ class Virtualisation:
             raise
         except HypervisorError as error:
             log.warning("libvirt does not say what it offers", error=str(error))
+
+    def survey(self, connect: Callable[[], Connection]) -> None:
+        """The same on a connection of its own, and keep the offer for the report; on hosts without machines, too.
+
+        Raises Unreachable, StoreError.
+        """
+        if not self._known():
+            connection = connect()
+            try:
+                self.refresh(connection)
+            finally:
+                connection.close()
+        with self._lock:
+            text = offers.text(self._offer) if self._offer else None
+        if text and text != self._store.meta(offers.META_KEY):
+            self._store.write(lambda tx: tx.set_meta(offers.META_KEY, text), synced=False)
 
     def _known(self) -> Offer | None:
         """What libvirt offers, if it was asked not long ago."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
+import libvirt
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.host import cpu
+from sri_libvirt.hypervisor import offers
 from tests.e2e.provider import Provider, spec, type_line, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -107,6 +113,26 @@ def test_half_a_core_is_half_a_core_and_what_does_not_fit_is_refused(provider: P
     wait_for("the machine gone", lambda: provider.get(machine_id) is None)
     assert quantities(provider) == {"half": 2 * everything, "all": 1}
     provider.create(big)
+
+
+def test_the_report_knows_what_libvirt_and_qemu_of_this_host_offer(provider: Provider) -> None:
+    provider.start()
+    argv = [sys.executable, "-m", "sri_libvirt", "capacity", "-o", "json", "--state-dir", str(provider.state)]
+
+    def virtualisation() -> dict[str, Any]:
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        return dict(json.loads(done.stdout)["host"]["virtualisation"])
+
+    wait_for("libvirt's version", lambda: virtualisation()["libvirt"], PATIENCE)
+    found = virtualisation()
+    connection = libvirt.open(provider.libvirt.uri)
+    try:
+        versions = connection.getLibVersion(), connection.getVersion()
+    finally:
+        connection.close()
+    assert (found["libvirt"], found["qemu"]) == tuple(offers.version(number) for number in versions)
+    assert found["machine_type"] in found["machine_types"]
+    assert all(Path(each["loader"]).is_file() for each in found["firmware"])
 
 
 def quantities(provider: Provider) -> dict[str, int]:

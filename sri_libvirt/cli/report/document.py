@@ -14,6 +14,7 @@ from sri_libvirt.capacity.budget import UNLIMITED, Budget
 from sri_libvirt.capacity.placement import Offer
 from sri_libvirt.cli.report.facts import Report
 from sri_libvirt.host.inventory import BlockDevice, Filesystem, HugePages, Inventory, Nic, Node, PciDevice, Sriov
+from sri_libvirt.hypervisor import offers
 from sri_libvirt.resources import ANYWHERE, CPU, DISK, MEMORY, Usage
 
 SCHEMA = 1
@@ -53,6 +54,7 @@ def _host(report: Report) -> dict[str, Any]:
             "guest": signs.guest,
             "nested": signs.nested,
             "iommu": signs.iommu,
+            **_hypervisor(report),
         },
         "limits": {
             "cpus": None if own.cpus is None else list(own.cpus),
@@ -61,6 +63,24 @@ def _host(report: Report) -> dict[str, Any]:
             "memory_bytes": own.memory_bytes,
             "cgroup": own.cgroup,
         },
+    }
+
+
+def _hypervisor(report: Report) -> dict[str, Any]:
+    """What libvirt and QEMU offer; all of it unknown before a daemon has asked them."""
+    found = report.offer
+    if found is None:
+        return dict.fromkeys(("libvirt", "qemu", "emulator", "machine_type", "machine_types", "firmware"))
+    return {
+        "libvirt": offers.version(found.libvirt_version),
+        "qemu": offers.version(found.qemu_version),
+        "emulator": found.emulator or None,
+        "machine_type": found.machine_type or None,
+        "machine_types": sorted(found.machine_types),
+        "firmware": [
+            {"loader": each.loader, "nvram_template": each.nvram_template, "secure_boot": each.secure_boot}
+            for each in found.firmware
+        ],
     }
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from sri_libvirt.capacity import ladder, placement
 from sri_libvirt.capacity.budget import UNLIMITED, Budget, Hardware, Reserves, budget, of_inventory
-from sri_libvirt.capacity.placement import Offer
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import StoreError
 from sri_libvirt.host import files, inventory, space
 from sri_libvirt.host.inventory import PROCFS, SYSFS, Inventory
+from sri_libvirt.hypervisor import offers
+from sri_libvirt.hypervisor.base import Offer
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import META_KVM, META_NEIGHBOURS, MachineClass
 from sri_libvirt.resources import Usage, claims_of_text
@@ -47,6 +48,7 @@ class Stored:
     classes: Mapping[str, MachineClass] | None = None
     closed: str = ""
     verdict: Verdict | None = None
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,20 @@ class Report:
     """One look at a host, and what it can sell.
 
     `usage` counts domains that are not ours too. `closed` says why no new machine is taken, "" when they are.
-    `warnings` are for the reader of the report, `note` says in a line what the report had to do without.
+    `warnings` are for the reader of the report, `note` says in a line what the report had to do without. `offer` is
+    what libvirt and QEMU offered when the daemon asked last.
     """
 
     inventory: Inventory
     budget: Budget
     usage: Usage
-    offers: tuple[Offer, ...]
+    offers: tuple[placement.Offer, ...]
     verdict: Verdict
     foreign: bool = False
     closed: str = ""
     warnings: tuple[str, ...] = ()
     note: str = ""
+    offer: Offer | None = None
 
     def explain(self, name: str) -> list[str] | None:
         """The arithmetic of a class, a line each; None when there is no such class."""
@@ -115,9 +119,16 @@ def assess(
     verdict = _verdict(found, stored, settings)
     closed = _kvm_is_gone(found, stored, settings) or stored.closed
     classes = _classes(settings, stored, hardware)
-    offers = tuple(placement.offer(sold, stored.usage, each, bool(closed)) for each in classes.values())
+    for_sale = tuple(placement.offer(sold, stored.usage, each, bool(closed)) for each in classes.values())
     warnings = tuple(_warnings(found, verdict, closed, disk, foreign))
-    return Report(found, sold, stored.usage, offers, verdict, foreign, closed, warnings, note)
+    return Report(
+        *(found, sold, stored.usage, for_sale, verdict),
+        foreign=foreign,
+        closed=closed,
+        warnings=warnings,
+        note=note,
+        offer=stored.offer,
+    )
 
 
 def is_foreign(sysfs: Path, procfs: Path) -> bool:
@@ -144,6 +155,7 @@ def read_store(paths: StatePaths) -> tuple[Stored, str]:
                 classes=ladder.frozen(reader.meta(ladder.META_KEY)),
                 closed=cordon.of_text(reader.meta(cordon.META_KEY)).words,
                 verdict=_stored_verdict(text) if text else None,
+                offer=offers.of_text(reader.meta(offers.META_KEY)),
             ), ""
     except (StoreError, OSError, ValueError, TypeError, KeyError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -19,6 +19,7 @@ from sri_libvirt.capacity.budget import UNLIMITED
 from sri_libvirt.cli.machine.output import clean
 from sri_libvirt.cli.report.facts import NO_KVM, Report
 from sri_libvirt.host.inventory import HugePages, Nic, Node, PciDevice
+from sri_libvirt.hypervisor import offers
 from sri_libvirt.resources import ANYWHERE, CPU, DISK, MACHINES, MEMORY, byte_words, words
 
 DASH = "-"
@@ -93,9 +94,26 @@ def _host(report: Report) -> RenderableType:
     grid.add_row("kernel", Text(_word(signs.kernel)))
     grid.add_row("KVM", _verdict(report))
     grid.add_row("IOMMU", Text({True: "on", False: "off", None: DASH}[signs.iommu]))
+    for name, offered in _offered(report):
+        grid.add_row(name, Text(offered))
     if own := _limits(report):
         grid.add_row("here", Text(f"this process may use {own}", style="dim"))
     return grid
+
+
+def _offered(report: Report) -> Iterator[tuple[str, str]]:
+    """What libvirt and QEMU give to guests, once a daemon has asked."""
+    found = report.offer
+    if found is None:
+        return
+    yield "libvirt", f"{offers.version(found.libvirt_version)}, QEMU {offers.version(found.qemu_version)}"
+    others = len(found.machine_types - {found.machine_type})
+    more = f" and {_count(others, 'other type')}" if others else ""
+    yield "machine", f"{_word(found.machine_type or None)}{more}"
+    plain = [each.loader.rpartition("/")[2] for each in found.firmware if not each.secure_boot]
+    secure = [each.loader.rpartition("/")[2] for each in found.firmware if each.secure_boot]
+    uefi = [f"UEFI ({', '.join(plain)})"] if plain else []
+    yield "firmware", clean(", ".join(["BIOS", *uefi, *([f"Secure Boot ({', '.join(secure)})"] if secure else [])]))
 
 
 def _limits(report: Report) -> str:

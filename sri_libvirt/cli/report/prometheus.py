@@ -56,9 +56,13 @@ def _host(host: Mapping[str, Any]) -> Iterator[_Gauge]:
     cpu = host["cpu"]
     info = _Gauge("host_info", "What this host is.")
     info.add(1, architecture=cpu["architecture"], model=cpu["model"], kernel=host["kernel"])
+    software = _Gauge("host_hypervisor_info", "What runs the guests of this host, when libvirt was asked last.")
+    virtualisation = host["virtualisation"]
+    if virtualisation["libvirt"]:
+        software.add(1, **{name: virtualisation[name] for name in ("libvirt", "qemu", "machine_type")})
     kvm = _Gauge("host_kvm", "1 if guests run by KVM, 0 if they are emulated.")
-    kvm.add(host["virtualisation"]["kvm"])
-    yield from (info, kvm)
+    kvm.add(virtualisation["kvm"])
+    yield from (info, software, kvm)
     for what in ("packages", "cores", "threads"):
         gauge = _Gauge(f"host_cpu_{what}", f"Online CPU {what}.")
         gauge.add(cpu[what])

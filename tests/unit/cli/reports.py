@@ -58,6 +58,14 @@ SHAPE: Shape = {
                 "numa": NUMBER,
             }
         ],
+        "virtualisation": {
+            "kvm": FLAG,
+            "libvirt": TEXT,
+            "qemu": TEXT,
+            "machine_type": TEXT,
+            "machine_types": ([str], NoneType),
+            "firmware": ([{"loader": str, "nvram_template": str, "secure_boot": bool}], NoneType),
+        },
         "filesystem": ({"total_bytes": int, "free_bytes": int}, NoneType),
     },
     "resources": [{"resource": str, "unit": str, "node": NUMBER, "budget": NUMBER, "claimed": int, "free": NUMBER}],

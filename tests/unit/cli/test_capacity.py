@@ -29,6 +29,8 @@ from sri_libvirt.host import inventory
 from sri_libvirt.host.inventory import Inventory
 from sri_libvirt.host.kvm import KvmVerdict
 from sri_libvirt.host.space import Space
+from sri_libvirt.hypervisor import offers
+from sri_libvirt.hypervisor.fake import OFFER
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import GIB, MachineClass
 from sri_libvirt.resources import Claim, Usage
@@ -141,6 +143,7 @@ def full_store(state_dir: Path) -> Iterator[Store]:
         store.write(lambda tx: tx.set_meta("neighbours", '[["cpu", 4000], ["memory", 1073741824]]'))
         verdict = KvmVerdict(works=True, host_passthrough=True, detail="a guest runs")
         store.write(lambda tx: tx.set_meta("kvm", json.dumps(asdict(verdict))))
+        store.write(lambda tx: tx.set_meta("offer", offers.text(OFFER)))
         yield store
     finally:
         store.close()
@@ -153,6 +156,7 @@ def test_the_store_of_this_host_is_none_of_another(tmp_path: Path, cli: Cli) -> 
     assert found["host"]["filesystem"] is None
     assert all(each["claimed"] == 0 for each in found["resources"])
     assert found["host"]["virtualisation"]["kvm"] is None
+    assert found["host"]["virtualisation"]["libvirt"] is None
 
 
 @pytest.mark.parametrize("given", [("--sysfs",), ("--procfs",)])
@@ -184,10 +188,11 @@ def test_what_the_store_says(full_store: Store, state_dir: Path) -> None:
     assert stored.found
     assert stored.usage == Usage({("cpu", -1): 4000, ("memory", -1): GIB})
     assert stored.verdict == Verdict(True, "a guest runs")
+    assert stored.offer == OFFER
     assert "cordoned (new disks)" in stored.closed
 
 
-@pytest.mark.parametrize("key", ["neighbours", "kvm", "classes", "cordon"])
+@pytest.mark.parametrize("key", ["neighbours", "kvm", "classes", "cordon", "offer"])
 def test_a_store_that_cannot_be_read_is_an_empty_host_and_said_in_a_line(
     key: str, full_store: Store, state_dir: Path
 ) -> None:
@@ -257,6 +262,32 @@ def test_a_host_without_kvm_is_warned_of(server: Inventory, wishes: config.Setti
     assert report.warnings == (f"no KVM (nested virtualisation is off): {facts.NO_KVM}",)
     assert drawn(report).count("TCG") == 2
     assert drawn(replace(report, verdict=Verdict(True, ""), warnings=())).count("TCG") == 0
+
+
+def test_what_libvirt_and_qemu_offer_is_in_every_form(server: Inventory, wishes: config.Settings) -> None:
+    report = facts.assess(server, Stored(True, offer=OFFER), wishes)
+    found = document(report)
+    assert reports.faults(found, reports.SHAPE) == []
+    virtualisation = found["host"]["virtualisation"]
+    assert (virtualisation["libvirt"], virtualisation["qemu"]) == ("9.0.0", "7.2.0")
+    assert (virtualisation["machine_type"], virtualisation["machine_types"]) == (
+        "pc-q35-7.2",
+        ["pc-q35-7.1", "pc-q35-7.2"],
+    )
+    assert [each["secure_boot"] for each in virtualisation["firmware"]] == [True, False]
+    shown = drawn(report)
+    assert re.search(r"^libvirt +9\.0\.0, QEMU 7\.2\.0 *$", shown, re.M)
+    assert re.search(r"^machine +pc-q35-7\.2 and 1 other type *$", shown, re.M)
+    assert re.search(r"^firmware +BIOS, UEFI \(OVMF_CODE\.fd\), Secure Boot \(OVMF_CODE\.secboot\.fd\) *$", shown, re.M)
+    labels = (("libvirt", "9.0.0"), ("machine_type", "pc-q35-7.2"), ("qemu", "7.2.0"))
+    assert samples(prometheus.text(found))["sri_libvirt_host_hypervisor_info", labels] == 1
+
+
+def test_before_libvirt_was_asked_its_part_is_unknown(server: Inventory, wishes: config.Settings) -> None:
+    report = facts.assess(server, Stored(True), wishes)
+    assert document(report)["host"]["virtualisation"]["firmware"] is None
+    assert "QEMU" not in drawn(report)
+    assert "hypervisor_info" not in prometheus.text(document(report))
 
 
 def test_emulation_that_was_asked_for_is_warned_of(server: Inventory, wishes: config.Settings) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sri_libvirt import config
 from sri_libvirt.errors import HypervisorError, NotReady, Unavailable, Unreachable
 from sri_libvirt.host.kvm import KvmVerdict
+from sri_libvirt.hypervisor import offers
 from sri_libvirt.hypervisor.base import Connection, Offer
 from sri_libvirt.hypervisor.fake import OFFER, FakeHypervisor
 from sri_libvirt.reconcile.virtualisation import KVM_FALLBACK_MODEL, OFFER_HOLDS, Virtualisation
@@ -278,3 +279,29 @@ def test_the_settings_are_read_only_for_what_is_new(make: Make, store: Store) ->
     assert stored == {}
     make("qemu", None, None)
     assert store.meta(META_KVM) is None, "no verdict without a probe"
+
+
+def test_what_is_offered_is_kept_for_the_report_also_without_machines(make: Make, store: Store, clock: Clock) -> None:
+    made, hypervisor = make(), FakeHypervisor()
+    made.survey(hypervisor.connect)
+    assert offers.of_text(store.meta(offers.META_KEY)) == OFFER
+    hypervisor.offered = OLD
+    made.survey(hypervisor.connect)
+    assert offers.of_text(store.meta(offers.META_KEY)) == OFFER, "not asked again so soon"
+    clock.now += OFFER_HOLDS
+    made.refresh(hypervisor.connect())
+    made.survey(hypervisor.connect)
+    assert offers.of_text(store.meta(offers.META_KEY)) == OLD
+
+
+def test_an_offer_that_cannot_be_had_keeps_the_one_before(make: Make, store: Store, clock: Clock) -> None:
+    made, hypervisor = make(), FakeHypervisor()
+    hypervisor.fail_next("offer", HypervisorError("no capabilities"))
+    made.survey(hypervisor.connect)
+    assert store.meta(offers.META_KEY) is None
+    made.survey(hypervisor.connect)
+    clock.now += OFFER_HOLDS
+    hypervisor.fail_next("offer", Unreachable("gone"))
+    with pytest.raises(Unreachable):
+        made.survey(hypervisor.connect)
+    assert offers.of_text(store.meta(offers.META_KEY)) == OFFER
