@@ -206,13 +206,13 @@ class VM:
 
     def _beside(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program in the machine's network, with this host's files and processes."""
-        return self._enter("-n", argv)
+        return self._enter(["-n"], argv)
 
     def _inside(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program that sees the machine's libvirtd as the host's."""
-        return self._enter("-mn", argv)
+        return self._enter(["-m", "-n"], argv)
 
-    def _enter(self, namespaces: str, argv: Sequence[str]) -> list[str]:
+    def _enter(self, namespaces: Sequence[str], argv: Sequence[str]) -> list[str]:
         try:
             pid, network = (self.directory / "anchor").read_text().split()
         except FileNotFoundError:
@@ -223,7 +223,7 @@ class VM:
             alive = False
         if not alive:
             raise MachineError(f"{self.release} has ended with its namespaces: `make vm RELEASE={self.release}`")
-        return ["nsenter", "-t", pid, namespaces, "--", *argv]
+        return ["nsenter", "-t", pid, *namespaces, "--", *argv]
 
 
 def _wait_until(condition: Callable[[], bool], what: Callable[[], str], deadline: float, poll: float) -> None:

@@ -127,6 +127,7 @@ def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
     service: Service, pool: Pool, resting: tuple[str, str]
 ) -> None:
     machine = pool.tiny()
+    write_down(service, machine, "before-the-plug")
     before, boots = facts(service, machine), service.boots(machine)
     with ThreadPoolExecutor(4) as threads:
         made = list(threads.map(lambda number: service.create(f"last-{number}", spec("tiny", image=False)), range(4)))
@@ -143,7 +144,7 @@ def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
     assert listed[made[0]].metadata.annotations == {"last": "words"}
     service.wait_line(machine, "up", boots + 1)
     assert facts(service, machine) == before
-    assert_written(service, machine, "before-the-reboot")
+    assert_written(service, machine, "before-the-plug")
     service.wait_state(made[0], "MACHINE_RUNNING")
     for each in (made[1], *resting):
         service.wait_state(each, "MACHINE_SUSPENDED")
