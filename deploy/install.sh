@@ -7,8 +7,10 @@
 # /usr/local/lib/sri-libvirt/releases; `current` is the one in use. An upgrade first makes a verified backup of the
 # store, and goes back to the release before it if the new one does not come up.
 #
-#   --wheels DIR        take dependencies from this directory of wheels, not from a package index
-#   --dependencies-of PYTHON   use those of this interpreter's environment, which must stay where it is
+#   --wheels DIR        take dependencies from this directory of wheels, not from a package index; without WHEEL it must
+#                       hold hatchling, too
+#   --dependencies-of PYTHON   use those of this interpreter's environment, which must stay where it is (and hatchling
+#                       in it, without WHEEL)
 #   --no-packages       do not install packages of the distribution
 #   --no-start          install alone; start nothing
 set -eu
@@ -53,10 +55,10 @@ pip() { "${lender:-$release/bin/python}" -m pip --python "$release/bin/python" -
 make_release() { # in $release, which nothing uses yet
     python3 -m venv ${lender:+--without-pip} "$release"
     if [ -n "$lender" ]; then
-        pip install --no-deps --no-index "$source"
         # Directories that are named here are searched, their own .pth files are not read.
         "$lender" -c 'import sysconfig; print(sysconfig.get_path("purelib")); print(sysconfig.get_path("platlib"))' \
             >"$("$release/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth"
+        pip install --no-deps --no-index --no-build-isolation "$source"
     elif [ -n "$wheels" ]; then
         pip install --no-index --find-links "$wheels" "$source"
     else
