@@ -16,7 +16,8 @@ speaker=box
 . "$here/steps.sh"
 
 case ${1:-} in
-bookworm | trixie) release=$1 ;;
+bookworm) release=$1 libvirt=monolithic ;;
+trixie) release=$1 libvirt=modular ;;
 *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
@@ -48,6 +49,12 @@ find_sources() {
     [ -n "$mirror" ] ||
         die "this host's apt has no lists of a Debian mirror: run apt-get update, or name one in DEBIAN_MIRROR"
     [ -n "$security" ] || say "this host's apt has no security updates of Debian: the box will not have them either"
+}
+
+sources() { # of packages, as lines of a sources.list
+    echo "deb $mirror $release main"
+    echo "deb $mirror $release-updates main"
+    [ -z "$security" ] || echo "deb $security $release-security main"
 }
 
 # The settings by which this host's apt reaches its sources, as options for another apt.
@@ -84,22 +91,16 @@ OPTIONS
         --customize-hook='echo "# This box is offline: what it needs is installed." >"$1/etc/apt/sources.list"' \
         --customize-hook='rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap' \
         "$release" "$tree" - <<SOURCES
-deb $mirror $release main
-deb $mirror $release-updates main
-${security:+deb $security $release-security main}
+$(sources)
 SOURCES
 }
 
-# python_environment: /opt/sri-libvirt of the box. pip runs in a layer above the system that is thrown away, so that what
-# this host's pip is told (settings, certificates, the resolver) serves the build alone.
-python_environment() {
-    scratch=$box/scratch
-    mkdir -p "$scratch/upper" "$scratch/work" "$scratch/root" "$box/python.new/opt/sri-libvirt" "$boxes/pip-$release"
-    root=$scratch/root
-    mount -t overlay overlay -o "lowerdir=$box/system,upperdir=$scratch/upper,workdir=$scratch/work" "$root"
-    mkdir -p "$root/opt/sri-libvirt" "$root/root/.cache/pip" "$root$checkout"
-    mount --bind "$box/python.new/opt/sri-libvirt" "$root/opt/sri-libvirt"
-    mount --bind "$boxes/pip-$release" "$root/root/.cache/pip"
+# build_layer: mounts, at $root, a layer above the system that is thrown away: what this host's pip and apt are told
+# (settings, certificates, the resolver) serves the build alone.
+build_layer() {
+    root=$box/scratch/root
+    mkdir -p "$box/scratch/upper" "$box/scratch/work" "$root"
+    mount -t overlay overlay -o "lowerdir=$box/system,upperdir=$box/scratch/upper,workdir=$box/scratch/work" "$root"
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     cp --remove-destination -L /etc/resolv.conf "$root/etc/resolv.conf"
@@ -108,20 +109,49 @@ python_environment() {
         "${SSL_CERT_FILE:-}" "${REQUESTS_CA_BUNDLE:-}"; do
         [ ! -e "$path" ] || { mkdir -p "$root${path%/*}" && cp -aL --remove-destination "$path" "$root${path%/*}/"; }
     done
-    (cd "$project" && cp -a pyproject.toml README.md LICENSE sri_libvirt templates vagrant "$root$checkout/")
-    inside sh "$checkout/vagrant/refresh.sh"
-    umount -R "$root"
-    rm -rf "$scratch"
 }
 
 inside() { # COMMAND...: in the layer, as root at home
     env HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 chroot "$root" "$@"
 }
 
-# image: the file system of both, as a qcow2 disk without partitions.
+throw_away() { # the layer
+    umount -R "$root"
+    rm -rf "$box/scratch"
+}
+
+# python_environment: /opt/sri-libvirt of the box.
+python_environment() {
+    build_layer
+    mkdir -p "$box/python.new/opt/sri-libvirt" "$boxes/pip-$release"
+    mkdir -p "$root/opt/sri-libvirt" "$root/root/.cache/pip" "$root$checkout"
+    mount --bind "$box/python.new/opt/sri-libvirt" "$root/opt/sri-libvirt"
+    mount --bind "$boxes/pip-$release" "$root/root/.cache/pip"
+    (cd "$project" && cp -a pyproject.toml README.md LICENSE sri_libvirt templates vagrant "$root$checkout/")
+    inside sh "$checkout/vagrant/refresh.sh"
+    throw_away
+}
+
+# modular_daemons: virtqemud and its kin in the place of libvirtd, from the source of Debian's own packages, which do not
+# have them. The box of bookworm keeps libvirtd: tests meet both.
+modular_daemons() {
+    build_layer
+    sources | sed 'p; s/^deb /deb-src /' >"$root/etc/apt/sources.list"
+    apt_options | sed 's/^--aptopt=//; s/$/;/' >"$root/etc/apt/apt.conf.d/99host"
+    mkdir -p "$root/var/cache/apt/archives/partial" "$root/out" "$box/modular.new"
+    mount --bind "$boxes/archives-$release" "$root/var/cache/apt/archives"
+    mount --bind "$box/modular.new" "$root/out"
+    cp "$here/modular.sh" "$root/tmp/"
+    inside sh /tmp/modular.sh /out
+    throw_away
+}
+
+# image: the file system of all layers, as a qcow2 disk without partitions.
 image() {
     mkdir -p "$box/merged"
-    mount -t overlay overlay -o "lowerdir=$box/python:$box/system" "$box/merged"
+    layers=$box/python
+    [ "$libvirt" != modular ] || layers=$layers:$box/modular
+    mount -t overlay overlay -o "lowerdir=$layers:$box/system" "$box/merged"
     rm -f "$box/box.raw"
     mkfs.ext4 -q -F -L sri-libvirt -d "$box/merged" "$box/box.raw" "$size"
     umount "$box/merged"
@@ -168,9 +198,12 @@ if [ -z "${SRI_BOX_LOCKED:-}" ]; then
 fi
 
 packages="$machine $("$here/provision.sh" packages)"
+shared=$(body build_layer; body inside; body throw_away)
 system_digest=$({ body system; cat "$here/box-system.sh"; echo $packages; } | digest)
-python_digest=$({ echo "$system_digest"; body python_environment; dependencies; } | digest)
-image_digest=$({ echo "$python_digest" "$size"; body image; body pack; } | digest)
+modular_digest=$({ echo "$system_digest" "$shared"; body modular_daemons; cat "$here/modular.sh"; } | digest)
+python_digest=$({ echo "$system_digest" "$shared"; body python_environment; dependencies; } | digest)
+[ "$libvirt" = modular ] || modular_digest=none
+image_digest=$({ echo "$python_digest" "$modular_digest" "$size"; body image; body pack; } | digest)
 name=sri-libvirt-$release-$image_digest
 
 if stale system "$system_digest"; then
@@ -181,6 +214,13 @@ if stale system "$system_digest"; then
     [ -e "$box/key" ] || ssh-keygen -q -t ed25519 -N '' -C sri-libvirt -f "$box/key"
     step "packages of Debian $release (some minutes, 400 MB at the first time)" system "$box/system"
     echo "$system_digest" >"$box/system.made"
+fi
+if [ "$libvirt" = modular ] && stale modular "$modular_digest"; then
+    find_sources
+    rm -rf "$box/scratch" "$box/modular" "$box/modular.new" "$box/name"
+    step "libvirt's modular daemons, from Debian's source (some minutes)" modular_daemons
+    mv "$box/modular.new" "$box/modular"
+    echo "$modular_digest" >"$box/modular.made"
 fi
 if stale python "$python_digest"; then
     rm -rf "$box/scratch" "$box/python" "$box/python.new" "$box/name"

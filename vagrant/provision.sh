@@ -102,7 +102,8 @@ wait_for_answer() {
 }
 
 start_with_systemd() {
-    if systemctl cat libvirtd.service >/dev/null 2>&1; then
+    # Where both are installed: what is enabled. Whoever starts the one kind ends the other.
+    if systemctl cat libvirtd.service >/dev/null 2>&1 && ! systemctl -q is-enabled virtqemud.socket 2>/dev/null; then
         units="libvirtd.service"
     else
         units=$(for daemon in $modular; do echo "$daemon.socket"; done)

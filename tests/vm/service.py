@@ -34,6 +34,9 @@ SOCKET = "/run/sri-libvirt/sri-virtd.sock"
 UNINSTALL = f"{CHECKOUT}/deploy/uninstall.sh"
 STATE = "/var/lib/sri-libvirt"
 IMAGE = "/srv/images/tiny.raw"
+VIRSH = "virsh -q -c qemu:///system"
+"""With its URI: a client's own default may be libvirtd where virtqemud runs."""
+
 NETWORK = "sri-test"
 BOOT = 300.0
 """Seconds that a guest may take to say that it is up: KVM in a machine that is itself emulated takes 15 to 30."""
@@ -128,10 +131,10 @@ class Service:
         self.vm.run(f"chmod 0444 {IMAGE}")
         self.vm.write("/root/network.xml", NETWORK_XML)
         self.vm.run(
-            f"virsh -q net-info {NETWORK} >/dev/null 2>&1 || "
-            f"{{ virsh -q net-define /root/network.xml && virsh -q net-autostart {NETWORK}; }}"
+            f"{VIRSH} net-info {NETWORK} >/dev/null 2>&1 || "
+            f"{{ {VIRSH} net-define /root/network.xml && {VIRSH} net-autostart {NETWORK}; }}"
         )
-        self.vm.run(f"virsh -q net-list --name | grep -qx {NETWORK} || virsh -q net-start {NETWORK}")
+        self.vm.run(f"{VIRSH} net-list --name | grep -qx {NETWORK} || {VIRSH} net-start {NETWORK}")
 
     def configure(self, text: str) -> None:
         """Write /etc/sri-libvirt/config.toml: ours and these lines; takes effect at the next start."""
@@ -166,9 +169,9 @@ class Service:
         return [json.loads(line) for line in lines.splitlines()]
 
     def libvirt_units(self) -> list[str]:
-        """The services that run guests here: monolithic or modular."""
+        """The services that run guests here: modular on trixie, monolithic on bookworm, as the boxes have it."""
         modular = self.vm.ask("systemctl is-enabled virtqemud.socket").stdout.strip() == "enabled"
-        return ["virtqemud.service" if modular else "libvirtd.service", "virtlogd.service"]
+        return ["virtqemud.service", "virtnetworkd.service"] if modular else ["libvirtd.service"]
 
     # --- the client ------------------------------------------------------------------------------
 
@@ -247,6 +250,20 @@ class Service:
                 request = pb.AttachNetworkInterfaceRequest(machine_id=machine_id, network_interface=thing)
                 self._sri.AttachNetworkInterface(request, timeout=60)
 
+    def wait_attached(self, machine_id: str, name: str) -> None:
+        """Wait until a volume or network interface is in the running guest's hardware."""
+
+        def attached() -> bool:
+            status = self.get(machine_id).status
+            volumes = {each.name: each.state == pb.VOLUME_ATTACHED for each in status.volumes}
+            nics = {each.name: each.state == pb.NETWORK_INTERFACE_ATTACHED for each in status.network_interfaces}
+            return {**volumes, **nics}.get(name, False)
+
+        try:
+            wait_for(f"{name} attached", attached)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.why(machine_id)}") from None
+
     def detach(self, machine_id: str, *things: pb.Volume | pb.NetworkInterface) -> None:
         for thing in things:
             if isinstance(thing, pb.Volume):
@@ -303,7 +320,7 @@ class Service:
             # virsh takes its input from a terminal only; ^] ends it.
             self.vm.run(
                 f"{{ sleep 1; printf '\\n%s\\n' '{line}'; sleep 3; printf '\\035'; sleep 1; }} | "
-                f"timeout 60 script -qec 'virsh -q console --force {machine_id}' /dev/null >/dev/null || true"
+                f"timeout 60 script -qec '{VIRSH} console --force {machine_id}' /dev/null >/dev/null || true"
             )
 
     def guests(self) -> dict[str, Guest]:
@@ -316,7 +333,7 @@ class Service:
         return {name: Guest(int(pid), int(began)) for name, pid, began in words if len(name) == 36}
 
     def xml(self, machine_id: str) -> str:
-        return self.vm.run(f"virsh -q dumpxml {machine_id}")
+        return self.vm.run(f"{VIRSH} dumpxml {machine_id}")
 
     def why(self, machine_id: str) -> str:
         """What the operator's command line says of a machine."""

@@ -40,7 +40,8 @@ def resting(service: Service) -> tuple[str, str]:
 def libvirt_guests(service: Service, on_shutdown: str) -> None:
     service.vm.write(
         "/etc/default/libvirt-guests",
-        f"ON_BOOT=ignore\nON_SHUTDOWN={on_shutdown}\nSHUTDOWN_TIMEOUT=120\nPARALLEL_SHUTDOWN=4\n",
+        # a client's default may be libvirtd where virtqemud runs
+        f"URIS=qemu:///system\nON_BOOT=ignore\nON_SHUTDOWN={on_shutdown}\nSHUTDOWN_TIMEOUT=120\nPARALLEL_SHUTDOWN=4\n",
     )
     service.systemctl("enable", "--now", "libvirt-guests.service")
 

@@ -8,7 +8,7 @@ import pytest
 
 from sri_libvirt import __version__
 from tests.vm.pool import Pool
-from tests.vm.service import STATE, Service, wait_for
+from tests.vm.service import STATE, Service, nic, wait_for
 
 
 @pytest.fixture
@@ -84,10 +84,22 @@ def test_it_is_not_ready_while_its_store_cannot_serve(service: Service) -> None:
         service.systemctl("start", "sri-libvirt")
 
 
-@pytest.mark.usefixtures("machine")
-def test_libvirts_daemons_are_restarted(service: Service) -> None:
-    service.systemctl("restart", *service.libvirt_units())
+def test_libvirts_daemons_are_restarted(service: Service, machine: str) -> None:
+    service.systemctl("restart", *service.libvirt_units(), "virtlogd.service")
     wait_for("status", lambda: service.property("StatusText") == "serving; libvirt is reached", 120)
+    # Through connections that were open before, too: of virtqemud, which has lost its virtnetworkd.
+    gone = service.lines(machine).count("tiny: nic eth1 gone")
+    service.attach(machine, nic("after"))
+    service.wait_attached(machine, "after")
+    service.detach(machine, nic("after"))
+    service.wait_line(machine, "nic eth1 gone", gone + 1)
+
+
+def test_the_daemons_are_those_of_this_release(service: Service) -> None:
+    assert service.libvirt_units()[0] == ("virtqemud.service" if service.vm.release == "trixie" else "libvirtd.service")
+    assert service.property("ActiveState", service.libvirt_units()[0]) == "active"
+    other = "libvirtd.service" if service.vm.release == "trixie" else "virtqemud.service"
+    assert service.property("ActiveState", other) == "inactive"
 
 
 def test_an_upgrade_backs_the_store_up_and_keeps_its_machines(service: Service, machine: str) -> None:

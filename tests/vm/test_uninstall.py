@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.vm.pool import Pool
-from tests.vm.service import STATE, UNINSTALL, Service
+from tests.vm.service import STATE, UNINSTALL, VIRSH, Service
 
 
 def test_removed_and_installed_again_it_goes_on_with_its_machines(service: Service, pool: Pool) -> None:
@@ -31,5 +31,5 @@ def test_purge_with_machines_leaves_nothing(service: Service) -> None:
     service.disconnect()
     service.uninstall("--purge", "--with-machines")
     assert service.guests() == {}
-    assert service.vm.run("virsh -q list --all --name").split() == []
+    assert service.vm.run(f"{VIRSH} list --all --name").split() == []
     assert service.vm.ask(f"ls -d {STATE} /etc/sri-libvirt 2>/dev/null").stdout == ""
