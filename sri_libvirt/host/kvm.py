@@ -15,6 +15,7 @@ import grp
 import math
 import os
 import pwd
+import re
 import shutil
 import stat
 import tempfile
@@ -28,6 +29,7 @@ from sri_libvirt import process
 from sri_libvirt.process import Measured, ProcessError
 
 DEVICE = Path("/dev/kvm")
+_CPUINFO = Path("/proc/cpuinfo")
 PLAIN_MODEL = "qemu64"
 TRIES = 3
 CPU_SECONDS = 2
@@ -39,6 +41,14 @@ an emulated one (TCG); kvm_pvm's emulation takes 160 and more."""
 
 WALL_SECONDS = 10.0
 """For a host so busy that the child hardly runs; five times the CPU time where that is more."""
+
+BOOT_SECONDS = 120.0
+"""How long a host boots at most until its kernel has KVM's modules and udev has set the device's mode."""
+
+BOOT_PATIENCE = 30.0
+"""How long a device is waited for in that time: a machine made meanwhile would be emulated for life."""
+
+_POLL_SECONDS = 0.2
 
 PASSED = 0x10 << 1 | 1
 """isa-debug-exit ends QEMU with twice the byte that was written, plus one."""
@@ -139,6 +149,14 @@ def may_open(user: User, mode: int, uid: int, gid: int) -> bool:
     return mode & wanted == wanted
 
 
+def boot_patience() -> float:
+    """Seconds that /dev/kvm may still take: none unless the host has just booted and its CPU can run guests."""
+    left = BOOT_SECONDS - time.clock_gettime(time.CLOCK_BOOTTIME)
+    if left <= 0 or not re.search(r"^flags\b.* (?:vmx|svm)\b", _CPUINFO.read_text(errors="replace"), re.M):
+        return 0.0
+    return min(left, BOOT_PATIENCE)
+
+
 def appearance(device: Path = DEVICE) -> tuple[int, int, int, int] | None:
     """What of the device decides who may open it; None where there is none. In a boot it comes in two steps."""
     try:
@@ -155,12 +173,17 @@ def probe(
     run: Runner = process.measure,
     user: Callable[[], User | None] = qemu_user,
     pace: Callable[[], float] = pace,
+    patience: Callable[[], float] = boot_patience,
 ) -> KvmVerdict:
     """Find out whether KVM works; takes half a second where it does and some seconds where it does not.
 
-    In a host that is itself emulated it takes ten seconds and more.
+    In a host that is itself emulated it takes ten seconds and more. While a host boots its device is waited for.
     """
     hindrance = _cannot_open(device, user())
+    end = time.monotonic() + (patience() if hindrance else 0.0)
+    while hindrance and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+        hindrance = _cannot_open(device, user())
     if hindrance:
         return KvmVerdict(works=False, host_passthrough=False, detail=hindrance)
     emulator = emulator or next((found for name in _EMULATORS if (found := shutil.which(name))), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def device(tmp_path: Path) -> Path:
 
 
 def probe(device: Path, run: Callable[..., Measured], pace: float = 0.03) -> KvmVerdict:
-    return kvm.probe(device=device, emulator="qemu", run=run, user=lambda: None, pace=lambda: pace)
+    return kvm.probe(
+        device=device, emulator="qemu", run=run, user=lambda: None, pace=lambda: pace, patience=lambda: 0.0
+    )
 
 
 def test_kvm_with_the_hosts_cpu(device: Path) -> None:
@@ -104,6 +107,45 @@ def test_no_device(tmp_path: Path) -> None:
     assert "BIOS" in verdict.detail
 
 
+def test_while_the_host_boots_the_device_is_waited_for(tmp_path: Path) -> None:
+    asked = 0
+
+    def user() -> User | None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            (tmp_path / "kvm").touch()
+        return None
+
+    verdict = kvm.probe(
+        device=tmp_path / "kvm",
+        emulator="qemu",
+        run=Runs([PASSED]),
+        user=user,
+        pace=lambda: 0.03,
+        patience=lambda: 60.0,
+    )
+    assert verdict.works
+
+
+@pytest.mark.parametrize(
+    ("seconds", "flags", "patience"),
+    [
+        (20.0, "flags\t\t: fpu svm lm", kvm.BOOT_PATIENCE),
+        (kvm.BOOT_SECONDS - 5, "flags\t\t: fpu vmx", 5.0),
+        (kvm.BOOT_SECONDS + 1, "flags\t\t: fpu vmx", 0.0),
+        (20.0, "flags\t\t: fpu svm_lock vmxnet\nvmx flags\t: vnmi", 0.0),
+    ],
+)
+def test_patience_is_for_hosts_that_boot_and_can_run_guests(
+    seconds: float, flags: str, patience: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    monkeypatch.setattr(kvm, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: seconds)
+    assert kvm.boot_patience() == patience
+
+
 def test_no_emulator(device: Path) -> None:
     def missing(argv: Sequence[str], *, deadline: float, cpu_seconds: int) -> Measured:
         raise ProcessError(f"{argv[0]} cannot be run: No such file or directory")
@@ -114,7 +156,7 @@ def test_no_emulator(device: Path) -> None:
 def test_a_device_that_qemus_user_cannot_open_is_said_with_the_cure(device: Path) -> None:
     device.chmod(0o600)
     user = User("libvirt-qemu", os.getuid() + 1, frozenset())
-    verdict = kvm.probe(device=device, emulator="qemu", run=Runs([]), user=lambda: user)
+    verdict = kvm.probe(device=device, emulator="qemu", run=Runs([]), user=lambda: user, patience=lambda: 0.0)
     assert not verdict.works
     assert "mode 0600" in verdict.detail
     assert "libvirt-qemu" in verdict.detail
