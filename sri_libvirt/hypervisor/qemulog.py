@@ -29,7 +29,9 @@ def parse(tail: str) -> LastWords:
     run = tail[starts[-1] :] if starts else tail
     reasons, signals = _REASON.findall(run), _SIGNAL.findall(run)
     stamp, reason = reasons[-1] if reasons else ("", "")
-    return LastWords(reason=reason, terminated_by=signals[-1] if signals else "", at=_nanoseconds(stamp))
+    # QEMU tells what the process was started as: systemd starts daemons by their paths, people by their names.
+    by = signals[-1].rpartition("/")[2] if signals else ""
+    return LastWords(reason=reason, terminated_by=by, at=_nanoseconds(stamp))
 
 
 def _nanoseconds(stamp: str) -> int:

@@ -216,7 +216,8 @@ class PrivateLibvirt:
         if self.pid(daemon) is None:
             # What accepts below must be the new daemon, not what the old one left.
             path.unlink(missing_ok=True)
-            self._spawn(f"{daemon} --pid-file {self._pid_file(daemon)}")
+            # By its path, as systemd starts it: QEMU's log tells of whoever ends it by that name.
+            self._spawn(f"$(command -v {daemon}) --pid-file {self._pid_file(daemon)}")
         self._wait_for_socket(path)
 
     def _wait_for_socket(self, path: Path) -> None:

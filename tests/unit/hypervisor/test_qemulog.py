@@ -27,6 +27,11 @@ def test_somebody_terminated_qemu() -> None:
     assert qemulog.parse(START + TERM.format("bash") + END.format("shutdown")) == LastWords("shutdown", "bash", ENDED)
 
 
+def test_a_daemon_that_was_started_by_its_path_has_its_name() -> None:
+    assert qemulog.parse(START + TERM.format("/usr/sbin/virtqemud")).terminated_by == "virtqemud"
+    assert qemulog.parse(START + TERM.format("/usr/lib/systemd/systemd")).terminated_by == "systemd"
+
+
 def test_terminated_while_nobody_wrote_the_reason() -> None:
     assert qemulog.parse(START + TERM.format("systemd (1)")) == LastWords("", "systemd (1)")
 
