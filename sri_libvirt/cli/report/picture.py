@@ -6,7 +6,7 @@ the host are shown as they are, never as markup. What is unknown is a dash. Wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich import box
 from rich.columns import Columns
@@ -17,50 +17,26 @@ from rich.text import Text
 
 from sri_libvirt.capacity.budget import UNLIMITED
 from sri_libvirt.cli.machine.output import clean
+from sri_libvirt.cli.report import devices
+from sri_libvirt.cli.report.cells import DASH, number_or_dash, table_of, word_or_dash
 from sri_libvirt.cli.report.facts import NO_KVM, Report
-from sri_libvirt.host.inventory import HugePages, Nic, Node, PciDevice
+from sri_libvirt.host.inventory import HugePages, Node
 from sri_libvirt.hypervisor import offers
 from sri_libvirt.resources import ANYWHERE, CPU, DISK, MACHINES, MEMORY, byte_words, words
 
-DASH = "-"
 BAR = 20
 NODE_WIDTH = 40
-MOST_ROWS = 32
-"""Lines of a table of devices; a card may have hundreds of functions."""
-
 FEW_RANGES = 8
 """Ranges of CPUs that are written out: where threads are numbered by turns, each CPU is one."""
-
-_PCI_KINDS = {
-    "01": "storage",
-    "02": "network",
-    "03": "display",
-    "04": "multimedia",
-    "05": "memory",
-    "07": "communication",
-    "08": "system",
-    "09": "input",
-    "0b": "processor",
-    "0c": "serial bus",
-    "0d": "wireless",
-    "10": "encryption",
-    "11": "signal",
-    "12": "accelerator",
-    "ff": "other",
-}
-"""By the first two digits of the PCI class."""
-
-_VIRTUAL = ("tap", "tun", "veth", "macvtap", "macvlan")
-"""Interfaces that guests and containers bring; only their number is shown."""
 
 
 def picture(report: Report) -> RenderableType:
     """The whole picture."""
     parts: list[RenderableType] = [_host(report), "", _sold(report), "", _nodes(report)]
     parts += _section("Classes", _classes(report))
-    parts += _section("Network interfaces", _nics(report))
-    parts += _section("PCI devices", _pci(report))
-    parts += _section("Disks", _disks(report))
+    parts += _section("Network interfaces", devices.nics(report))
+    parts += _section("PCI devices", devices.pci(report))
+    parts += _section("Disks", devices.disks(report))
     warnings = [Text(f"warning: {clean(warning)}", style="bold yellow") for warning in report.warnings]
     parts += ["", *warnings] if warnings else []
     return Group(*parts)
@@ -81,7 +57,7 @@ def _host(report: Report) -> RenderableType:
     grid = _pairs()
     if report.foreign:
         grid.add_row("", Text("another host's roots: shown as an empty host", style="yellow"))
-    grid.add_row("host", Text(f"{_word(cpu.model)} ({_word(cpu.architecture)})", style="bold"))
+    grid.add_row("host", Text(f"{word_or_dash(cpu.model)} ({word_or_dash(cpu.architecture)})", style="bold"))
     threads = _count(len(cpu.online), "thread")
     places = [_count(len(cpu.packages), "package"), _count(len(cpu.cores), "core")] if cpu.packages else []
     offline = f"; offline: {ranges(cpu.offline)}" if cpu.offline else ""
@@ -91,7 +67,7 @@ def _host(report: Report) -> RenderableType:
         grid.add_row("", Text(f"{clean(kind.name)} cores: {ranges(kind.cpus)}"))
     pages = _pages(found.memory.hugepages)
     grid.add_row("memory", Text(f"{_bytes(found.memory.total_bytes)}{f'; huge pages: {pages}' if pages else ''}"))
-    grid.add_row("kernel", Text(_word(signs.kernel)))
+    grid.add_row("kernel", Text(word_or_dash(signs.kernel)))
     grid.add_row("KVM", _verdict(report))
     grid.add_row("IOMMU", Text({True: "on", False: "off", None: DASH}[signs.iommu]))
     for name, offered in _offered(report):
@@ -109,7 +85,7 @@ def _offered(report: Report) -> Iterator[tuple[str, str]]:
     yield "libvirt", f"{offers.version(found.libvirt_version)}, QEMU {offers.version(found.qemu_version)}"
     others = len(found.machine_types - {found.machine_type})
     more = f" and {_count(others, 'other type')}" if others else ""
-    yield "machine", f"{_word(found.machine_type or None)}{more}"
+    yield "machine", f"{word_or_dash(found.machine_type or None)}{more}"
     plain = [each.loader.rpartition("/")[2] for each in found.firmware if not each.secure_boot]
     secure = [each.loader.rpartition("/")[2] for each in found.firmware if each.secure_boot]
     uefi = [f"UEFI ({', '.join(plain)})"] if plain else []
@@ -187,74 +163,8 @@ def _node(report: Report, node: Node, *, alone: bool) -> Panel:
     return Panel(grid, title=f"node {node.id}", title_align="left", width=NODE_WIDTH, box=box.ROUNDED)
 
 
-def _nics(report: Report) -> RenderableType | None:
-    shown = [nic for nic in report.inventory.nics if nic.kind not in _VIRTUAL and nic.physical_function is None]
-    hidden = len(report.inventory.nics) - len(shown)
-    rows = [_nic(nic) for nic in shown]
-    table = _table(("NAME", "KIND", "LINK", "SPEED", "MTU", "DRIVER", "PCI", "NODE", "VFS", "OF"), rows)
-    return _with_rest(table, len(rows), hidden, "of guests, containers and virtual functions")
-
-
-def _nic(nic: Nic) -> Sequence[str]:
-    link = {True: "up", False: "no carrier", None: DASH}[nic.carrier]
-    speed = DASH if nic.speed_mbps is None else f"{nic.speed_mbps / 1000:g} Gbit/s"
-    sriov = nic.sriov
-    functions = DASH if sriov is None else f"{sriov.free} free of {sriov.configured} (at most {sriov.total})"
-    above = [f"port of {nic.master}"] if nic.master else []
-    below = [f"on {', '.join(nic.lower)}"] if nic.lower else []
-    vlan = [f"VLAN {nic.vlan}"] if nic.vlan is not None else []
-    route = ["default route"] if nic.default_route else []
-    relations = ", ".join([*above, *vlan, *below, *route])
-    mtu = DASH if nic.mtu is None else str(nic.mtu)
-    return (
-        *(nic.name, nic.kind, link, speed, mtu, _word(nic.driver), _word(nic.pci), _number(nic.numa)),
-        *(functions, relations or DASH),
-    )
-
-
-def _pci(report: Report) -> RenderableType | None:
-    """GPUs first; virtual functions stand with their card."""
-    own = [device for device in report.inventory.pci if device.physical_function is None]
-    own.sort(key=lambda device: not device.gpu)
-    shown = own[:MOST_ROWS]
-    table = _table(("ADDRESS", "KIND", "DEVICE", "DRIVER", "IOMMU", "NODE"), [_device(device) for device in shown])
-    return _with_rest(table, len(shown), len(report.inventory.pci) - len(shown), "and virtual functions")
-
-
-def _device(device: PciDevice) -> Sequence[str]:
-    kind = "GPU" if device.gpu else _PCI_KINDS.get(device.device_class[:2], f"class {device.device_class[:4]}")
-    names = " ".join(name for name in (device.vendor_name, device.device_name) if name)
-    ids = f"{device.vendor}:{device.device}"
-    return (
-        *(device.address, kind, f"{names} [{ids}]" if names else ids, _word(device.driver)),
-        *(_number(device.iommu_group), _number(device.numa)),
-    )
-
-
-def _disks(report: Report) -> RenderableType | None:
-    storage = report.inventory.storage
-    found = storage.filesystem
-    parts: list[RenderableType] = []
-    if found is not None:
-        where = f"{_word(found.mount_point)} ({_word(found.kind)} on {_word(found.source)})"
-        space = f"{byte_words(found.free_bytes)} free of {byte_words(found.total_bytes)}"
-        parts.append(Text(f"{clean(found.path)} is on {clean(where)}: {space}"))
-    rows = [
-        (
-            device.name,
-            byte_words(device.size_bytes),
-            {True: "rotating", False: "flash", None: DASH}[device.rotational],
-            _word(device.model),
-            _number(device.numa),
-        )
-        for device in storage.devices
-    ]
-    table = _with_rest(_table(("NAME", "SIZE", "KIND", "MODEL", "NODE"), rows[:MOST_ROWS]), len(rows), 0, "")
-    return Group(*parts, *([table] if table else [])) if parts or table else None
-
-
 def _classes(report: Report) -> RenderableType:
-    grid = _table(("CLASS", "CPU", "MEMORY", "QUANTITY", "USED", "FREE", "LIMITED BY"), ())
+    grid = table_of(("CLASS", "CPU", "MEMORY", "QUANTITY", "USED", "FREE", "LIMITED BY"), ())
     for offer in report.offers:
         each = offer.machine_class
         cells = (
@@ -288,26 +198,10 @@ def ranges(numbers: Iterable[int]) -> str:
 
 def _pages(found: Mapping[int, HugePages]) -> str:
     return ", ".join(
-        f"{pages.total} of {byte_words(size * 1024)} ({_number(pages.free)} free)"
+        f"{pages.total} of {byte_words(size * 1024)} ({number_or_dash(pages.free)} free)"
         for size, pages in found.items()
         if pages.total
     )
-
-
-def _with_rest(table: Table, rows: int, hidden: int, what: str) -> RenderableType | None:
-    if not rows and not hidden:
-        return None
-    rest = [Text(f"and {hidden} more {what} (-o json has all)", style="dim")] if hidden else []
-    return Group(*([table] if rows else []), *rest)
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    grid = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
-    for heading in headings:
-        grid.add_column(heading, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(clean(cell)) for cell in row))
-    return grid
 
 
 def _pairs() -> Table:
@@ -325,14 +219,6 @@ def _bare(resource: str, amount: int) -> str:
     if not amount:
         return "0"
     return f"{amount / 1000:g}" if resource == CPU else words(resource, amount)
-
-
-def _word(text: str | None) -> str:
-    return clean(text) if text else DASH
-
-
-def _number(value: int | None) -> str:
-    return DASH if value is None else str(value)
 
 
 def _bytes(amount: int | None) -> str:

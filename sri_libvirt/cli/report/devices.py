@@ -1,0 +1,119 @@
+"""Tables of a host's devices, for the picture: network interfaces, PCI devices, disks.
+
+What they stand beside does not belong here (picture.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sri_libvirt.cli.machine.output import clean
+from sri_libvirt.cli.report.cells import DASH, number_or_dash, table_of, with_rest, word_or_dash
+from sri_libvirt.cli.report.facts import Report
+from sri_libvirt.host.inventory import Nic, PciDevice
+from sri_libvirt.resources import byte_words
+
+MOST_ROWS = 32
+"""Lines of a table of devices; a card may have hundreds of functions."""
+
+_PCI_KINDS = {
+    "01": "storage",
+    "02": "network",
+    "03": "display",
+    "04": "multimedia",
+    "05": "memory",
+    "07": "communication",
+    "08": "system",
+    "09": "input",
+    "0b": "processor",
+    "0c": "serial bus",
+    "0d": "wireless",
+    "10": "encryption",
+    "11": "signal",
+    "12": "accelerator",
+    "ff": "other",
+}
+"""By the first two digits of the PCI class."""
+
+_VIRTUAL = ("tap", "tun", "veth", "macvtap", "macvlan")
+"""Interfaces that guests and containers bring; only their number is shown."""
+
+
+def nics(report: Report) -> RenderableType | None:
+    """Interfaces of the host's own."""
+    shown = [nic for nic in report.inventory.nics if nic.kind not in _VIRTUAL and nic.physical_function is None]
+    hidden = len(report.inventory.nics) - len(shown)
+    rows = [_nic(nic) for nic in shown]
+    table = table_of(("NAME", "KIND", "LINK", "SPEED", "MTU", "DRIVER", "PCI", "NODE", "VFS", "OF"), rows)
+    return with_rest(table, len(rows), hidden, "of guests, containers and virtual functions")
+
+
+def _nic(nic: Nic) -> Sequence[str]:
+    link = {True: "up", False: "no carrier", None: DASH}[nic.carrier]
+    speed = DASH if nic.speed_mbps is None else f"{nic.speed_mbps / 1000:g} Gbit/s"
+    sriov = nic.sriov
+    functions = DASH if sriov is None else f"{sriov.free} free of {sriov.configured} (at most {sriov.total})"
+    above = [f"port of {nic.master}"] if nic.master else []
+    below = [f"on {', '.join(nic.lower)}"] if nic.lower else []
+    vlan = [f"VLAN {nic.vlan}"] if nic.vlan is not None else []
+    route = ["default route"] if nic.default_route else []
+    relations = ", ".join([*above, *vlan, *below, *route])
+    mtu = DASH if nic.mtu is None else str(nic.mtu)
+    return (
+        *(
+            nic.name,
+            nic.kind,
+            link,
+            speed,
+            mtu,
+            word_or_dash(nic.driver),
+            word_or_dash(nic.pci),
+            number_or_dash(nic.numa),
+        ),
+        *(functions, relations or DASH),
+    )
+
+
+def pci(report: Report) -> RenderableType | None:
+    """GPUs first; virtual functions stand with their card."""
+    own = [device for device in report.inventory.pci if device.physical_function is None]
+    own.sort(key=lambda device: not device.gpu)
+    shown = own[:MOST_ROWS]
+    table = table_of(("ADDRESS", "KIND", "DEVICE", "DRIVER", "IOMMU", "NODE"), [_device(device) for device in shown])
+    return with_rest(table, len(shown), len(report.inventory.pci) - len(shown), "and virtual functions")
+
+
+def _device(device: PciDevice) -> Sequence[str]:
+    kind = "GPU" if device.gpu else _PCI_KINDS.get(device.device_class[:2], f"class {device.device_class[:4]}")
+    names = " ".join(name for name in (device.vendor_name, device.device_name) if name)
+    ids = f"{device.vendor}:{device.device}"
+    return (
+        *(device.address, kind, f"{names} [{ids}]" if names else ids, word_or_dash(device.driver)),
+        *(number_or_dash(device.iommu_group), number_or_dash(device.numa)),
+    )
+
+
+def disks(report: Report) -> RenderableType | None:
+    """The file system behind the state directory, and block devices."""
+    storage = report.inventory.storage
+    found = storage.filesystem
+    parts: list[RenderableType] = []
+    if found is not None:
+        where = f"{word_or_dash(found.mount_point)} ({word_or_dash(found.kind)} on {word_or_dash(found.source)})"
+        space = f"{byte_words(found.free_bytes)} free of {byte_words(found.total_bytes)}"
+        parts.append(Text(f"{clean(found.path)} is on {clean(where)}: {space}"))
+    rows = [
+        (
+            device.name,
+            byte_words(device.size_bytes),
+            {True: "rotating", False: "flash", None: DASH}[device.rotational],
+            word_or_dash(device.model),
+            number_or_dash(device.numa),
+        )
+        for device in storage.devices
+    ]
+    table = with_rest(table_of(("NAME", "SIZE", "KIND", "MODEL", "NODE"), rows[:MOST_ROWS]), len(rows), 0, "")
+    return Group(*parts, *([table] if table else [])) if parts or table else None
