@@ -63,17 +63,8 @@ def _nic(nic: Nic) -> Sequence[str]:
     relations = ", ".join([*above, *vlan, *below, *route])
     mtu = DASH if nic.mtu is None else str(nic.mtu)
     return (
-        *(
-            nic.name,
-            nic.kind,
-            link,
-            speed,
-            mtu,
-            word_or_dash(nic.driver),
-            word_or_dash(nic.pci),
-            number_or_dash(nic.numa),
-        ),
-        *(functions, relations or DASH),
+        *(nic.name, nic.kind, link, speed, mtu, word_or_dash(nic.driver)),
+        *(word_or_dash(nic.pci), number_or_dash(nic.numa), functions, relations or DASH),
     )
 
 
