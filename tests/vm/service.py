@@ -250,20 +250,6 @@ class Service:
                 request = pb.AttachNetworkInterfaceRequest(machine_id=machine_id, network_interface=thing)
                 self._sri.AttachNetworkInterface(request, timeout=60)
 
-    def wait_attached(self, machine_id: str, name: str) -> None:
-        """Wait until a volume or network interface is in the running guest's hardware."""
-
-        def attached() -> bool:
-            status = self.get(machine_id).status
-            volumes = {each.name: each.state == pb.VOLUME_ATTACHED for each in status.volumes}
-            nics = {each.name: each.state == pb.NETWORK_INTERFACE_ATTACHED for each in status.network_interfaces}
-            return {**volumes, **nics}.get(name, False)
-
-        try:
-            wait_for(f"{name} attached", attached)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.why(machine_id)}") from None
-
     def detach(self, machine_id: str, *things: pb.Volume | pb.NetworkInterface) -> None:
         for thing in things:
             if isinstance(thing, pb.Volume):

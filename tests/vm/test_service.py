@@ -88,9 +88,11 @@ def test_libvirts_daemons_are_restarted(service: Service, machine: str) -> None:
     service.systemctl("restart", *service.libvirt_units(), "virtlogd.service")
     wait_for("status", lambda: service.property("StatusText") == "serving; libvirt is reached", 120)
     # Through connections that were open before, too: of virtqemud, which has lost its virtnetworkd.
-    gone = service.lines(machine).count("tiny: nic eth1 gone")
+    came, gone = (
+        sum(line.startswith(f"tiny: nic eth1 {word}") for line in service.lines(machine)) for word in ("mac=", "gone")
+    )
     service.attach(machine, nic("after"))
-    service.wait_attached(machine, "after")
+    service.wait_line(machine, "nic eth1 mac=", came + 1)
     service.detach(machine, nic("after"))
     service.wait_line(machine, "nic eth1 gone", gone + 1)
 
