@@ -87,8 +87,7 @@ def test_it_is_not_ready_while_its_store_cannot_serve(service: Service) -> None:
 def test_libvirts_daemons_are_restarted(service: Service, machine: str) -> None:
     service.systemctl("restart", *service.libvirt_units(), "virtlogd.service")
     wait_for("status", lambda: service.property("StatusText") == "serving; libvirt is reached", 120)
-    # Through connections that were open before, too: of virtqemud, which has lost its virtnetworkd. Not told by the
-    # guest: with virtlogd the console logs of guests that run have ended.
+    # Not told by the guest: with virtlogd the console logs of guests that run have ended.
     before = service.xml(machine).count("<interface ")
     service.attach(machine, nic("after"))
     wait_for("the interface", lambda: service.xml(machine).count("<interface ") == before + 1)
