@@ -178,6 +178,7 @@ class Provider:
             boot_id=host.boot_id,
             clock=clock,
             take=self._devices.take,
+            give_back=self._devices.give_back,
         )
         policy = Policy(
             handle_of=plugins.handle_of,

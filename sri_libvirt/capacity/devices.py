@@ -30,6 +30,14 @@ class Ledger(Protocol):
     def claim(self, machine_id: str, claims: Sequence[Claim]) -> None: ...
 
 
+class DeviceLedger(Ledger, Protocol):
+    """The same while a device goes."""
+
+    def machine(self, machine_id: str) -> Machine | None: ...
+
+    def unclaim(self, machine_id: str, holder: str) -> None: ...
+
+
 class OldLedger(Ledger, Protocol):
     """The same of a store that an older version may have written."""
 
@@ -56,6 +64,14 @@ class DeviceClaims:
         if not lacking:
             ledger.claim(row.machine, missing)
         return lacking
+
+    def give_back(self, ledger: DeviceLedger, row: Attachment) -> None:
+        """End the claims of a device that is gone and left nothing, but for those that another device asks for, too."""
+        machine = ledger.machine(row.machine)
+        others = machine.attachments if machine else ()
+        shared = {claim.holder for each in others if each.key != row.key for claim in self._claims_or_none(each)}
+        for holder in {claim.holder for claim in self._claims_of(row)} - shared:
+            ledger.unclaim(row.machine, holder)
 
     def adopt(self, ledger: OldLedger, kept: Callable[[str], Sequence[Claim]]) -> int:
         """Claim for machines of an older version what they have, whether it fits or not. Returns how many there were.

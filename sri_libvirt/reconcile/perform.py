@@ -44,6 +44,9 @@ class Plugins(Protocol):
 
     def nic(self, row: Attachment) -> NicDriver: ...
 
+    def keeps_data(self, row: Attachment, paths: MachinePaths) -> bool:
+        """Whether a device that leaves has data that its machine keeps, and claims for it."""
+
 
 class Compiler(Protocol):
     """From a machine to its domain XML and back (the `domain` room, with its templates and schemas)."""
@@ -71,6 +74,8 @@ class Performer:
     clock: Callable[[], int]
     take: Callable[[Transaction, Attachment], str] = lambda _tx, _row: ""
     """Lets a machine have what a device claims of the host; else what lacks."""
+    give_back: Callable[[Transaction, Attachment], None] = lambda _tx, _row: None
+    """Ends the claims of a device that left nothing."""
 
     def perform(self, action: Action, machine_id: str, connection: Connection) -> None:
         """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError."""
@@ -288,7 +293,15 @@ class Performer:
             case "nic":
                 if row.nic().network_id:
                     self.plugins.nic(row).release(machine.id, row.nic())
-        if self.store.write(lambda tx: _drop(tx, row, final=final), synced=False) and not final:
+        left_nothing = final or not self.plugins.keeps_data(row, paths)
+
+        def work(tx: Transaction) -> bool:
+            dropped = _drop(tx, row, final=final)
+            if dropped and left_nothing:
+                self.give_back(tx, row)
+            return dropped
+
+        if self.store.write(work, synced=False) and not final:
             self._tell_of_device(machine, row, "detached")
 
     def _remove_files(self, machine_id: str) -> None:

@@ -14,6 +14,7 @@ from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.registry import ImageRegistry
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
+from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import Attachment
 from sri_libvirt.resources import Claim
 from sri_libvirt.volumes.base import VolumeDriver
@@ -58,6 +59,13 @@ class PluginTables:
         elif row.kind == "nic" and row.nic().network_id:
             asked = _claims(self.nic(row), row.nic())
         return tuple(replace(claim, holder=claim.holder or row.alias) for claim in asked)
+
+    def keeps_data(self, row: Attachment, paths: MachinePaths) -> bool:
+        """Whether a device that leaves has data that its machine keeps, and with it the claims its driver names."""
+        kept: Callable[[pb.Volume, MachinePaths], bool] | None = None
+        if row.kind == "volume":
+            kept = getattr(self.volume(row), "kept", None)
+        return kept(row.volume(), paths) if kept else True
 
     def handle_of(self, row: Attachment) -> str:
         """The status handle of a volume or NIC that is not prepared yet; "" for one without a network."""

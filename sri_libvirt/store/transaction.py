@@ -244,7 +244,7 @@ class Transaction:
         self._connection.execute(
             "DELETE FROM attachment WHERE machine = ? AND kind = ? AND name = ? AND incarnation = ?", (machine_id, *key)
         )
-        self._unclaim(machine_id, names.alias(*key))
+        self.unclaim(machine_id, names.alias(*key))
 
     def note_stop(self, machine_id: str, stop: StopEvent | None) -> None:
         """What libvirt said of a stop, for the loop's next pass; None takes it back. Of an unknown machine: nothing."""
@@ -254,7 +254,7 @@ class Transaction:
     def forget(self, machine_id: str) -> None:
         """Remove the machine, its attachments and its claims; its events stay for a while."""
         for holder in {claim.holder for claim in self.claims(machine_id)}:
-            self._unclaim(machine_id, holder)
+            self.unclaim(machine_id, holder)
         found = self._connection.execute(
             "DELETE FROM machine WHERE id = ? RETURNING json_extract(class, '$.name')", (machine_id,)
         ).fetchone()
@@ -275,6 +275,15 @@ class Transaction:
             if done.rowcount:
                 self.usage = self.usage.plus([claim])
 
+    def unclaim(self, machine_id: str, holder: str) -> None:
+        """A machine has nothing any more of what it had for this holder."""
+        ended = self._connection.execute(
+            "DELETE FROM claim WHERE machine = ? AND holder = ? RETURNING resource, amount, node, holder",
+            (machine_id, holder),
+        ).fetchall()
+        if ended:
+            self.usage = self.usage.plus((Claim(*row) for row in ended), -1)
+
     def add_event(self, machine_id: str, event: Event) -> None:
         """Add a line to the machine's timeline; `time` 0 means now. Of a machine that was never here: nothing."""
         timeline.add(self._connection, machine_id, replace(event, time=event.time or self._clock()))
@@ -282,14 +291,6 @@ class Transaction:
     def set_meta(self, key: str, value: str) -> None:
         """Set a value of the store as a whole."""
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
-
-    def _unclaim(self, machine_id: str, holder: str) -> None:
-        ended = self._connection.execute(
-            "DELETE FROM claim WHERE machine = ? AND holder = ? RETURNING resource, amount, node, holder",
-            (machine_id, holder),
-        ).fetchall()
-        if ended:
-            self.usage = self.usage.plus((Claim(*row) for row in ended), -1)
 
     def _insert(self, table: str, values: Mapping[str, Any]) -> None:
         columns = ", ".join(values)

@@ -11,7 +11,8 @@
 
 A driver may also have `claims(volume)`, pure: what the volume takes of the host while it is attached, as claims of
 `resources.py`; one whose holder it names is kept until the machine is gone, as its data is. A volume whose claims do
-not fit is not prepared. Without that method it takes nothing.
+not fit is not prepared. Without that method it takes nothing. A driver that names holders may have
+`kept(volume, paths)`, too, asked when the volume leaves: without such data these claims end as the others do.
 
 Drivers hand out plain data (`DiskSource`) and no domain XML, and keep no state of their own about machines.
 Third parties register a driver under the entry point group `sri_libvirt.volumes`: a callable without arguments.

@@ -49,6 +49,10 @@ class EmptyDisks:
         size = effective_bytes(volume)
         return (Claim(DISK, size, holder=names.empty_disk_file(volume.name, size)),)
 
+    def kept(self, volume: pb.Volume, paths: MachinePaths) -> bool:
+        """Whether its file was ever made: a disk that was detached before that leaves nothing."""
+        return paths.empty_disk(volume.name, effective_bytes(volume)).exists()
+
     def prepare(self, machine_id: str, volume: pb.Volume, paths: MachinePaths) -> DiskSource:
         """The disk, made if it is not there. One that is damaged is told of and never overwritten."""
         size = effective_bytes(volume)

@@ -178,6 +178,29 @@ async def test_a_machine_is_made_though_its_volume_waits(tmp_path: Path) -> None
         assert loop.store.usage().of(DISK) == 10 * GIB
 
 
+def backed(loop: Loop, machine_id: str) -> dict[str, bool]:
+    """Volumes of a machine, those that leave included, and whether each is prepared."""
+    rows = loop.stored(machine_id).attachments
+    return {row.name: row.backing is not None for row in rows if row.kind == "volume"}
+
+
+async def test_an_empty_disk_that_was_detached_before_it_was_made_claims_nothing(tmp_path: Path) -> None:
+    hypervisor = FakeHypervisor()
+    async with serving_loop(tmp_path, hypervisor, hardware=TIGHT, detach_settle=0, detach_hold=0) as loop:
+        machine_id = await loop.created()
+        await attach(loop, machine_id, volume("made", GIB))
+        await until("the volume attached", lambda: backed(loop, machine_id)["made"], loop.explain)
+        hypervisor.set_reachable(False)
+        await loop.reason(machine_id, "unreachable")
+        await attach(loop, machine_id, volume("brief", 2 * GIB))
+        assert loop.store.usage().of(DISK) == 13 * GIB
+        for name in ("brief", "made"):
+            await detach(loop, machine_id, name)
+        hypervisor.set_reachable(True)
+        await until("both gone", lambda: not backed(loop, machine_id), loop.explain)
+        assert loop.store.usage().of(DISK) == 11 * GIB, "data that was made is kept, and its claim with it"
+
+
 # Older stores, neighbours, cordon
 
 

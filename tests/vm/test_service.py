@@ -84,15 +84,19 @@ def test_it_is_not_ready_while_its_store_cannot_serve(service: Service) -> None:
         service.systemctl("start", "sri-libvirt")
 
 
-def test_libvirts_daemons_are_restarted(service: Service, machine: str) -> None:
-    service.systemctl("restart", *service.libvirt_units(), "virtlogd.service")
-    wait_for("status", lambda: service.property("StatusText") == "serving; libvirt is reached", 120)
-    # Not told by the guest: with virtlogd the console logs of guests that run have ended.
-    before = service.xml(machine).count("<interface ")
-    service.attach(machine, nic("after"))
-    wait_for("the interface", lambda: service.xml(machine).count("<interface ") == before + 1)
-    service.detach(machine, nic("after"))
-    wait_for("the interface gone", lambda: service.xml(machine).count("<interface ") == before)
+def test_libvirts_daemons_are_restarted_together_and_each_alone(service: Service, machine: str) -> None:
+    def interfaces() -> int:
+        """Not told by the guest: with virtlogd the console logs of guests that run have ended."""
+        return service.xml(machine).count("<interface ")
+
+    before, daemons = interfaces(), service.libvirt_units()
+    for units in ((*daemons, "virtlogd.service"), *((each,) for each in daemons)):
+        service.systemctl("restart", *units)
+        wait_for("status", lambda: service.property("StatusText") == "serving; libvirt is reached", 120)
+        service.attach(machine, nic("after"))
+        wait_for(f"interface after a restart of {' '.join(units)}", lambda: interfaces() == before + 1)
+        service.detach(machine, nic("after"))
+        wait_for("end of the interface", lambda: interfaces() == before)
 
 
 def test_the_daemons_are_those_of_this_release(service: Service) -> None:

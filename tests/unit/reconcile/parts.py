@@ -46,6 +46,9 @@ class Drivers:
     def nic(self, row: Attachment) -> DeviceDriver:
         return DeviceDriver(self, row)
 
+    def keeps_data(self, row: Attachment, paths: MachinePaths) -> bool:
+        return True
+
     def call(self, *what: str) -> None:
         self.calls.append(what)
         self.meanwhile()
