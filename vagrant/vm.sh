@@ -291,6 +291,8 @@ run_tests() { # ARG...: pytest's
 collect() {
     say "logs"
     cp "$(console)" "$vm/results/console.log" || true
+    ! grep -q "Kernel panic" "$vm/results/console.log" 2>/dev/null ||
+        say "the machine's kernel has panicked: see $vm/results/console.log"
     for pair in "journal.log:journalctl --no-pager -o short-precise" "dmesg.log:dmesg" \
         "failed-units.log:systemctl --no-pager --failed" "packages.log:dpkg-query -W libvirt* qemu-system* linux-image*"; do
         in_machine "sudo ${pair#*:}" >"$vm/results/${pair%%:*}" 2>/dev/null || true
