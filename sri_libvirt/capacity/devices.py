@@ -29,21 +29,15 @@ class Ledger(Protocol):
 
     def claim(self, machine_id: str, claims: Sequence[Claim]) -> None: ...
 
-
-class DeviceLedger(Ledger, Protocol):
-    """The same while a device goes."""
+    def unclaim(self, machine_id: str, holder: str) -> None: ...
 
     def machine(self, machine_id: str) -> Machine | None: ...
-
-    def unclaim(self, machine_id: str, holder: str) -> None: ...
 
 
 class OldLedger(Ledger, Protocol):
     """The same of a store that an older version may have written."""
 
     def unclaimed(self) -> list[str]: ...
-
-    def machine(self, machine_id: str) -> Machine | None: ...
 
 
 class DeviceClaims:
@@ -65,7 +59,7 @@ class DeviceClaims:
             ledger.claim(row.machine, missing)
         return lacking
 
-    def give_back(self, ledger: DeviceLedger, row: Attachment) -> None:
+    def give_back(self, ledger: Ledger, row: Attachment) -> None:
         """End the claims of a device that is gone and left nothing, but for those that another device asks for, too."""
         machine = ledger.machine(row.machine)
         others = machine.attachments if machine else ()

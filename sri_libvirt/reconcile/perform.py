@@ -293,7 +293,8 @@ class Performer:
             case "nic":
                 if row.nic().network_id:
                     self.plugins.nic(row).release(machine.id, row.nic())
-        left_nothing = final or not self.plugins.keeps_data(row, paths)
+        # With the machine all its claims end.
+        left_nothing = not final and not self.plugins.keeps_data(row, paths)
 
         def work(tx: Transaction) -> bool:
             dropped = _drop(tx, row, final=final)

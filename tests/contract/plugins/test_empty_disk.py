@@ -43,6 +43,17 @@ def test_data_survives_a_detach(paths: MachinePaths) -> None:
     assert b"failed" not in out
 
 
+def test_data_is_kept_from_its_making_to_the_end_of_its_machine(paths: MachinePaths) -> None:
+    driver, disk = EmptyDisks(), volume(1 << 20)
+    assert not driver.kept(disk, paths)
+    driver.prepare(MACHINE, disk, paths)
+    driver.release(MACHINE, disk, paths, final=False)
+    assert driver.kept(disk, paths)
+    assert not driver.kept(volume(2 << 20), paths), "of another size there is none"
+    driver.release(MACHINE, disk, paths, final=True)
+    assert not driver.kept(disk, paths)
+
+
 def test_another_size_is_another_disk(paths: MachinePaths) -> None:
     driver = EmptyDisks()
     small = driver.prepare(MACHINE, volume(1 << 20), paths)

@@ -34,6 +34,11 @@ class Ledger:
         self.held.setdefault(machine_id, []).extend(claims)
         self.usage = self.usage.plus(claims)
 
+    def unclaim(self, machine_id: str, holder: str) -> None:
+        gone = [claim for claim in self.claims(machine_id) if claim.holder == holder]
+        self.held[machine_id] = [claim for claim in self.claims(machine_id) if claim not in gone]
+        self.usage = self.usage.plus(gone, -1)
+
     def unclaimed(self) -> list[str]:
         return [each for each in self._machines if each not in self.held]
 
