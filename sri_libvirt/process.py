@@ -1,4 +1,9 @@
-"""The one door to subprocesses: argument lists, a deadline, bounded output, no shell.
+"""The one door to subprocesses: argument lists, a deadline that holds, bounded output, no shell.
+
+A program has a session of its own, and all that is left of its process group is killed at its end. What it writes is
+read as it comes and never kept beyond a bound, so that no program makes this process large. One that not even SIGKILL
+ends (it hangs in the kernel, in the I/O of a dead disk or file system) is left behind at its deadline, and reaped when
+it has ended after all; while many are left so, no more are begun.
 
 Runs on lanes, never on the asyncio loop (a fork there stalls every RPC). Secrets are given by `stdin`, never as an
 argument. What a program's answer means does not belong here.
@@ -11,55 +16,43 @@ import resource
 import select
 import signal
 import subprocess
-import tempfile
+import threading
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from sri_libvirt import failpoints
 from sri_libvirt.errors import SRIError
 
+ANSWER_BYTES = 1 << 20
+"""Standard output of a program that is wanted whole; one that writes more is ended."""
+
+WORDS_BYTES = 1 << 12
+"""The end of standard error that is kept; what comes before it is read and dropped."""
+
+CHATTER_BYTES = 1 << 28
+"""Standard error that is read at all: `qemu-img check` writes a line for each of a million lost clusters."""
+
+KILLED_SECONDS = 1.0
+"""How long the end of a program that was killed is waited for: longer means that it hangs in the kernel."""
+
+MOST_LEFT = 16
+"""Programs left behind that may hang at a time."""
+
+_CHUNK = 1 << 16
+
 
 class ProcessError(SRIError):
-    """A program failed, is missing or passed its deadline; the message names it and ends with its own words."""
+    """A program failed, is missing, wrote too much or passed its deadline; the message names it and ends with its own
+    words."""
 
     def __init__(self, message: str, returncode: int | None = None) -> None:
         super().__init__(message)
         self.returncode = returncode
-
-
-def run(
-    argv: Sequence[str | os.PathLike[str]],
-    *,
-    deadline: float,
-    stdin: bytes = b"",
-    env: Mapping[str, str] | None = None,
-) -> bytes:
-    """Run a program to its end and return its standard output.
-
-    `deadline` is in seconds; the program is killed when it passes. The environment is the caller's with LC_ALL=C, so
-    that messages can be read, and `env` on top. Raises ProcessError.
-    """
-    program = os.fspath(argv[0])
-    try:
-        with failpoints.around(f"process.{Path(program).name}", ProcessError):
-            done = subprocess.run(
-                [os.fspath(word) for word in argv],
-                input=stdin,
-                capture_output=True,
-                timeout=deadline,
-                env={**os.environ, "LC_ALL": "C", **(env or {})},
-                check=False,
-            )
-    except subprocess.TimeoutExpired:
-        raise ProcessError(f"{program} did not end within {deadline:g} s") from None
-    except OSError as error:
-        raise ProcessError(f"{program} cannot be run: {error.strerror}") from error
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        detail = words[-1][:500] if words else "no message"
-        raise ProcessError(f"{program} failed with status {done.returncode}: {detail}", done.returncode)
-    return done.stdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +68,196 @@ class Measured:
     message: str
 
 
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    deadline: float,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> bytes:
+    """Run a program to its end and return its standard output, at most ANSWER_BYTES.
+
+    `deadline` is in seconds; the program is killed when it passes. The environment is the caller's with LC_ALL=C, so
+    that messages can be read, and `env` on top. Raises ProcessError.
+    """
+    with failpoints.around(f"process.{Path(argv[0]).name}", ProcessError):
+        child = _Child(argv, env or {}, answer=True)
+        try:
+            child.serve(deadline, stdin)
+        finally:
+            child.end()
+    if child.broke:
+        raise ProcessError(f"{child.program} {child.broke}")
+    if child.returncode:
+        detail = child.last_words or "no message"
+        raise ProcessError(f"{child.program} failed with status {child.returncode}: {detail}", child.returncode)
+    return b"".join(child.answer)
+
+
 def measure(argv: Sequence[str | os.PathLike[str]], *, deadline: float, cpu_seconds: int) -> Measured:
     """Run a program to its end and return how it ended and the CPU time it used, in user and kernel together.
 
     It is killed after `deadline` seconds of wall time or `cpu_seconds` of CPU time, which a busy host does not make
-    shorter. It leaves no core dump. Raises ProcessError only when it cannot be started.
+    shorter. It leaves no core dump, and its standard output is dropped. Raises ProcessError only when it cannot be
+    started.
     """
-    program = os.fspath(argv[0])
-    with tempfile.TemporaryFile() as said:
-        try:
-            child = subprocess.Popen(
-                [os.fspath(word) for word in argv],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        except OSError as error:
-            raise ProcessError(f"{program} cannot be run: {error.strerror}") from error
-        pid_fd = os.pidfd_open(child.pid)
-        try:
+    child = _Child(argv, {}, answer=False)
+    try:
+        with suppress(ProcessLookupError):  # it ended before it could be limited
             resource.prlimit(child.pid, resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
             resource.prlimit(child.pid, resource.RLIMIT_CORE, (0, 0))
-            ended = select.poll()
-            ended.register(pid_fd, select.POLLIN)
-            late = not ended.poll(deadline * 1000)
-        except ProcessLookupError:
-            late = False  # it ended before it could be limited
-        finally:
-            signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
-            os.close(pid_fd)
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        lines = said.read(1 << 16).decode(errors="replace").strip().splitlines()
-    return Measured(child.returncode, usage.ru_utime + usage.ru_stime, late, lines[-1][:500] if lines else "")
+        child.serve(deadline, b"")
+    finally:
+        child.end()
+    return Measured(child.returncode, child.cpu_seconds, child.late, child.last_words)
+
+
+def left_behind() -> int:
+    """How many programs that were killed have not ended yet, because they hang in the kernel."""
+    return _left.count()
+
+
+@dataclass
+class _Left:
+    """Programs that not even SIGKILL has ended."""
+
+    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, child: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._children.append(child)
+
+    def count(self) -> int:
+        """Those that hang still; the others are reaped."""
+        with self._lock:
+            self._children = [child for child in self._children if child.poll() is None]
+            return len(self._children)
+
+
+_left = _Left()
+
+
+class _Child:
+    """A program that runs: started by the constructor, fed and read by `serve`, over after `end`.
+
+    `broke` says why it was ended before its time, "" if it ended by itself; `late` if that was the deadline.
+    """
+
+    def __init__(self, argv: Sequence[str | os.PathLike[str]], env: Mapping[str, str], *, answer: bool) -> None:
+        self.program = os.fspath(argv[0])
+        self.answer: list[bytes] = []
+        self.broke = ""
+        self.late = False
+        self.returncode = -signal.SIGKILL
+        self.cpu_seconds = 0.0
+        self._words: deque[bytes] = deque()
+        self._read = {"answer": 0, "words": 0}
+        if (left := _left.count()) >= MOST_LEFT:
+            raise ProcessError(f"{self.program} is not begun: {left} programs before it hang in the kernel")
+        try:
+            self._popen = subprocess.Popen(
+                [os.fspath(word) for word in argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if answer else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C", **env},
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise ProcessError(f"{self.program} cannot be run: {error.strerror}") from error
+        self.pid = self._popen.pid
+        self._pid_fd = os.pidfd_open(self.pid)
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its standard error."""
+        lines = b"".join(self._words)[-WORDS_BYTES:].decode(errors="replace").strip().splitlines()
+        return lines[-1][:500] if lines else ""
+
+    def serve(self, deadline: float, stdin: bytes) -> None:
+        """Give it its input and take what it writes until it has ended, wrote too much or is late.
+
+        What a process that it leaves behind would write is not waited for.
+        """
+        end = time.monotonic() + deadline
+        poll = select.poll()
+        poll.register(self._pid_fd, select.POLLIN)
+        outputs = {pipe.fileno(): (pipe, name) for pipe, name in self._outputs()}
+        for descriptor in outputs:
+            os.set_blocking(descriptor, False)
+            poll.register(descriptor, select.POLLIN)
+        unsent = memoryview(stdin)
+        inlet = self._popen.stdin
+        assert inlet is not None
+        os.set_blocking(inlet.fileno(), False)
+        poll.register(inlet.fileno(), select.POLLOUT)
+        ended = False
+        while not (ended or self.broke):
+            ready = dict(poll.poll(max(0.0, end - time.monotonic()) * 1000))
+            if not inlet.closed and inlet.fileno() in ready:
+                unsent = _send(inlet, unsent)
+                if not unsent:
+                    poll.unregister(inlet.fileno())
+                    inlet.close()
+            ended = self._pid_fd in ready
+            for descriptor in list(outputs) if ended else outputs.keys() & ready.keys():
+                if not self._take(*outputs[descriptor], rest=ended):
+                    poll.unregister(descriptor)
+                    del outputs[descriptor]
+            if not ended and time.monotonic() >= end:
+                self.late, self.broke = True, self.broke or f"did not end within {deadline:g} s"
+
+    def end(self) -> None:
+        """Kill what is left of it and its process group, and reap it; if that cannot be, leave it behind."""
+        poll = select.poll()
+        poll.register(self._pid_fd, select.POLLIN)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # its number is not reused: it is not reaped yet
+        gone = poll.poll(KILLED_SECONDS * 1000)
+        os.close(self._pid_fd)
+        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if pipe:
+                pipe.close()
+        if not gone:
+            self.broke += ", and cannot be ended: it hangs in the kernel (is its disk or file system dead?)"
+            _left.add(self._popen)
+            return
+        _, status, usage = os.wait4(self.pid, 0)
+        self.returncode = self._popen.returncode = os.waitstatus_to_exitcode(status)
+        self.cpu_seconds = usage.ru_utime + usage.ru_stime
+
+    def _outputs(self) -> list[tuple[IO[bytes], str]]:
+        pairs = [(self._popen.stdout, "answer"), (self._popen.stderr, "words")]
+        return [(pipe, name) for pipe, name in pairs if pipe]
+
+    def _take(self, pipe: IO[bytes], name: str, *, rest: bool) -> bool:
+        """Read what is there, all of it if that is the `rest`. False once nothing more will come."""
+        limit = ANSWER_BYTES if name == "answer" else CHATTER_BYTES
+        while True:
+            data = pipe.read(_CHUNK)
+            if not data:
+                return data is None
+            self._read[name] += len(data)
+            if self._read[name] > limit:
+                self.broke = f"wrote more than {limit >> 20} MiB and was ended"
+                return False
+            if name == "answer":
+                self.answer.append(data)
+            else:
+                self._words.append(data[-WORDS_BYTES:])
+                while len(self._words) > 1 and sum(map(len, self._words)) - len(self._words[0]) >= WORDS_BYTES:
+                    self._words.popleft()
+            if not rest:
+                return True
+
+
+def _send(inlet: IO[bytes], unsent: memoryview) -> memoryview:
+    """What is still to be sent; nothing to a program that takes no more."""
+    try:
+        return unsent[os.write(inlet.fileno(), unsent[:_CHUNK]) :] if unsent else unsent
+    except BlockingIOError:
+        return unsent
+    except BrokenPipeError:
+        return unsent[:0]

@@ -49,7 +49,7 @@ KEEPERS: Mapping[str, tuple[str, ...]] = {
     "libvirtaio": (),
     "asyncio": ("server.", "console.", "app", "cli.serve"),
     "grpc.aio": ("server.", "console.", "app", "cli.serve"),
-    "subprocess": ("process", "host.kvm"),
+    "subprocess": ("process",),
     "sqlite3": ("store.",),
     "jinja2": ("domain.",),
     "tomllib": ("config",),
