@@ -21,7 +21,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -58,7 +57,6 @@ from sri_libvirt.server.admin import AdminSocket
 from sri_libvirt.server.cordon import CordonKeeper
 from sri_libvirt.server.listener import Listener
 from sri_libvirt.server.service import MachineRuntime, handlers
-from sri_libvirt.store import backup
 from sri_libvirt.store.automatic import AutomaticBackups
 from sri_libvirt.store.store import Store
 from sri_libvirt.volumes import empty_disk
@@ -217,7 +215,6 @@ class Provider:
         self.admin = AdminSocket(
             paths.admin_socket,
             {
-                "backup": partial(_backup, paths, clock),
                 "sweep": partial(sweep, orphans),
                 **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
             },
@@ -341,11 +338,6 @@ class Provider:
 
     def _machines_by_state(self) -> Mapping[str, int]:
         return Counter(pb.MachineState.Name(state) for state, _ in self.store.states().values())
-
-
-def _backup(paths: StatePaths, clock: Callable[[], int], arguments: Mapping[str, Any]) -> dict[str, int]:
-    """The admin command."""
-    return {"machines": backup.backup(paths.database, Path(arguments["file"]), clock()).machines}
 
 
 def read_hardware(paths: StatePaths, *, sysfs: Path = inventory.SYSFS, procfs: Path = inventory.PROCFS) -> Hardware:

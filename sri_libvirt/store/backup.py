@@ -131,8 +131,10 @@ def _verified_copy(source: Path, unfinished: Path, now: int) -> Facts:
 def restore(paths: StatePaths, source: Path, now: int) -> tuple[Facts, Path | None]:
     """Put a backup in the place of the database. Returns what it is, and where the replaced one is kept, if any.
 
-    The caller holds the lock of the state directory. At every moment the old file or the new one is in place, whole.
-    Raises StoreError, with everything as it was, when the backup is not sound or is of a newer schema.
+    The caller holds the lock of the state directory. Raises StoreError, with everything as it was, when the backup is
+    not sound or is of a newer schema, or while another program has the database open. Killed at any moment, it leaves
+    the old database or the new one, whole; of an old one that is damaged at least its kept copy and a store that says
+    so, never one that has silently lost something.
     """
     facts = inspect(source)
     if facts.problems:
@@ -153,18 +155,18 @@ def restore(paths: StatePaths, source: Path, now: int) -> tuple[Facts, Path | No
 
 
 def _keep(current: Path, kept: Path) -> Path | None:
-    """Give the database a second name, with its log, which must not be replayed into what takes its place."""
-    if not current.exists():
-        return None
-    with suppress(sqlite3.Error, StoreError), closing(database.open_writable(current)) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")  # folds the log into the file; a damaged one keeps it
-    os.link(current, kept)
-    for suffix in ("-wal", "-shm"):
-        log = current.with_name(current.name + suffix)
-        if log.exists():
-            log.rename(kept.with_name(kept.name + suffix))
+    """Give the database, with all that is in its log, a second name; no log is left that SQLite would replay into what
+    takes its place."""
+    whole = database.fold(current)
+    parts = [current, *database.logs(current)]
+    for part in parts:
+        with suppress(FileNotFoundError):
+            os.link(part, kept.with_name(kept.name + part.name.removeprefix(current.name)))
     sync_directory(kept.parent)
-    return kept
+    if not whole:  # first the file, without which a start says that it is lost; then what cannot be folded into it
+        for part in parts:
+            part.unlink(missing_ok=True)
+    return kept if kept.exists() else None
 
 
 def stamp(now: int) -> str:

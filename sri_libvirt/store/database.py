@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from sri_libvirt.errors import StoreError
 
 MODE = 0o600
+
+FOLD_SECONDS = 5.0
+"""How long `fold` waits for a program that reads the database, as our own commands do for a moment."""
 
 READING_KIB = 256
 """Page cache of a reading connection, of which each lane has one: it reads one machine at a time."""
@@ -26,14 +30,16 @@ RESTORE = (
 )
 """What to do about a file that cannot be used."""
 
+_OTHERS = "another program has it open (`fuser -v` of that file names it): end that program"
+
 _ADVICE = {
     "SQLITE_FULL": "free some space on its file system",
     "SQLITE_READONLY": "its file or file system is read-only; make it writable and restart the daemon",
     "SQLITE_CANTOPEN": "see that the directory exists and that this user may write to it",
     "SQLITE_PERM": "see that this user may write to it",
     "SQLITE_IOERR": "its file system fails or is full; see the kernel log",
-    "SQLITE_BUSY": "another program holds it locked; end that program",
-    "SQLITE_LOCKED": "another program holds it locked; end that program",
+    "SQLITE_BUSY": _OTHERS,
+    "SQLITE_LOCKED": _OTHERS,
     "SQLITE_CORRUPT": f"it is damaged: {RESTORE}",
     "SQLITE_NOTADB": f"it is no state database: {RESTORE}",
 }
@@ -95,6 +101,34 @@ def open_copy(path: Path) -> sqlite3.Connection:
     with failures(path):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE))
         return _connect(path, "rw")
+
+
+def logs(path: Path) -> list[Path]:
+    """What SQLite would replay into any file of the database's name."""
+    return [path.with_name(path.name + suffix) for suffix in ("-journal", "-wal")]
+
+
+def fold(path: Path) -> bool:
+    """Bring all that is in the log into the file itself, which has no log then. False when there is no file, or it is
+    too damaged for that.
+
+    Raises StoreError, with file and log as they were, while another program has the database open.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return False
+    end = time.monotonic() + FOLD_SECONDS
+    while True:
+        try:
+            with closing(_connect(path, "rw")) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+            return True
+        except sqlite3.DatabaseError as error:
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                return False
+            if not name.startswith("SQLITE_BUSY") or time.monotonic() >= end:
+                raise failure(error, path) from error
+        time.sleep(FOLD_SECONDS / 50)
 
 
 def open_reading(path: Path) -> sqlite3.Connection:

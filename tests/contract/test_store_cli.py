@@ -63,6 +63,21 @@ async def test_a_backup_beside_a_working_provider_and_back_without_it(tmp_path: 
         assert hypervisor.connect().snapshot(second) is not None
 
 
+async def test_a_backup_goes_where_the_command_line_sees_its_name(tmp_path: Path, cli: Cli) -> None:
+    """A service has a /tmp of its own: the daemon's file of that name is another one."""
+    private = tmp_path / "tmp"
+    private.mkdir()
+    script = 'mount -t tmpfs tmpfs "$0"; "$@" "$0/copy.sqlite"; "$1" -m sri_libvirt store check "$0/copy.sqlite"'
+    in_a_namespace = ["unshare", "--mount", "sh", "-ec", script, str(private), sys.executable, "-m", "sri_libvirt"]
+    async with serving_loop(tmp_path, FakeHypervisor()) as loop:
+        await loop.created()
+        command = [*in_a_namespace, "store", "backup", "--state-dir", str(loop.paths.root)]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "sound, 1 machines" in done.stdout
+    assert list(private.iterdir()) == []
+
+
 async def test_the_backups_are_listed_without_a_provider(tmp_path: Path, cli: Cli) -> None:
     async with serving_loop(tmp_path, FakeHypervisor()):
         pass
@@ -89,7 +104,7 @@ async def test_a_damaged_file_is_told_and_not_served(tmp_path: Path, cli: Cli) -
 
 async def test_there_is_nothing_to_back_up(tmp_path: Path, cli: Cli) -> None:
     status, text = await cli.run("store", "backup")
-    assert (status, "there is no state directory" in text) == (1, True)
+    assert (status, "there is no state database" in text) == (1, True)
     assert not (tmp_path / "state").exists()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from sri_libvirt.cli import daemon
 from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.machine import show
 from sri_libvirt.cli.options import settings as settings_options
@@ -23,17 +22,14 @@ from sri_libvirt.store import backup as copies
 def backup(file: Path | None, settings: Settings) -> None:
     """Copy the state database to FILE, read the copy whole, and say where it is.
 
-    Without FILE it goes to the other backups, below the state directory. Nothing is overwritten.
+    Without FILE it goes to the other backups, below the state directory. Nothing is overwritten. It is made here, also
+    while the daemon runs, for whom FILE may be another place (a service has a /tmp of its own).
     """
     paths = StatePaths(settings.state_dir)
     now = time.time_ns()
     target = absolute_path(str(file)) if file else paths.backups / f"manual-{copies.stamp(now)}.sqlite"
-
-    def here() -> dict[str, int]:
-        return {"machines": copies.backup(paths.database, target, now).machines}
-
-    made = daemon.through(paths, "backup", {"file": str(target)}, here)
-    click.echo(f"{target}: {made['machines']} machines, verified")
+    made = copies.backup(paths.database, target, now)
+    click.echo(f"{target}: {made.machines} machines, verified")
 
 
 @click.command()

@@ -14,7 +14,7 @@ import pytest
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import SECOND, Event
-from sri_libvirt.store import Store, Transaction, backup, schema
+from sri_libvirt.store import Store, Transaction, backup, database, schema
 from sri_libvirt.store.automatic import AutomaticBackups
 from tests.unit.store.records import full, machine
 
@@ -107,6 +107,40 @@ def test_a_log_left_by_a_kill_is_not_replayed_into_the_backup(store: Store, path
     assert backup.inspect(crashed.database).machines == 1
     assert kept is not None
     assert backup.inspect(kept).machines == 2
+
+
+def test_a_log_that_somebody_reads_is_not_taken_from_him(
+    store: Store, paths: StatePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "FOLD_SECONDS", 0.01)
+    backup.backup(paths.database, tmp_path / "copy.sqlite", NOW)
+    store.write(lambda tx: tx.insert(machine("later")))
+    with closing(database.open_reading(paths.database)) as reading:
+        reading.execute("SELECT id FROM machine").fetchall()
+        store.close()
+        with pytest.raises(StoreError, match=r"another program has it open \(`fuser -v`"):
+            backup.restore(paths, tmp_path / "copy.sqlite", NOW)
+        assert len(reading.execute("SELECT id FROM machine").fetchall()) == 2
+    assert left(paths.backups) == []
+    assert backup.inspect(paths.database).machines == 2
+    backup.restore(paths, tmp_path / "copy.sqlite", NOW)
+    assert backup.inspect(paths.database).machines == 1
+
+
+def test_the_log_of_a_lost_file_is_not_replayed_into_the_backup(
+    store: Store, paths: StatePaths, tmp_path: Path
+) -> None:
+    backup.backup(paths.database, tmp_path / "copy.sqlite", NOW)
+    store.write(lambda tx: tx.insert(machine("later")))
+    crashed = StatePaths(tmp_path / "crashed")
+    crashed.prepare()
+    log = paths.database.with_name("state.sqlite-wal").read_bytes()
+    (crashed.store / "state.sqlite-wal").write_bytes(log)
+    assert backup.restore(crashed, tmp_path / "copy.sqlite", NOW)[1] is None
+    assert backup.inspect(crashed.database).machines == 1
+    assert [(each.name, each.read_bytes()) for each in crashed.backups.iterdir()] == [
+        (f"replaced-{backup.stamp(NOW)}.sqlite-wal", log)
+    ]
 
 
 def test_a_damaged_file_is_replaced_and_kept(store: Store, paths: StatePaths, tmp_path: Path) -> None:
