@@ -2,11 +2,13 @@
 
 Other modules call `structlog.get_logger()`; what libraries say through `logging` comes out in the same form. Only plain
 values get through: of a protobuf message, bytes or any other object its type alone, because a spec holds secrets and
-redaction is an allow-list. Which events are worth a line does not belong here.
+redaction is an allow-list. No value of a tenant's or guest's draws on a terminal or ends its line (`printable.py`).
+Which events are worth a line does not belong here.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -20,6 +22,8 @@ if "structlog" not in sys.modules and "rich" not in sys.modules:
     del sys.modules["rich"]
 else:
     import structlog
+
+from sri_libvirt import printable
 
 LONGEST = 2000
 """Characters of one text value in a log line; tracebacks are not cut."""
@@ -42,10 +46,11 @@ def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO 
     # no local variables in tracebacks: they hold specs and secrets
     rendering: list[structlog.types.Processor]
     if console:
-        plain = structlog.dev.plain_traceback
-        rendering = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+        drawn = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
+        rendering = [_for_terminal, drawn]
     else:
-        rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        as_json = structlog.processors.JSONRenderer(serializer=printable.json_text)
+        rendering = [structlog.processors.format_exc_info, as_json]
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -68,6 +73,20 @@ def only_plain(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
         if key not in _OWN_KEYS:
             event[key] = _plain(value, 3)
     return event
+
+
+def _for_terminal(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Of values in values the renderer shows Python's form, which is fit. A structlog processor."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable.line(value)
+    return event
+
+
+def _traceback(stream: TextIO, exc_info: structlog.types.ExcInfo) -> None:
+    drawn = io.StringIO()
+    structlog.dev.plain_traceback(drawn, exc_info)
+    stream.write(printable.lines(drawn.getvalue()))
 
 
 def _plain(value: Any, depth: int) -> Any:

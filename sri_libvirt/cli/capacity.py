@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine.output import clean
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.report import facts
 from sri_libvirt.cli.report.facts import Report
@@ -57,7 +56,7 @@ def capacity(explained: str | None, seconds: float | None, settings: Settings, o
         return
     report = facts.gather(settings, names=output == "picture" and explained is None)
     if report.note:
-        click.echo(f"sri-libvirt: {clean(report.note)}", err=True)
+        out.warn(report.note)
     if explained is not None:
         _explain(report, explained)
     elif output == "picture":
@@ -77,16 +76,16 @@ def _data(report: Report, output: str) -> None:
         return
     from sri_libvirt.cli.report import prometheus
 
-    click.echo(prometheus.text(found), nl=False)
+    out.document(prometheus.text(found))
 
 
 def _explain(report: Report, name: str) -> None:
     lines = report.explain(name)
     if lines is None:
         known = ", ".join(offer.machine_class.name for offer in report.offers)
-        raise NotFound(f"there is no class {clean(name)!r}; known: {known}")
+        raise NotFound(f"there is no class {name!r}; known: {known}")
     for line in lines:
-        click.echo(line)
+        out.say(line)
 
 
 def console() -> Console:

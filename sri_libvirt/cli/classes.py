@@ -41,7 +41,7 @@ def classes(as_manifests: bool, cluster: TextIO | None, settings: Settings, outp
     if cluster is not None:
         _check(ours, cluster, output)
     elif as_manifests:
-        click.echo(manifests.manifests(ours.values()), nl=False)
+        out.document(manifests.manifests(ours.values()))
     elif output == "table":
         headings = ("NAME", "CPU", "MEMORY", "OVERHEAD", "ROOT DISK", "FIRMWARE")
         out.table(headings, [_row(each) for each in ours.values()])
@@ -71,7 +71,7 @@ def _check(ours: Mapping[str, MachineClass], cluster: TextIO, output: str) -> No
     found = manifests.compare(ours, files.parse(text, cluster.name, of_cluster=True))
     if output == "table":
         for each in found:
-            click.echo(out.clean(f"{'DROPPED' if each.dropped else 'ok':8}{each.name} {each.words}"))
+            out.say(f"{'DROPPED' if each.dropped else 'ok':8}{each.name} {each.words}")
     else:
         out.data([{"name": each.name, "dropped": each.dropped, "finding": each.words} for each in found], output)
     if dropped := sum(each.dropped for each in found):

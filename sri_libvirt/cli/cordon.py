@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sri_libvirt.cli import daemon
+from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
@@ -23,7 +24,7 @@ def cordon(reason: str, settings: Settings) -> None:
     Status shows what exists and no more, CreateMachine is UNAVAILABLE with the reason. Remembered until `uncordon`.
     """
     change(settings, "cordon", reason)
-    click.echo("cordoned: no new machines are taken")
+    out.say("cordoned: no new machines are taken")
 
 
 @click.command()
@@ -31,7 +32,7 @@ def cordon(reason: str, settings: Settings) -> None:
 def uncordon(settings: Settings) -> None:
     """Take new machines again, and start what `drain` has switched off."""
     change(settings, "uncordon", "")
-    click.echo("uncordoned: new machines are taken")
+    out.say("uncordoned: new machines are taken")
 
 
 def change(settings: Settings, command: str, reason: str) -> dict[str, Any]:

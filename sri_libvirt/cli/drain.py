@@ -8,6 +8,7 @@ import click
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.cordon import change
+from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings, duration
 from sri_libvirt.paths import StatePaths
@@ -35,7 +36,7 @@ def drain(shutdown: bool, reason: str, wait: str, settings: Settings) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--wait") from None
     change(settings, "drain", reason)
-    click.echo("drained: no new machines are taken, and guests are being switched off")
+    out.say("drained: no new machines are taken, and guests are being switched off")
     if patience:
         _wait(settings, time.monotonic() + patience / SECOND)
 
@@ -45,7 +46,7 @@ def _wait(settings: Settings, end: float) -> None:
         while True:
             running = sum(each.status.state == pb.MACHINE_RUNNING for each in reader.machines())
             if not running:
-                click.echo("no guest runs")
+                out.say("no guest runs")
                 return
             if time.monotonic() >= end:
                 raise click.ClickException(f"{running} guests still run; without a daemon nobody switches them off")

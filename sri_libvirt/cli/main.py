@@ -6,12 +6,13 @@ What a command does does not belong here.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
 import click
 
-from sri_libvirt import __version__
+from sri_libvirt import __version__, printable
 from sri_libvirt.cli.lazy import LazyGroup
 from sri_libvirt.errors import NotReady, SRIError
 
@@ -47,7 +48,9 @@ def run(argv: Sequence[str]) -> int:
         status = sri_libvirt.main(list(argv), prog_name="sri-libvirt", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.UsageError as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)
+        click.echo(printable.lines(usage.getvalue()), nl=False, err=True)
         return 2
     except click.ClickException as error:
         return _failed(error.format_message())
@@ -62,5 +65,5 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _failed(message: str) -> int:
-    click.echo(f"sri-libvirt: {message}", err=True)
+    click.echo(f"sri-libvirt: {printable.lines(message)}", err=True)
     return 1

@@ -7,8 +7,10 @@ from typing import TextIO
 
 import click
 
+from sri_libvirt import printable
 from sri_libvirt.capacity import classes, ladder
 from sri_libvirt.cli import manifest, planned
+from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.machine.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
@@ -42,8 +44,8 @@ def render(machine: str | None, file: TextIO | None, libvirt_uri: str | None, se
     else:
         assert machine is not None
         xml = _of_store(machine, settings, notes)
-    click.echo(_comment(notes))
-    click.echo(xml.rstrip("\n"))
+    out.document(printable.xml_comment(*notes))
+    out.document(printable.xml_text(xml))
 
 
 def _of_file(file: TextIO, libvirt_uri: str | None, settings: Settings, notes: list[str]) -> str:
@@ -51,7 +53,7 @@ def _of_file(file: TextIO, libvirt_uri: str | None, settings: Settings, notes: l
         text = file.read()
     except UnicodeDecodeError:
         raise click.ClickException(f"{file.name}: not UTF-8 text") from None
-    message = manifest.parse(text, file.name, lambda warning: click.echo(f"sri-libvirt: {warning}", err=True))
+    message = manifest.parse(text, file.name, out.warn)
     known = classes.load(settings.machine_classes) if settings.machine_classes else ladder.steps()
     plugins = PluginTables(settings.image_dirs)
     machine = planned.machine_of(message, known, plugins)
@@ -101,9 +103,3 @@ def _offer(uri: str, notes: list[str]) -> Offer:
     if "kvm" in offer.domain_types:
         notes.append("KVM is taken as libvirt advertises it; only the provider proves that it works")
     return offer
-
-
-def _comment(notes: list[str]) -> str:
-    """An XML comment; it may not hold two hyphens in a row, nor end with one."""
-    lines = "\n".join(f"  {note}" for note in notes)
-    return f"<!--\n{lines.replace('--', '- -')}\n-->"

@@ -49,7 +49,7 @@ def _here(paths: StatePaths, libvirt_uri: str, arguments: dict[str, Any]) -> Any
 
 def _print(found: list[dict[str, Any]]) -> None:
     if not found:
-        click.echo("nothing: everything with this store's marks belongs to a machine")
+        out.say("nothing: everything with this store's marks belongs to a machine")
         return
     rows = [
         (entry["id"], entry["domain"], "yes" if entry["directory"] else "no", entry["outcome"] or _note(entry))

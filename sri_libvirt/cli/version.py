@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from sri_libvirt import __version__
+from sri_libvirt.cli.machine import output as out
 
 
 @click.command()
 def version() -> None:
     """Print the version."""
-    click.echo(f"sri-libvirt {__version__}")
+    out.say(f"sri-libvirt {__version__}")

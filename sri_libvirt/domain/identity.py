@@ -5,7 +5,7 @@ The domain's name and UUID are the machine's id. Names of files do not belong he
 
 from __future__ import annotations
 
-from sri_libvirt import names
+from sri_libvirt import names, printable
 from sri_libvirt.domain.spec import Marks
 from sri_libvirt.records import Machine
 
@@ -16,5 +16,5 @@ def marks(machine: Machine, instance: str, run: str) -> Marks:
 
 
 def title(machine: Machine) -> str:
-    """`namespace/name` on one line, as libvirt wants it; "" for a machine without a name."""
-    return " ".join(names.title(machine.namespace, machine.name).split())
+    """`namespace/name` on one line, fit for the terminal that `virsh list --title` shows it on; "" without a name."""
+    return printable.line(" ".join(names.title(machine.namespace, machine.name).split()))

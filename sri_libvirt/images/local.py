@@ -9,6 +9,7 @@ overlay, which is useless on any other. Fetching images from elsewhere does not 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ class LocalImages:
         if not stat.S_ISREG(status.st_mode):
             raise NotReady(f"the image {image} is not a regular file")
         if not shared:
-            raise NotReady(f"QEMU's user cannot read the image {image}", f"chmod 0444 '{path}'")
+            raise NotReady(f"QEMU's user cannot read the image {image}", f"chmod 0444 {shlex.quote(str(path))}")
         kind, size = look_at(head, status.st_size, image)
         if size > disk_bytes:
             raise NotReady(

@@ -5,10 +5,10 @@ What a driver does does not belong here (see `base.py` for its contract).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from sri_libvirt import printable
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.local import LocalImages
@@ -38,4 +38,4 @@ class ImageRegistry:
             return matching[0]
         if matching:
             raise InvalidSpec("", f"several drivers take it: {', '.join(driver.name for driver in matching)}")
-        raise InvalidSpec("", f"{json.dumps(image[:64], ensure_ascii=False)} is not an image; supported: {_FORMS}")
+        raise InvalidSpec("", f"{printable.quote(image)} is not an image; supported: {_FORMS}")

@@ -5,7 +5,9 @@ The network is the operator's: it is never made, started or changed here. Addres
 
 from __future__ import annotations
 
-from sri_libvirt import names
+import shlex
+
+from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import InvalidSpec, NotReady
@@ -38,10 +40,14 @@ class NetworkNics:
         active = network_active(name)
         if active is None:
             raise NotReady(
-                f"there is no libvirt network {name!r}", "See `virsh net-list --all`; define it and start it."
+                f"there is no libvirt network {printable.quote(name)}",
+                "See `virsh net-list --all`; define it and start it.",
             )
         if not active:
-            raise NotReady(f"the libvirt network {name!r} is not running", f"Start it: virsh net-start '{name}'")
+            raise NotReady(
+                f"the libvirt network {printable.quote(name)} is not running",
+                f"Start it: virsh net-start {shlex.quote(name)}",
+            )
         return NicBackend(handle=self.handle(machine_id, nic), kind="network", network=name)
 
     def release(self, machine_id: str, nic: pb.NetworkInterface) -> None:

@@ -5,11 +5,11 @@ What a driver does does not belong here (see `base.py` for its contract).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
+from sri_libvirt import printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import ConfigError, InvalidSpec
 from sri_libvirt.nics.base import NicDriver
@@ -48,7 +48,7 @@ class NicRegistry:
         if matching:
             raise InvalidSpec("network_id", f"several drivers take it: {', '.join(each.name for each in matching)}")
         supported = ", ".join(sorted(driver.name for driver in self._drivers))
-        asked = json.dumps(nic.network_id[:64])
+        asked = printable.quote(nic.network_id)
         raise InvalidSpec("network_id", f"there is no NIC driver for {asked}; supported: {supported}")
 
 

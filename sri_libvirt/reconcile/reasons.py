@@ -6,6 +6,7 @@ belong here (that is `plan.py`).
 
 from __future__ import annotations
 
+from sri_libvirt import printable
 from sri_libvirt.records import SECOND, Attachment, Reason, StopCause
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
@@ -48,7 +49,7 @@ The words of the latter are those of the KVM verdict (`virtualisation.py`) and o
 
 def device_words(row: Attachment) -> str:
     """A device as a user calls it: `volume "data"`."""
-    return f'{WORDS[row.kind]} "{row.name}"' if row.name else WORDS[row.kind]
+    return f"{WORDS[row.kind]} {printable.quote(row.name)}" if row.name else WORDS[row.kind]
 
 
 def unreachable(message: str) -> Reason:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sri_libvirt import names
+from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import claims
 from sri_libvirt.devices import is_cloud_config
@@ -129,7 +129,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
     validate.size("volume", machine.labels, machine.annotations, machine.spec)
     taken = {row.target: row for row in machine.attachments if row.wanted}
     if volume.device and (other := taken.get(names.target_of(volume.device))):
-        raise validate.same_target("volume.device", volume.device, f"volume {validate.quote(other.name)}")
+        raise validate.same_target("volume.device", volume.device, f"volume {printable.quote(other.name)}")
 
     def same(row: Attachment) -> bool:
         return _same_backing(row.volume(), volume) and row.target not in taken
@@ -143,7 +143,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
     else:
         tx.set_wanted(machine_id, row.key, True, now, volume.SerializeToString(deterministic=True))
     tx.set_spec(machine_id, machine.spec, machine.generation + 1)
-    _note(tx, machine_id, now, "attach", f"volume {validate.quote(volume.name)} was attached to the spec")
+    _note(tx, machine_id, now, "attach", f"volume {printable.quote(volume.name)} was attached to the spec")
     return True
 
 
@@ -165,7 +165,7 @@ def attach_nic(
     else:
         tx.set_wanted(machine_id, row.key, True, now)
     tx.set_spec(machine_id, machine.spec, machine.generation + 1)
-    _note(tx, machine_id, now, "attach", f"network interface {validate.quote(nic.name)} was attached to the spec")
+    _note(tx, machine_id, now, "attach", f"network interface {printable.quote(nic.name)} was attached to the spec")
     return True
 
 
@@ -174,7 +174,7 @@ def detach_volume(tx: Transaction, machine_id: str, name: str, now: int) -> bool
     machine = _machine(tx, machine_id)
     index = _index(machine.spec.volumes, name)
     if index is None:
-        raise NotFound(f"machine {machine_id} has no volume {validate.quote(name)}")
+        raise NotFound(f"machine {machine_id} has no volume {printable.quote(name)}")
     del machine.spec.volumes[index]
     _detached(tx, machine, "volume", name, now)
     return True
@@ -185,7 +185,7 @@ def detach_nic(tx: Transaction, machine_id: str, name: str, now: int) -> bool:
     machine = _machine(tx, machine_id)
     index = _index(machine.spec.network_interfaces, name)
     if index is None:
-        raise NotFound(f"machine {machine_id} has no network interface {validate.quote(name)}")
+        raise NotFound(f"machine {machine_id} has no network interface {printable.quote(name)}")
     del machine.spec.network_interfaces[index]
     _detached(tx, machine, "nic", name, now)
     return True
@@ -194,7 +194,7 @@ def detach_nic(tx: Transaction, machine_id: str, name: str, now: int) -> bool:
 def _machine(tx: Transaction, machine_id: str) -> Machine:
     machine = tx.machine(machine_id)
     if machine is None:
-        raise NotFound(f"there is no machine {validate.quote(machine_id)}")
+        raise NotFound(f"there is no machine {printable.quote(machine_id)}")
     return machine
 
 
@@ -285,7 +285,7 @@ def _present(field: str, entries: Iterable[Entry], wanted: Entry) -> bool:
         if entry.name == wanted.name:
             if entry == wanted:
                 return True
-            raise AlreadyExists(f"{field}.name: {validate.quote(entry.name)} is attached with another spec")
+            raise AlreadyExists(f"{field}.name: {printable.quote(entry.name)} is attached with another spec")
     return False
 
 
@@ -320,4 +320,4 @@ def _detached(tx: Transaction, machine: Machine, kind: str, name: str, now: int)
             tx.set_wanted(machine.id, row.key, False, now)
     tx.set_spec(machine.id, machine.spec, machine.generation + 1)
     what = {"volume": "volume", "nic": "network interface"}[kind]
-    _note(tx, machine.id, now, "detach", f"{what} {validate.quote(name)} was detached from the spec")
+    _note(tx, machine.id, now, "detach", f"{what} {printable.quote(name)} was detached from the spec")

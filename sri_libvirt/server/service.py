@@ -17,7 +17,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from sri_libvirt import __version__, errors, names
+from sri_libvirt import __version__, errors, names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity.devices import DeviceClaims
 from sri_libvirt.capacity.placement import Offer
@@ -176,7 +176,7 @@ class MachineRuntime:
     async def exec(self, request: pb.ExecRequest) -> pb.ExecResponse:
         validate.machine_id(request.machine_id)
         if not self._store.frames(request.machine_id):
-            raise errors.NotFound(f"there is no machine {validate.quote(request.machine_id)}")
+            raise errors.NotFound(f"there is no machine {printable.quote(request.machine_id)}")
         raise errors.Unimplemented(
             f"console sessions come with a later version; meanwhile: virsh console {request.machine_id}"
         )
@@ -188,7 +188,7 @@ class MachineRuntime:
         if machine_class is None:
             known = ", ".join(sorted(self._pool.classes)[:_LISTED_CLASSES])
             raise errors.InvalidSpec(
-                "machine.spec.class", f"there is no class {validate.quote(wanted)}; known: {known}"
+                "machine.spec.class", f"there is no class {printable.quote(wanted)}; known: {known}"
             )
         self._gate()
         self._pool.admit(machine_class, tx.usage)
@@ -318,4 +318,4 @@ def _verdict(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
     if code is None:
         log.error("internal error in an RPC", method=method, exc_info=error)
         return grpc.StatusCode.INTERNAL, "internal error, see the log"
-    return code, str(error).encode()[:_MESSAGE_BYTES].decode(errors="ignore")
+    return code, printable.line(str(error)).encode()[:_MESSAGE_BYTES].decode(errors="ignore")

@@ -7,14 +7,13 @@ the host, a backend or the store's content does not belong here.
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from google.protobuf.message import Message
 
-from sri_libvirt import names
+from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, class_name
@@ -26,7 +25,6 @@ IGNITION_BYTES = 1024 * 1024
 """The largest ignition data: what a Kubernetes Secret can hold."""
 
 _UNFIT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_SHOWN = 64
 
 
 class Plugins(Protocol):
@@ -127,7 +125,7 @@ def volume(path: str, value: pb.Volume, plugins: Plugins) -> None:
     name(f"{path}.name", value.name)
     if value.device and not names.DEVICE_NAME.fullmatch(value.device):
         text(f"{path}.device", value.device)
-        raise InvalidSpec(f"{path}.device", f"{quote(value.device)} is no device name such as oda or odab")
+        raise InvalidSpec(f"{path}.device", f"{printable.quote(value.device)} is no device name such as oda or odab")
     sources = [field for field in ("empty_disk", "connection") if value.HasField(field)]
     if len(sources) != 1:
         problem = "has both empty_disk and connection" if sources else "has neither empty_disk nor connection"
@@ -156,7 +154,7 @@ def nic(path: str, value: pb.NetworkInterface, plugins: Plugins) -> None:
         try:
             ipaddress.ip_address(address)
         except ValueError:
-            raise InvalidSpec(f"{path}.ips[{index}]", f"{quote(address)} is no IP address") from None
+            raise InvalidSpec(f"{path}.ips[{index}]", f"{printable.quote(address)} is no IP address") from None
     string_map(f"{path}.attributes", value.attributes)
     if value.network_id:
         _ask(path, lambda: plugins.check_nic(value))
@@ -173,21 +171,18 @@ def same_target(path: str, device: str, other: str) -> InvalidSpec:
     return InvalidSpec(path, f"{device} would be {names.target_of(device)} in the guest, as {other} is")
 
 
-def quote(value: str) -> str:
-    """A user's string for a message: quoted, escaped, cut short."""
-    return json.dumps(value if len(value) <= _SHOWN else value[:_SHOWN] + "…", ensure_ascii=False)
-
-
 def _entry(path: str, key: str) -> str:
     shown = _UNFIT.sub("\N{REPLACEMENT CHARACTER}", key)
-    return f"{path}[{quote(shown)}]"
+    return f"{path}[{printable.quote(shown)}]"
 
 
 def _distinct(path: str, values: Iterable[str]) -> None:
     seen: dict[str, int] = {}
     for index, value in enumerate(values):
         if (other := seen.setdefault(value, index)) != index:
-            raise InvalidSpec(f"{path}[{index}].name", f"{quote(value)} is the name of {path}[{other}] already")
+            raise InvalidSpec(
+                f"{path}[{index}].name", f"{printable.quote(value)} is the name of {path}[{other}] already"
+            )
 
 
 def _ask(path: str, check: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from sri_libvirt import names, qcow2
+from sri_libvirt import names, printable, qcow2
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import InvalidSpec, NotReady
@@ -65,7 +65,9 @@ class EmptyDisks:
             else:
                 qcow2.make(path, size)
         except ProcessError as error:
-            raise NotReady(f"the empty disk of volume {volume.name!r} cannot be used: {error}", _ADVICE) from error
+            raise NotReady(
+                f"the empty disk of volume {printable.quote(volume.name)} cannot be used: {error}", _ADVICE
+            ) from error
         except OSError as error:
             raise NotReady(f"{path} cannot be made or read: {error.strerror}") from error
         return DiskSource(handle=self.handle(machine_id, volume), path=str(path), format="qcow2", size=size)

@@ -5,11 +5,11 @@ What a driver does does not belong here (see `base.py` for its contract).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
+from sri_libvirt import printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import ConfigError, InvalidSpec
 from sri_libvirt.volumes.base import VolumeDriver
@@ -47,7 +47,7 @@ class VolumeRegistry:
         field = "connection.driver" if volume.HasField("connection") else ""
         if matching:
             raise InvalidSpec(field, f"several drivers take it: {', '.join(driver.name for driver in matching)}")
-        asked = json.dumps(volume.connection.driver[:64]) if field else "such a volume"
+        asked = printable.quote(volume.connection.driver) if field else "such a volume"
         supported = ", ".join(sorted(driver.name for driver in self._drivers))
         raise InvalidSpec(field, f"there is no volume driver for {asked}; supported: {supported}")
 

@@ -28,6 +28,7 @@ STOREYS = (
         "names",
         "notify",
         "paths",
+        "printable",
         "process",
         "qcow2",
         "quantity",

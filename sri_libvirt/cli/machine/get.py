@@ -27,7 +27,7 @@ def get(machine: str, settings: Settings, output: str) -> None:
     reasons = shown.pop("reasons")
     shown["reasons"] = "; ".join(each["message"] for each in reasons)
     out.table(("FIELD", "VALUE"), [(key, _cell(value)) for key, value in shown.items()])
-    click.echo()
+    out.say()
     columns = ("kind", "name", "state", "target", "mac", "port", "handle", "problem")
     rows = [[_cell(device.get(column)) for column in columns] for device in devices]
     out.table([column.upper() for column in columns], rows)

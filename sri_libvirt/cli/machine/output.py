@@ -1,20 +1,20 @@
-"""Printing: tables for people, JSON and YAML for scripts.
+"""Printing, and the only place of the command line that does it: lines and tables for people, documents for scripts.
 
-Text comes from tenants, so it is never read as markup, and control characters do not reach the terminal. What is
-printed does not belong here.
+Text comes from tenants, so it is never read as markup, and what a terminal may not be given does not reach it
+(`printable.py`). What is printed does not belong here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from sri_libvirt import printable
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNSEEN = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F)), "\ufffd")
 _WIDE = 400
 
 
@@ -24,19 +24,24 @@ def form(*forms: str) -> Callable[[F], F]:
     return click.option("-o", "--output", "output", type=click.Choice(forms), default=forms[0], help=text)
 
 
-def clean(text: str) -> str:
-    """One line of text without control characters, so that no name can draw on a terminal."""
-    return text.translate(_UNSEEN)
+def say(text: str = "") -> None:
+    """Print one line."""
+    click.echo(printable.line(text))
+
+
+def warn(text: str) -> None:
+    """Print one line to standard error, with our name before it."""
+    click.echo(f"sri-libvirt: {printable.line(text)}", err=True)
+
+
+def document(text: str) -> None:
+    """Print a whole document, which its maker has made fit."""
+    click.echo(text.removesuffix("\n"))
 
 
 def data(value: Any, output: str) -> None:
     """Print plain data as `json` or `yaml`."""
-    if output == "json":
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-        return
-    import yaml  # slow to import, and seldom wanted
-
-    click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+    document(printable.json_text(value, indent=2) if output == "json" else printable.yaml_text(value))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -52,5 +57,5 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for heading in headings:
         grid.add_column(heading, overflow="fold", no_wrap=not console.is_terminal)
     for row in rows:
-        grid.add_row(*(Text(clean(cell)) for cell in row))
+        grid.add_row(*(Text(printable.line(cell)) for cell in row))
     console.print(grid)

@@ -28,7 +28,7 @@ def why(machine: str, settings: Settings, output: str) -> None:
     running = daemon_runs(StatePaths(settings.state_dir))
     if output == "text":
         for line in sentences(found, latest[-1] if latest else None, running, time.time_ns()):
-            click.echo(line)
+            out.say(line)
         return
     shown = {key: value for key, value in show.brief(found).items() if key != "reasons"}
     shown |= {
@@ -50,7 +50,7 @@ def sentences(machine: Machine, latest: Event | None, running: bool | None, now:
     """The answer, line by line. `running`: whether the provider runs, None when that cannot be known."""
     title = f"{show.name(machine)} ({machine.id})" if show.name(machine) else machine.id
     wish = "gone" if machine.deleted_at else {"ON": "on", "OFF": "off"}.get(show.power(machine), "?")
-    yield out.clean(f"Machine {title} is {show.state(machine)} and should be {wish}.")
+    yield f"Machine {title} is {show.state(machine)} and should be {wish}."
     if running is False:
         yield "The provider does not run: what follows is as it left it, and nothing changes until it runs again."
     if settled(machine):
@@ -62,15 +62,15 @@ def sentences(machine: Machine, latest: Event | None, running: bool | None, now:
     if machine.observed_generation < machine.generation:
         yield _not_looked_at(machine)
     if latest is not None:
-        yield out.clean(f"Latest entry of its timeline, {show.ago(latest.time, now)} ago: {latest.message}")
+        yield f"Latest entry of its timeline, {show.ago(latest.time, now)} ago: {latest.message}"
 
 
 def _numbered(machine: Machine, now: int) -> Iterator[str]:
     for number, reason in enumerate(machine.reasons, 1):
         since = f" (for {show.ago(reason.since, now)})" if reason.since else ""
-        yield out.clean(f"{number}. {reason.message[:1].upper()}{reason.message[1:]}{since}.")
+        yield f"{number}. {reason.message[:1].upper()}{reason.message[1:]}{since}."
         if reason.advice:
-            yield out.clean(f"   {reason.advice}")
+            yield f"   {reason.advice}"
 
 
 def _not_looked_at(machine: Machine) -> str:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sri_libvirt.cli.machine.output import clean
+from sri_libvirt import printable
 
 DASH = "-"
 
@@ -19,7 +19,7 @@ def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for heading in headings:
         grid.add_column(heading, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(clean(cell)) for cell in row))
+        grid.add_row(*(Text(printable.line(cell)) for cell in row))
     return grid
 
 
@@ -33,7 +33,7 @@ def with_rest(table: Table, rows: int, hidden: int, what: str) -> RenderableType
 
 def word_or_dash(text: str | None) -> str:
     """A word of the host's, fit for a terminal."""
-    return clean(text) if text else DASH
+    return printable.line(text) if text else DASH
 
 
 def number_or_dash(value: int | None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sri_libvirt.cli.machine.output import clean
+from sri_libvirt import printable
 from sri_libvirt.cli.report.cells import DASH, number_or_dash, table_of, with_rest, word_or_dash
 from sri_libvirt.cli.report.facts import Report
 from sri_libvirt.host.inventory import Nic, PciDevice
@@ -95,7 +95,7 @@ def disks(report: Report) -> RenderableType | None:
     if found is not None:
         where = f"{word_or_dash(found.mount_point)} ({word_or_dash(found.kind)} on {word_or_dash(found.source)})"
         space = f"{byte_words(found.free_bytes)} free of {byte_words(found.total_bytes)}"
-        parts.append(Text(f"{clean(found.path)} is on {clean(where)}: {space}"))
+        parts.append(Text(f"{printable.line(found.path)} is on {printable.line(where)}: {space}"))
     rows = [
         (
             device.name,

@@ -15,8 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sri_libvirt import printable
 from sri_libvirt.capacity.budget import UNLIMITED
-from sri_libvirt.cli.machine.output import clean
 from sri_libvirt.cli.report import devices
 from sri_libvirt.cli.report.cells import DASH, number_or_dash, table_of, word_or_dash
 from sri_libvirt.cli.report.facts import NO_KVM, Report
@@ -37,7 +37,7 @@ def picture(report: Report) -> RenderableType:
     parts += _section("Network interfaces", devices.nics(report))
     parts += _section("PCI devices", devices.pci(report))
     parts += _section("Disks", devices.disks(report))
-    warnings = [Text(f"warning: {clean(warning)}", style="bold yellow") for warning in report.warnings]
+    warnings = [Text(f"warning: {printable.line(warning)}", style="bold yellow") for warning in report.warnings]
     parts += ["", *warnings] if warnings else []
     return Group(*parts)
 
@@ -64,7 +64,7 @@ def _host(report: Report) -> RenderableType:
     isolated = f"; isolated: {ranges(cpu.isolated)}" if cpu.isolated else ""
     grid.add_row("CPUs", Text(f"{', '.join([*places, threads])}{offline}{isolated}"))
     for kind in cpu.kinds:
-        grid.add_row("", Text(f"{clean(kind.name)} cores: {ranges(kind.cpus)}"))
+        grid.add_row("", Text(f"{printable.line(kind.name)} cores: {ranges(kind.cpus)}"))
     pages = _pages(found.memory.hugepages)
     grid.add_row("memory", Text(f"{_bytes(found.memory.total_bytes)}{f'; huge pages: {pages}' if pages else ''}"))
     grid.add_row("kernel", Text(word_or_dash(signs.kernel)))
@@ -89,7 +89,10 @@ def _offered(report: Report) -> Iterator[tuple[str, str]]:
     plain = [each.loader.rpartition("/")[2] for each in found.firmware if not each.secure_boot]
     secure = [each.loader.rpartition("/")[2] for each in found.firmware if each.secure_boot]
     uefi = [f"UEFI ({', '.join(plain)})"] if plain else []
-    yield "firmware", clean(", ".join(["BIOS", *uefi, *([f"Secure Boot ({', '.join(secure)})"] if secure else [])]))
+    yield (
+        "firmware",
+        printable.line(", ".join(["BIOS", *uefi, *([f"Secure Boot ({', '.join(secure)})"] if secure else [])])),
+    )
 
 
 def _limits(report: Report) -> str:
@@ -110,7 +113,7 @@ def _verdict(report: Report) -> Text:
         case False:
             return Text(f"NO: {NO_KVM}", style="bold yellow")
     extension = report.inventory.virtualisation.extension
-    hint = f" (the CPU has {clean(extension)})" if extension else ""
+    hint = f" (the CPU has {printable.line(extension)})" if extension else ""
     return Text(f"{DASH if report.foreign else 'not proven yet'}{hint}", style="yellow")
 
 
@@ -171,7 +174,7 @@ def _classes(report: Report) -> RenderableType:
             *(each.name, _bare(CPU, each.cpu_millis), byte_words(each.memory_bytes)),
             *(str(offer.quantity), str(offer.used), str(offer.free), offer.limited_by),
         )
-        grid.add_row(*(Text(clean(cell)) for cell in cells), style="" if offer.free else "dim")
+        grid.add_row(*(Text(printable.line(cell)) for cell in cells), style="" if offer.free else "dim")
     return grid
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sri_libvirt import printable
+
 _PREFIX = "sri_libvirt_"
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 @dataclass
@@ -38,7 +39,7 @@ class _Gauge:
 
 def label(value: object) -> str:
     """A label's value, escaped; unknown is "", which Prometheus takes for no label at all."""
-    return "" if value is None else str(value).translate(_ESCAPES)
+    return "" if value is None else printable.label(str(value))
 
 
 def number(value: float | bool) -> str:

@@ -29,7 +29,7 @@ def backup(file: Path | None, settings: Settings) -> None:
     now = time.time_ns()
     target = absolute_path(str(file)) if file else paths.backups / f"manual-{copies.stamp(now)}.sqlite"
     made = copies.backup(paths.database, target, now)
-    click.echo(f"{target}: {made.machines} machines, verified")
+    out.say(f"{target}: {made.machines} machines, verified")
 
 
 @click.command()

@@ -25,7 +25,7 @@ def check(file: Path | None, settings: Settings) -> None:
     path = file or StatePaths(settings.state_dir).database
     facts = copies.inspect(path)
     for problem in facts.problems:
-        click.echo(out.clean(problem))
+        out.say(problem)
     if facts.problems:
         raise click.ClickException(f"{path} cannot be used: {RESTORE}")
-    click.echo(f"{path}: sound, {facts.machines} machines, schema {facts.schema}, instance {facts.instance}")
+    out.say(f"{path}: sound, {facts.machines} machines, schema {facts.schema}, instance {facts.instance}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sri_libvirt.cli import daemon
+from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
@@ -26,6 +27,6 @@ def restore(file: Path, settings: Settings) -> None:
     paths = StatePaths(settings.state_dir)
     with daemon.alone(paths):
         facts, kept = copies.restore(paths, file, time.time_ns())
-    click.echo(f"{facts.path} is in place: {facts.machines} machines")
+    out.say(f"{facts.path} is in place: {facts.machines} machines")
     if kept:
-        click.echo(f"what it replaced is kept as {kept}")
+        out.say(f"what it replaced is kept as {kept}")

@@ -338,7 +338,7 @@ def test_explain(tmp_path: Path, cli: Cli) -> None:
 def test_an_unknown_class_names_the_known(tmp_path: Path, cli: Cli) -> None:
     result = cli("capacity", *roots(trees.build("no_numa", tmp_path / "host")), "--explain", "c9\x1b[1m")
     assert (result.status, result.out) == (1, "")
-    assert result.err == "sri-libvirt: there is no class 'c9\ufffd[1m'; known: c1-m1\n"
+    assert result.err == "sri-libvirt: there is no class 'c9\\x1b[1m'; known: c1-m1\n"
 
 
 @pytest.mark.parametrize(

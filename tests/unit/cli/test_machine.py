@@ -14,7 +14,7 @@ import yaml
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.machine import output, show
 from sri_libvirt.cli.machine.why import sentences, settled
-from sri_libvirt.records import LABEL_UID, SECOND, Event, Reason
+from sri_libvirt.records import LABEL_UID, SECOND, Event
 from sri_libvirt.store import Store
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
 
@@ -163,13 +163,6 @@ def test_why_of_a_machine_being_deleted() -> None:
     lines = list(sentences(going, Event("request", "delete", "asked", NOW), True, NOW + 90 * SECOND))
     assert lines[0].endswith("should be gone.")
     assert lines[1].startswith("It is being deleted since 90s")
-
-
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    hostile = replace(machine(WEB, "web\x1b[2J", NOW), reasons=(Reason("c", "bad \x1b]0;title\x07\u202e", "do\nthis"),))
-    text = "".join(sentences(hostile, None, True, NOW))
-    assert not any(ord(character) < 32 or character == "\u202e" for character in text)
-    assert output.clean("a\x1bb\x85c") == "a\ufffdb\ufffdc"
 
 
 def test_a_table_in_a_pipe_keeps_one_row_to_a_line(capsys: pytest.CaptureFixture[str]) -> None:

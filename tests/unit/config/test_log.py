@@ -6,11 +6,12 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
 
-from sri_libvirt import log
+from sri_libvirt import log, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 
 SECRET = "hunter2"
@@ -87,3 +88,32 @@ def test_libraries_log_in_the_same_form(stream: io.StringIO) -> None:
     logging.getLogger("grpc").warning("port %d", 7)
     (line,) = lines(stream)
     assert (line["event"], line["level"]) == ("port 7", "warning")
+
+
+NAMES = ("\x1b[2J", "a\nb", "\x85\x9b2J\x7f", "\u202e\u2066\u061c\ufeff\u2028", "\ud800")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_value_can_draw_or_break_its_line(stream: io.StringIO, form: Literal["json", "console"], name: str) -> None:
+    log.set_up("info", form, stream)
+    with structlog.contextvars.bound_contextvars(machine=name):
+        structlog.get_logger().warning("seen", text=name, items=[name], map={name: name}, error=ValueError(name))
+    logging.getLogger("grpc").warning("of a library: %s", name)
+    said = stream.getvalue()
+    assert not printable.UNFIT.search(said.replace("\n", "").replace("\x1b[0m", "").replace("\x1b[1m", ""))
+    assert said.count("\n") == 2
+    if form == "json":
+        assert lines(stream)[0]["text"] == name, "a document loses nothing"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_traceback_can_draw(stream: io.StringIO, form: Literal["json", "console"]) -> None:
+    log.set_up("info", form, stream)
+    try:
+        raise ValueError("a\x9b2J\u202e")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("grpc").exception("failed")
+    assert stream.getvalue().count("2J") >= 2
+    assert not printable.UNFIT.search(stream.getvalue().replace("\n", ""))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from sri_libvirt import names
+from sri_libvirt import names, printable
 from sri_libvirt.domain import observed
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
@@ -39,6 +39,6 @@ def test_nothing_escapes(namespace: str, name: str, class_name: str, volume: str
     marks = root.find("metadata/{*}machine")
     assert marks is not None
     assert marks.get("class") == class_name
-    assert (root.findtext("title") or "") == " ".join(names.title(namespace, name).split())
+    assert (root.findtext("title") or "") == printable.line(" ".join(names.title(namespace, name).split()))
     if "/" not in network:  # which libvirt's schema and our driver refuse
         SCHEMA.validate(text)

@@ -56,6 +56,11 @@ def test_a_message_fits_into_trailers_and_stays_text() -> None:
     assert set(words) == {"ü"}
 
 
+def test_a_message_cannot_draw_where_a_client_prints_it() -> None:
+    _, words = _verdict("M", errors.NotFound("a\x9b2J\u202e\x1b[m\nb"))
+    assert words == "a\ufffd2J\ufffd\ufffd[m\ufffdb"
+
+
 @pytest.mark.parametrize(
     ("address", "binding"),
     [

@@ -100,11 +100,6 @@ def test_the_size_leaves_ignition_out() -> None:
     assert len(spec.ignition_data) == validate.IGNITION_BYTES
 
 
-def test_quoted_text_is_short_and_escaped() -> None:
-    assert validate.quote('a"\n') == '"a\\"\\n"'
-    assert len(validate.quote("x" * 10_000)) < 80
-
-
 volumes = st.builds(
     pb.Volume,
     name=TEXT,
