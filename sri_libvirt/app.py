@@ -33,7 +33,7 @@ from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.config import Settings, failpoint, service_manager
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError, Unavailable
-from sri_libvirt.host import inventory, kvm, live, space
+from sri_libvirt.host import inventory, kvm, live, space, storage
 from sri_libvirt.host.boot import Host
 from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
@@ -118,6 +118,18 @@ def check_architecture(name: str) -> None:
     """Refuse a host whose guests would be of an architecture that no profile is made for. Raises ConfigError."""
     if name not in ("x86_64", "amd64"):
         raise ConfigError(f"this host is {name}; only x86_64 is supported yet")
+
+
+def check_places(settings: Settings, mountinfo: str) -> None:
+    """Refuse paths that name one thing here and another for libvirt and the operator. Raises ConfigError."""
+    places = [("--state-dir", settings.state_dir), ("--machine-classes", settings.machine_classes)]
+    places += [("--template-dir", settings.template_dir), *(("--image-dir", each) for each in settings.image_dir)]
+    for flag, path in places:
+        if path is not None and storage.is_private(mountinfo, str(path)):
+            raise ConfigError(
+                f"{flag} {path}: this service has a directory of its own there (PrivateTmp=), which libvirt and you do "
+                "not see: choose a path that is neither below /tmp nor below /var/tmp"
+            )
 
 
 class Provider:
@@ -373,6 +385,7 @@ def serve(settings: Settings) -> None:
     paths = StatePaths(settings.state_dir)
     prepare(paths)
     with lock(paths), ExitStack() as stack:
+        check_places(settings, storage.mounts(settings.procfs))
         store = Store.open(paths, time.time_ns)
         stack.callback(store.close)
         log.info(

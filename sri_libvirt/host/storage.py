@@ -69,7 +69,7 @@ def filesystem(path: Path, procfs: Path = PROC) -> Filesystem | None:
         found = os.statvfs(there)
     except (OSError, ValueError):
         return None
-    mount_point, kind, source = parse_mounts(files.text(procfs / "self/mountinfo", _MOST_MOUNTS) or "", str(there))
+    mount_point, kind, source = parse_mounts(mounts(procfs), str(there))
     return Filesystem(
         path=str(path),
         mount_point=mount_point,
@@ -80,17 +80,36 @@ def filesystem(path: Path, procfs: Path = PROC) -> Filesystem | None:
     )
 
 
+def mounts(procfs: Path = PROC) -> str:
+    """The mounts that this process sees, as the kernel tells them; "" when unreadable."""
+    return files.text(procfs / "self/mountinfo", _MOST_MOUNTS) or ""
+
+
 def parse_mounts(mountinfo: str, path: str) -> tuple[str | None, str | None, str | None]:
     """Mount point, type and source of where a path is (proc_pid_mountinfo(5)); of several mounts the last."""
-    best: tuple[str | None, str | None, str | None] = (None, None, None)
+    fields, described = _mount_of(mountinfo, path) or ([], [])
+    return (_unescaped(fields[4]), described[0], _unescaped(described[1])) if fields else (None, None, None)
+
+
+def is_private(mountinfo: str, path: str) -> bool:
+    """Whether a path lies in a directory that systemd gave to this service alone (PrivateTmp=): elsewhere that name is
+    another file."""
+    fields, _ = _mount_of(mountinfo, path) or ([], [])
+    return bool(fields) and "/systemd-private-" in fields[3]
+
+
+def _mount_of(mountinfo: str, path: str) -> tuple[list[str], list[str]] | None:
+    """The fields before and after the dash of the mount that a path is on."""
+    best: tuple[list[str], list[str]] | None = None
     for line in mountinfo.splitlines():
         mount, _, rest = line.partition(" - ")
         fields, described = mount.split(" "), rest.split(" ")
         if len(fields) < 6 or len(described) < 2:
             continue
         point = _unescaped(fields[4])
-        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0] or ""):
-            best = (point, described[0], _unescaped(described[1]))
+        longest = len(_unescaped(best[0][4])) if best else 0
+        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= longest:
+            best = fields, described
     return best
 
 

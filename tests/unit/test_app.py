@@ -349,3 +349,20 @@ def test_only_x86_64_is_served_yet_and_others_are_refused_by_name() -> None:
     app.check_architecture("x86_64")
     with pytest.raises(ConfigError, match="this host is aarch64; only x86_64"):
         app.check_architecture("aarch64")
+
+
+@pytest.mark.parametrize("name", ["state_dir", "machine_classes", "template_dir", "image_dir"])
+def test_a_path_that_libvirt_sees_elsewhere_is_refused(settings: Settings, name: str) -> None:
+    own = "60 22 252:0 /var/tmp/systemd-private-1-x/tmp /var/tmp rw - ext4 /dev/vda1 rw"
+    there = Path("/var/tmp/there")
+    chosen = {
+        "state_dir": replace(settings, state_dir=there),
+        "machine_classes": replace(settings, machine_classes=there),
+        "template_dir": replace(settings, template_dir=there),
+        "image_dir": replace(settings, image_dir=(there,)),
+    }[name]
+    with pytest.raises(
+        ConfigError, match=f"--{name.replace('_', '-')} /var/tmp/there: this service has a directory of"
+    ):
+        app.check_places(chosen, own)
+    app.check_places(chosen, own.replace("systemd-private-", ""))

@@ -33,6 +33,24 @@ def test_mount_of_a_path(path: str, found: tuple[str, str, str]) -> None:
     assert storage.parse_mounts(MOUNTS, path) == found
 
 
+PRIVATE = (
+    MOUNTS
+    + """60 22 252:0 /tmp/systemd-private-0a1b-sri-libvirt.service-x/tmp /tmp rw - ext4 /dev/vda1 rw
+61 60 0:50 / /tmp/mounted rw - tmpfs tmpfs rw
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [("/tmp", True), ("/tmp/images", True), ("/tmpimages", False), ("/srv", False), ("/tmp/mounted/images", False)],
+)
+def test_a_directory_that_only_this_service_has(path: str, found: bool) -> None:
+    assert storage.is_private(PRIVATE, path) is found
+    assert not storage.is_private(MOUNTS, path)
+    assert not storage.is_private("", path)
+
+
 def test_file_system_of_a_directory_that_does_not_exist_yet(tmp_path: Path) -> None:
     (tmp_path / "self").mkdir()
     (tmp_path / "self/mountinfo").write_text(MOUNTS)
