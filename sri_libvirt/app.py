@@ -198,6 +198,7 @@ class Provider:
             detach_hold=settings.detach_hold,
             restart_after_guest_poweroff=settings.on_guest_poweroff == "restart",
             drained_since=self.cordon.drained_since,
+            ports=settings.pcie_ports,
         )
         observer = Observer(store.instance, host, self._virtualisation.refresh)
         loop = Loop(

@@ -83,18 +83,23 @@ def devices_of(
     machine: Machine, most_ports: int, paths: MachinePaths, plugins: PluginTables, tell: Callable[[str], None]
 ) -> list[Attachment]:
     """The devices that the domain would have, as if all had been prepared; `tell` hears what was assumed."""
-    rows = [replace(row, backing=_backing(machine, row, paths, plugins, tell)) for row in machine.attachments]
-    assigned = ports.assign(rows, most_ports)
+    rows = ports.placed(machine.attachments, most_ports)
     for row in rows:
-        if not assigned[row.key]:
-            problem = "no PCIe port is free" if row.backing else "it has no network_id"
+        if problem := no_port(row):
             tell(f"{row.kind} {row.name} is left out: {problem}")
-    return [replace(row, port=assigned[row.key]) for row in rows if assigned[row.key]]
+    return [replace(row, backing=_backing(machine, row, paths, plugins, tell)) for row in rows if row.port]
+
+
+def no_port(row: Attachment) -> str:
+    """Why a wanted device has no port, "" for one that has."""
+    if row.port:
+        return ""
+    return "it has no network_id" if ports.without_network(row) else "no PCIe port is free"
 
 
 def _backing(
     machine: Machine, row: Attachment, paths: MachinePaths, plugins: PluginTables, tell: Callable[[str], None]
-) -> Backing | None:
+) -> Backing:
     match row.kind:
         case "image":
             path = machine.spec.image.image.removeprefix("file://")
@@ -112,7 +117,7 @@ def _backing(
             return DiskSource(handle, str(paths.empty_disk(row.name, size)), "qcow2", size)
         case "nic":
             nic = row.nic()
-            return plugins.nic(row).prepare(machine.id, nic, lambda _: True) if nic.network_id else None
+            return plugins.nic(row).prepare(machine.id, nic, lambda _: True)
 
 
 def _id(given: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TextIO
 
@@ -14,12 +15,13 @@ from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.machine.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
+from sri_libvirt.domain import ports
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import FailedPrecondition
 from sri_libvirt.hypervisor.base import Offer
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.plugins import PluginTables
-from sri_libvirt.records import Machine
+from sri_libvirt.records import Attachment
 
 NO_INSTANCE = "00000000-0000-0000-0000-000000000000"
 
@@ -79,17 +81,21 @@ def _of_store(word: str, settings: Settings, notes: list[str]) -> str:
             f"the hardware of machine {machine.id} is not chosen yet (that is done at its first start); "
             f"see: sri-libvirt machine why {machine.id}"
         )
-    rows = [row for row in machine.attachments if row.wanted and row.backing is not None and row.port]
+    rows = ports.in_domain(machine.attachments)
     notes.append(f"machine {machine.id} with its stored hardware and devices, run {machine.run.uuid or 'none yet'}")
-    notes.extend(_left_out(machine))
+    notes.extend(_left_out(machine.attachments, machine.profile.ports))
     paths = StatePaths(settings.state_dir).machine(machine.id)
     compiler = DomainCompiler(instance, settings.template_dir, settings.schema_dir)
     return compiler.domain_xml(machine, rows, paths, machine.run.uuid)
 
 
-def _left_out(machine: Machine) -> list[str]:
-    rows = [row for row in machine.attachments if row.wanted and not (row.backing is not None and row.port)]
-    return [f"{row.kind} {row.name} is left out: {row.problem or 'not prepared yet'}" for row in rows]
+def _left_out(rows: Sequence[Attachment], most_ports: int) -> list[str]:
+    there = {row.key for row in ports.in_domain(rows)}
+    return [
+        f"{row.kind} {row.name} is left out: {planned.no_port(row) or row.problem or 'not prepared yet'}"
+        for row in ports.placed(rows, most_ports)
+        if row.wanted and row.key not in there
+    ]
 
 
 def _offer(uri: str, notes: list[str]) -> Offer:

@@ -26,7 +26,7 @@ class ChooseProfile:
 
 @dataclass(frozen=True, slots=True)
 class AssignPorts:
-    """Give a root port to every prepared device that has none, as far as ports go."""
+    """Give a root port to every wanted device that has none, as far as ports go; only then is it prepared."""
 
 
 @dataclass(frozen=True, slots=True)

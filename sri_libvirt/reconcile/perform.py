@@ -163,8 +163,8 @@ class Performer:
 
     def _prepare(self, machine: Machine, key: Key, connection: Connection) -> None:
         row = _row(machine, key)
-        if row is None:
-            return
+        if row is None or not row.wanted or not row.port:
+            return  # it went while other actions ran
         if lacking := self._lacking(row):
             raise NotReady(f"the host has no room for it: {lacking}", ROOM_ADVICE, code="no-room")
         paths = self._machine_directory(machine.id)
@@ -218,8 +218,7 @@ class Performer:
             self._begin_run(machine, run)
         paths = self._machine_directory(machine.id)
         seed.write_ignition(paths, machine.spec.ignition_data)
-        rows = [row for row in machine.attachments if row.wanted and row.backing is not None and row.port]
-        xml = self.compiler.domain_xml(machine, rows, paths, run.uuid)
+        xml = self.compiler.domain_xml(machine, ports.in_domain(machine.attachments), paths, run.uuid)
         missing = self.compiler.differences(xml, connection.define(xml))
         if missing:
             raise HypervisorError(f"libvirt did not keep what was defined: {'; '.join(missing)}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.domain import ports
 from sri_libvirt.hypervisor.base import DomainState
 from sri_libvirt.reconcile import plugging, stopping, stops
 from sri_libvirt.reconcile import reasons as why
@@ -27,7 +28,7 @@ from sri_libvirt.reconcile.actions import (
     Start,
     Undefine,
 )
-from sri_libvirt.reconcile.step import Step, cooling, no_room, release, soonest, unwanted_names, without_network
+from sri_libvirt.reconcile.step import Step, cooling, release, soonest
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
 from sri_libvirt.records import SECOND, Event, Machine, Reason, Run, StopCause
 
@@ -67,6 +68,7 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
         status = machine.status if machine.observed_generation else statuses.unseen(machine, policy)
         return _finish(machine, step, status, machine.run, now, policy, machine.observed_generation)
     run, run_events = _account(machine, observed, now, policy)
+    machine = replace(machine, attachments=ports.placed(machine.attachments, policy.ports_of(machine)))
     if observed.foreign:
         step = Step(reasons=(why.foreign_domain(),), wake_at=now + 60 * SECOND)
     elif observed.stuck:
@@ -188,7 +190,7 @@ def _start(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
     """Everything that a cold start needs, each step verified anew; or the restore of a managed save."""
     reasons = (why.starting(), *rest.reasons)
     domain = observed.domain
-    prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and not without_network(row))
+    prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and row.port)
     if domain is not None and domain.managed_save and observed.run == run.uuid and not run.error:
         changed = max((machine.power_at, *(row.changed_at for row in machine.attachments)))
         if changed <= run.stopped_at:
@@ -197,7 +199,7 @@ def _start(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
     if domain is not None and domain.managed_save:
         message = "the managed save is dropped: it cannot be restored, or the machine was changed since it was made"
         events = (Event(kind="save-dropped", reason="spec-changed", message=message),)
-    actions: tuple[Action, ...] = (*prepare, ChooseProfile(), AssignPorts(), Define(new_run=True), Start())
+    actions: tuple[Action, ...] = (ChooseProfile(), AssignPorts(), *prepare, Define(new_run=True), Start())
     return Step(actions=actions, reasons=reasons, events=events)
 
 
@@ -206,25 +208,21 @@ def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: 
     if machine.spec.power == pb.POWER_ON:
         reason = why.guest_powered_off() if statuses.stays_off(machine, run, policy) else why.drained()
         rest = replace(rest, reasons=(reason, *rest.reasons))
-    older = unwanted_names(machine)
+    older = ports.leaving_names(machine.attachments)
     prepare = tuple(
         PrepareDevice(row.key)
         for row in machine.attachments
-        if row.wanted and (row.backing is None or row.problem)
-        if not without_network(row) and not cooling(row, now, policy)
-        if (row.kind, row.name) not in older
+        if row.wanted and row.port and (row.backing is None or row.problem)
+        if not cooling(row, now, policy) and (row.kind, row.name) not in older
     )
     domain = observed.domain
-    if prepare or (domain is not None and domain.managed_save):
-        return replace(rest, actions=prepare)
-    ready = [row for row in machine.attachments if row.wanted and row.backing is not None]
-    if machine.profile is not None and all(row.port or no_room(machine) for row in ready):
-        planned = frozenset(row.alias for row in ready if row.port)
-        if planned == observed.persistent and domain is not None:
+    if not prepare and domain is not None:
+        planned = {row.alias for row in ports.in_domain(machine.attachments)}
+        if domain.managed_save or (machine.profile is not None and planned == observed.persistent):
             return rest
-    if now < run.not_before:
+    if now < run.not_before and not (prepare and machine.profile):
         return _hold(run, rest)
-    return replace(rest, actions=(ChooseProfile(), AssignPorts(), Define(new_run=False)))
+    return replace(rest, actions=(ChooseProfile(), AssignPorts(), *(prepare or (Define(new_run=False),))))
 
 
 def _drop_unwanted(machine: Machine, observed: Observed, now: int, policy: Policy) -> Step:
@@ -241,21 +239,21 @@ def _pending(machine: Machine, now: int, policy: Policy) -> Step:
     """Wanted devices that are not ready. A `wake_at` means that a cold start has to wait for one of them."""
     found: list[Reason] = []
     wake: int | None = None
-    older = unwanted_names(machine)
+    older = ports.leaving_names(machine.attachments)
     for row in machine.attachments:
         if not row.wanted:
             continue
-        if without_network(row):
+        if ports.without_network(row):
             found.append(why.network_unknown(row))
         elif (row.kind, row.name) in older:
             found.append(why.older_device_first(row))
             wake = soonest(wake, now + policy.prepare_retry)
+        elif not row.port:
+            found.append(why.no_port(row, policy.ports_of(machine)))
         elif row.problem:
             found.append(why.device_not_ready(row))
             if cooling(row, now, policy):
                 wake = soonest(wake, row.problem_at + policy.prepare_retry)
-        elif row.backing is not None and not row.port and no_room(machine):
-            found.append(why.no_port(row, machine.profile.ports if machine.profile else 0))
     return Step(reasons=tuple(found), wake_at=wake)
 
 

@@ -8,17 +8,10 @@ plugged anew by the same lines. What is done to a guest that is off does not bel
 
 from __future__ import annotations
 
+from sri_libvirt.domain import ports
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.actions import Action, AssignPorts, Define, PlugDevice, PrepareDevice, UnplugDevice
-from sri_libvirt.reconcile.step import (
-    Step,
-    cooling,
-    join,
-    no_room,
-    release,
-    unwanted_names,
-    without_network,
-)
+from sri_libvirt.reconcile.step import Step, cooling, join, release
 from sri_libvirt.reconcile.view import Observed, Policy
 from sri_libvirt.records import Attachment, Event, Machine, Run
 
@@ -64,8 +57,7 @@ def _unplug(machine: Machine, row: Attachment, now: int, policy: Policy) -> Step
 
 def _persist(machine: Machine, observed: Observed, run: Run, now: int) -> Step:
     """Keep the persistent domain at what is wanted, so that it never names a backing that is released."""
-    planned = {row.alias for row in machine.attachments if row.wanted and row.backing is not None and row.port}
-    if planned == observed.persistent:
+    if {row.alias for row in ports.in_domain(machine.attachments)} == observed.persistent:
         return Step()
     if now < run.not_before and run.error:
         return Step(reasons=(why.define_failed(run.error),), wake_at=run.not_before)
@@ -74,7 +66,7 @@ def _persist(machine: Machine, observed: Observed, run: Run, now: int) -> Step:
 
 def _plug(machine: Machine, observed: Observed, now: int, policy: Policy) -> Step:
     """Prepare and plug what is wanted and absent, as far as names, targets and ports are free."""
-    older = unwanted_names(machine)
+    older = ports.leaving_names(machine.attachments)
     held_targets = {row.target for row in machine.attachments if row.alias in observed.live and row.target}
     prepare: list[Action] = []
     plug: list[Action] = []
@@ -82,24 +74,24 @@ def _plug(machine: Machine, observed: Observed, now: int, policy: Policy) -> Ste
     for row in machine.attachments:
         if not row.wanted or (row.alias in observed.live and row.backing is not None):
             continue
-        if row.alias in observed.live:
-            prepare.append(PrepareDevice(row.key))  # the record of it was lost: what runs is the truth
-        elif without_network(row):
+        if ports.without_network(row):
             steps.append(Step(reasons=(why.network_unknown(row),)))
-        elif (row.kind, row.name) in older or row.target in held_targets:
+        elif (row.kind, row.name) in older or (row.target in held_targets and row.alias not in observed.live):
             steps.append(Step(reasons=(why.older_device_first(row),)))
+        elif not row.port:
+            steps.append(Step(reasons=(why.no_port(row, policy.ports_of(machine)),)))
         elif cooling(row, now, policy):
             wake = row.problem_at + policy.prepare_retry
             steps.append(Step(reasons=(why.device_not_ready(row),), wake_at=wake))
-        elif not row.port and no_room(machine):
-            steps.append(Step(reasons=(why.no_port(row, machine.profile.ports if machine.profile else 0),)))
+        elif row.alias in observed.live:
+            prepare.append(PrepareDevice(row.key))  # the record of it was lost: what runs is the truth
         else:
             if row.problem:
                 steps.append(Step(reasons=(why.device_not_ready(row),)))
             prepare.append(PrepareDevice(row.key))
             plug.append(PlugDevice(row.key))
-    assign: tuple[Action, ...] = (AssignPorts(),) if plug else ()
-    return join([*steps, Step(actions=(*prepare, *assign, *plug))])
+    assign: tuple[Action, ...] = (AssignPorts(),) if prepare else ()
+    return join([*steps, Step(actions=(*assign, *prepare, *plug))])
 
 
 def _all_were_gone(machine: Machine, row: Attachment, settled: int) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.actions import Action, ReleaseDevice
 from sri_libvirt.reconcile.view import Policy
-from sri_libvirt.records import Attachment, Event, Machine, Reason
+from sri_libvirt.records import Attachment, Event, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +48,9 @@ def release(rows: Sequence[Attachment], deleted_at: int, now: int, policy: Polic
     return Step(actions=actions, reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
 
 
-def unwanted_names(machine: Machine) -> set[tuple[str, str]]:
-    """Names whose older device is not released yet: the new one waits for it."""
-    return {(row.kind, row.name) for row in machine.attachments if not row.wanted}
-
-
-def without_network(row: Attachment) -> bool:
-    """A NIC that waits for its network's id; no driver is asked about it (contract G.13)."""
-    return row.kind == "nic" and not row.nic().network_id
-
-
 def cooling(row: Attachment, now: int, policy: Policy) -> bool:
     """Its last prepare or plug failed, and it is too early for another."""
     return bool(row.problem) and now < row.problem_at + policy.prepare_retry
-
-
-def no_room(machine: Machine) -> bool:
-    """Every root port is taken by a row of this machine."""
-    if machine.profile is None:
-        return False
-    return len({row.port for row in machine.attachments if row.port}) >= machine.profile.ports
 
 
 def _release_cooling(row: Attachment, unwanted_since: int, now: int, policy: Policy) -> bool:

@@ -54,7 +54,8 @@ class Policy:
 
     `handle_of` gives the status handle of a volume or NIC before it is prepared. `start_blocked` says why this host
     cannot run the machine as its profile has it (KVM gone, machine type or firmware gone), None when it can.
-    `drained_since` is when the operator drained this host, 0 while it is not.
+    `drained_since` is when the operator drained this host, 0 while it is not. `ports` are the root ports that a machine
+    gets whose hardware is not chosen yet.
     """
 
     handle_of: Callable[[Attachment], str]
@@ -70,3 +71,8 @@ class Policy:
     short_run: int = 60 * SECOND
     restart_after_guest_poweroff: bool = False
     drained_since: Callable[[], int] = lambda: 0
+    ports: int = 24
+
+    def ports_of(self, machine: Machine) -> int:
+        """The root ports that a machine has, or will have."""
+        return machine.profile.ports if machine.profile else self.ports

@@ -74,8 +74,10 @@ class Bench:
 
 
 START = (
-    act.PrepareDevice(DATA.key), act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start(),
+    act.ChooseProfile(), act.AssignPorts(), act.PrepareDevice(DATA.key), act.Define(new_run=True), act.Start(),
 )  # fmt: skip
+READY = START[:3]
+"""The volume is prepared."""
 END = (
     act.Destroy(), act.Undefine(), act.ReleaseDevice(DATA.key, final=True), act.RemoveFiles(), act.Forget(),
 )  # fmt: skip
@@ -126,8 +128,17 @@ def test_a_device_that_is_gone_neither(bench: Bench, action: Action) -> None:
 # --- devices -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("row", [DATA, replace(DATA, port=1, wanted=False)])
+def test_what_has_no_port_or_is_wanted_no_more_is_not_prepared(bench: Bench, row: Attachment) -> None:
+    bench.put(machine(row))
+    bench.do(act.PrepareDevice(row.key))
+    assert bench.drivers.calls == []
+    assert bench.machine.attachments == (row,)
+
+
 def test_a_device_that_is_not_ready_says_why_until_it_is(bench: Bench) -> None:
     bench.put(machine(DATA))
+    bench.do(act.ChooseProfile(), act.AssignPorts())
     action = act.PrepareDevice(DATA.key)
     error = NotReady("the backend is away", "Start it.")
     bench.drivers.broken["data"] = error
@@ -146,9 +157,10 @@ def test_a_device_that_is_not_ready_says_why_until_it_is(bench: Bench) -> None:
 
 def test_a_failure_keeps_the_backing_that_is_in_the_domain(bench: Bench) -> None:
     bench.put(machine(DATA))
+    bench.do(*READY)
     action = act.PrepareDevice(DATA.key)
-    bench.do(action)
     backing = bench.row().backing
+    assert backing is not None
     assert bench.fail(action, OSError(28, "No space left on device", "/secret/path"))
     assert bench.row().backing == backing
     assert bench.row().problem == "No space left on device"
@@ -159,7 +171,7 @@ def test_image_and_seed_are_devices_too(bench: Bench) -> None:
     made.spec.image.image = "/images/a.raw"
     made.spec.ignition_data = b"#cloud-config\n"
     bench.put(made)
-    bench.do(act.PrepareDevice(IMAGE.key), act.PrepareDevice(SEED.key))
+    bench.do(act.ChooseProfile(), act.AssignPorts(), act.PrepareDevice(IMAGE.key), act.PrepareDevice(SEED.key))
     assert bench.drivers.calls == [("prepare", "image", "/images/a.raw")]
     assert all(row.backing for row in bench.machine.attachments)
     assert stat.S_IMODE(bench.paths.seed.stat().st_mode) == 0o600
@@ -198,7 +210,9 @@ def test_a_device_is_plugged_once_it_is_prepared_and_has_a_port(bench: Bench) ->
     bench.store.write(lambda tx: tx.put_attachment(DATA))
     bench.do(act.PlugDevice(DATA.key))
     assert DATA.alias not in bench.snapshot().live_xml
-    bench.do(act.PrepareDevice(DATA.key), act.AssignPorts(), act.PlugDevice(DATA.key))
+    bench.do(act.AssignPorts(), act.PlugDevice(DATA.key))
+    assert DATA.alias not in bench.snapshot().live_xml
+    bench.do(act.PrepareDevice(DATA.key), act.PlugDevice(DATA.key))
     assert DATA.alias in bench.snapshot().live_xml
     assert DATA.alias not in bench.snapshot().persistent_xml
     assert [event.reason for event in bench.store.events(ID)][-1] == "attached"
@@ -206,7 +220,7 @@ def test_a_device_is_plugged_once_it_is_prepared_and_has_a_port(bench: Bench) ->
 
 def test_an_unplug_is_dated_and_not_sent_for_what_came_back(bench: Bench) -> None:
     bench.put(machine(DATA))
-    bench.do(act.PrepareDevice(DATA.key), act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start())
+    bench.do(*START)
     bench.do(act.UnplugDevice(DATA.key))
     assert DATA.alias in bench.snapshot().live_xml
     bench.store.write(lambda tx: tx.set_wanted(ID, DATA.key, False, T0 + 1))
@@ -316,7 +330,7 @@ def test_a_managed_save_is_restored_or_dropped(bench: Bench, restore: bool, reas
     assert bench.told()[-1][:2] == ("started", reason)
 
 
-@pytest.mark.parametrize("action", START[1:])
+@pytest.mark.parametrize("action", [action for action in START if not isinstance(action, act.PrepareDevice)])
 def test_a_start_that_fails_waits_longer_each_time(bench: Bench, action: Action) -> None:
     bench.put(machine())
     for wait in (1, 2, 4):

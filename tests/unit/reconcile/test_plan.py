@@ -36,7 +36,7 @@ def test_a_new_machine_is_prepared_defined_and_started() -> None:
     last = world.settle()
     assert last is not None
     assert [type(action) for action in world.done] == [
-        act.PrepareDevice, act.PrepareDevice, act.ChooseProfile, act.AssignPorts, act.Define, act.Start,
+        act.ChooseProfile, act.AssignPorts, act.PrepareDevice, act.PrepareDevice, act.Define, act.Start,
     ]  # fmt: skip
     assert world.record is not None
     status = world.record.status

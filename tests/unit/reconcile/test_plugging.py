@@ -335,7 +335,7 @@ def test_a_backing_that_the_store_has_lost_is_prepared_and_nothing_is_plugged_tw
     world.settle()
     assert world.record is not None
     assert world.record.status.volumes[0].state == pb.VOLUME_ATTACHED
-    assert {type(action) for action in world.done} <= {act.PrepareDevice, act.Define}
+    assert {type(action) for action in world.done} <= {act.AssignPorts, act.PrepareDevice, act.Define}
 
 
 attachments = st.lists(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.domain import ports
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.plan import Plan, back_off, plan
@@ -28,7 +29,7 @@ PROFILE = Profile(
     memory_bytes=GIB, firmware="bios", loader="", loader_format="raw", nvram_template="", ports=4,
     emulator="/usr/bin/qemu-system-x86_64",
 )  # fmt: skip
-POLICY = Policy(handle_of=lambda row: f"handle-{row.name}", start_blocked=lambda machine: None)
+POLICY = Policy(handle_of=lambda row: f"handle-{row.name}", start_blocked=lambda machine: None, ports=PROFILE.ports)
 
 
 def volume_row(name: str = "data", **changes: object) -> Attachment:
@@ -157,13 +158,14 @@ class World:
         record = self.record
         match action:
             case act.PrepareDevice(key=key):
+                assert next(row.port for row in record.attachments if row.key == key), "prepared without a port"
                 if key[1] in self.broken:
                     self._row(key, problem="is broken", problem_at=self.now)
                     return False
                 backing = NicBackend("h", "network", "net") if key[0] == "nic" else DiskSource("h", "/d", "qcow2", GIB)
                 self._row(key, backing=backing, problem="", problem_at=0)
             case act.ChooseProfile():
-                self.record = replace(record, profile=record.profile or PROFILE)
+                self.record = replace(record, profile=record.profile or replace(PROFILE, ports=self.policy.ports))
             case act.AssignPorts():
                 self._assign_ports()
             case act.Define(new_run=new_run):
@@ -171,8 +173,7 @@ class World:
                     self.run = f"run-{len(self.done)}"
                     run = Run(uuid=self.run, boot_id=self.boot, failures=record.run.failures, error=record.run.error)
                     self.record = replace(record, run=run, stop_event=None)
-                rows = [row for row in record.attachments if row.wanted and row.backing and row.port]
-                self.persistent = frozenset(row.alias for row in rows)
+                self.persistent = frozenset(row.alias for row in ports.in_domain(record.attachments))
                 if self.domain is None or not self.domain.active:
                     save = self.domain.managed_save if self.domain else False
                     reason = self.domain.reason if self.domain else "unknown"
@@ -240,11 +241,8 @@ class World:
     def _assign_ports(self) -> None:
         assert self.record is not None
         assert self.record.profile is not None
-        for row in self.record.attachments:
-            taken = {other.port for other in self.record.attachments}
-            free = [port for port in range(1, self.record.profile.ports + 1) if port not in taken]
-            if row.wanted and row.backing and not row.port and free:
-                self._row(row.key, port=free[0])
+        rows = ports.placed(self.record.attachments, self.record.profile.ports)
+        self.record = replace(self.record, attachments=rows)
 
 
 def codes(world: World) -> list[str]:
