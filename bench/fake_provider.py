@@ -11,7 +11,6 @@ import asyncio
 import pickle
 import signal
 import sys
-import time
 import zlib
 from functools import partial
 from pathlib import Path
@@ -89,7 +88,7 @@ def main(root: Path) -> None:
     app.prepare(paths)
     guests = Guests(root / "domains")
     with app.lock(paths):
-        store = Store.open(paths, time.time_ns)
+        store = Store.open(paths)
         asyncio.run(serve(settings, store, guests))
         store.close()
     guests.keep()

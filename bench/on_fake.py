@@ -110,13 +110,13 @@ def _populate(served: Provider, machines: int) -> None:
 
 def _seed(root: Path, machines: int) -> None:
     """Machines that are off, put into the store as CreateMachine does: ten thousand starts would take too long."""
-    store = Store.open(StatePaths(root / "state"), time.time_ns)
+    store = Store.open(StatePaths(root / "state"))
     machine_class = ladder.steps()["c1-m1"]
     works = []
     for number in range(machines):
         asked = machine_request(pb.POWER_OFF).machine
         machine_id = f"00000000-0000-4000-8000-{number:012x}"
-        draft = intents.Draft(machine_id, dict(asked.metadata.labels), {}, asked.spec, time.time_ns())
+        draft = intents.Draft(machine_id, dict(asked.metadata.labels), {}, asked.spec, time.time_ns(), time.time_ns())
         works.append(store.submit(lambda tx, draft=draft: intents.create(tx, draft, lambda: machine_class)))  # type: ignore[misc]
     for work in works:
         work.result()

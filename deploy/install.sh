@@ -79,6 +79,17 @@ backup() {
     "$root/current/bin/sri-libvirt" store backup || die "no backup, so no upgrade: see 'sri-libvirt store check'"
 }
 
+releases() { # all of them, oldest first: by their numbers; those of the first versions have none, and a wall clock's stamp
+    names=$(ls "$root/releases")
+    echo "$names" | grep -v '^[0-9]\{6\}-' | sort
+    echo "$names" | grep '^[0-9]\{6\}-' | sort
+}
+
+next_release() { # a wall clock that was set says nothing of their order
+    last=$(releases | sed -n 's/^0*\([0-9]\{1,6\}\)-.*/\1/p' | tail -n 1)
+    printf '%s/releases/%06d-%s\n' "$root" $((${last:-0} + 1)) "$(date -u +%Y%m%dT%H%M%SZ)"
+}
+
 come_up() { systemctl restart sri-libvirt.service; }
 
 if [ "$packages" = yes ]; then
@@ -88,8 +99,8 @@ getent group "$group" >/dev/null || groupadd --system "$group"
 
 umask 022
 old=$(readlink "$root/current" || true)
-release=$root/releases/$(date -u +%Y%m%dT%H%M%SZ)
 mkdir -p "$root/releases"
+release=$(next_release)
 say "making $release"
 trap 'rm -rf "$release"' EXIT
 make_release
@@ -120,7 +131,9 @@ if ! come_up; then
     rm -rf "$release"
     die "the new release does not come up; what it said is above. Back to $old"
 fi
-find "$root/releases" -mindepth 1 -maxdepth 1 | sort | head -n -"$keep" | while read -r unused; do rm -rf "$unused"; done
+releases | head -n -"$keep" | while read -r unused; do
+    [ "$root/releases/$unused" = "$release" ] || rm -rf "$root/releases/${unused:?}"
+done
 timeout 30 virsh -q -c qemu:///system uri >/dev/null 2>&1 ||
     say "libvirt does not answer on qemu:///system: enable libvirtd.service, or virtqemud.socket and its kin"
 say "$(/usr/local/bin/sri-libvirt --version) serves on /run/sri-libvirt/sri-virtd.sock for group $group"

@@ -144,9 +144,9 @@ class Provider:
         hypervisor: Hypervisor | None = None,
         host: HostSigns | None = None,
         hardware: Callable[[StatePaths], Hardware] | None = None,
-        clock: Callable[[], int] = time.time_ns,
         manager: ServiceManager = NOBODY,
     ) -> None:
+        clock = store.clock
         self.store = store
         self.metrics = Metrics()
         self.queue = WakeQueue(clock)
@@ -200,7 +200,7 @@ class Provider:
             drained_since=self.cordon.drained_since,
             ports=settings.pcie_ports,
         )
-        observer = Observer(store.instance, host, self._virtualisation.refresh)
+        observer = Observer(store.instance, host, self._virtualisation.refresh, clock.of_wall)
         loop = Loop(
             store,
             self.queue,
@@ -387,7 +387,7 @@ def serve(settings: Settings) -> None:
     prepare(paths)
     with lock(paths), ExitStack() as stack:
         check_places(settings, storage.mounts(settings.procfs))
-        store = Store.open(paths, time.time_ns)
+        store = Store.open(paths)
         stack.callback(store.close)
         log.info(
             "the store is open", state_dir=str(paths.root), instance=store.instance, machines=len(store.machine_ids())

@@ -1,7 +1,9 @@
 """The plain data that the store keeps and every room reads: machines, attachments, profile, run, classes, events.
 
-All times are integer Unix nanoseconds, as in the SRI. Nothing here is mutable and nothing has a side effect; change is
-made with `dataclasses.replace` and written through `store/`. Rules of what may change when do not belong here.
+All times are integer nanoseconds of the steady clock (`clock.py`), which looks like Unix time and never jumps; a
+machine's `created_at` alone is the wall clock's, for people. Nothing here is mutable and nothing has a side effect;
+change is made with `dataclasses.replace` and written through `store/`. Rules of what may change when do not belong
+here.
 """
 
 from __future__ import annotations
@@ -194,6 +196,7 @@ class Machine:
 
     `spec` is the message as it arrived and as RPCs changed it. `power_at` is when its power last changed (creation
     counts). `deleted_at` is 0 while it lives. `stop_event` is written by the event listener and consumed by the loop.
+    `sequence` orders machines by their creation; the store gives it.
     """
 
     id: str
@@ -212,6 +215,7 @@ class Machine:
     stop_event: StopEvent | None = None
     reasons: tuple[Reason, ...] = ()
     attachments: tuple[Attachment, ...] = ()
+    sequence: int = field(default=0, compare=False)
 
     @property
     def uid(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -45,9 +44,9 @@ def change(settings: Settings, command: str, reason: str) -> dict[str, Any]:
 
         if not paths.database.exists():
             raise click.ClickException(f"there is no state database in {paths.root}: has the daemon ever run?")
-        store = Store.open(paths, time.time_ns)
+        store = Store.open(paths)
         try:
-            return asdict(store.write(lambda tx: keeper.put(tx, command, reason, time.time_ns())))
+            return asdict(store.write(lambda tx: keeper.put(tx, command, reason, store.clock())))
         finally:
             store.close()
 

@@ -53,7 +53,7 @@ def machine_of(message: pb.Machine, classes: Mapping[str, MachineClass], plugins
 
     metadata = message.metadata
     labels, annotations = dict(metadata.labels), dict(metadata.annotations)
-    draft = intents.Draft(_id(metadata.id), labels, annotations, message.spec, now=0)
+    draft = intents.Draft(_id(metadata.id), labels, annotations, message.spec, now=0, created_at=0)
     machine, _ = intents.create(cast(Transaction, _EmptyStore()), draft, admit)
     return machine
 

@@ -6,7 +6,7 @@ What is read here is handed to plan() as plain data. What it means does not belo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sri_libvirt.domain import observed as domain_view
@@ -28,11 +28,15 @@ class HostSigns(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """Shared by all lanes. `instance` is the store's uuid; `refresh` keeps what libvirt offers up to date."""
+    """Shared by all lanes. `instance` is the store's uuid; `refresh` keeps what libvirt offers up to date.
+
+    `of_wall` tells the steady time of a stamp in QEMU's log.
+    """
 
     instance: str
     host: HostSigns
     refresh: Callable[[Connection], None]
+    of_wall: Callable[[int], int] = lambda at: at
 
     def look(self, machine: Machine, connect: Callable[[], Connection]) -> Observed | NotSeen:
         """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
@@ -56,5 +60,5 @@ class Observer:
             run=marks.run if marks else "",
             live=live.aliases if live else frozenset(),
             persistent=persistent.aliases if persistent else frozenset(),
-            last_words=words,
+            last_words=replace(words, at=self.of_wall(words.at)),
         )

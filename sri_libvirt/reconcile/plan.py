@@ -111,7 +111,7 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
         boot_id=observed.boot_id,
         host_stopping=observed.host_stopping,
     )
-    at = machine.stop_event.at if machine.stop_event else min(observed.last_words.at or now, now)
+    at = machine.stop_event.at if machine.stop_event else max(min(observed.last_words.at or now, now), run.started_at)
     lasted = max(at - run.started_at, 0) if run.started_at else 0
     failures, not_before = 0, 0
     if _needs_back_off(cause, run, observed, policy):

@@ -40,13 +40,14 @@ LISTING_BYTES = 3 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A machine to be created: its id to be, what the request said, and the time."""
+    """A machine to be created: its id to be, what the request said, the time, and the time as people tell it."""
 
     id: str
     labels: dict[str, str]
     annotations: dict[str, str]
     spec: pb.MachineSpec
     now: int
+    created_at: int
 
 
 def _take_nothing(_tx: Transaction, _row: Attachment) -> None: ...
@@ -74,7 +75,7 @@ def create(
         status=pb.MachineStatus(),
         generation=1,
         observed_generation=0,
-        created_at=draft.now,
+        created_at=draft.created_at,
         deleted_at=0,
         power_at=draft.now,
         machine_class=machine_class,

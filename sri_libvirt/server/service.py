@@ -22,6 +22,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity.devices import DeviceClaims
 from sri_libvirt.capacity.placement import Offer
 from sri_libvirt.capacity.pool import Pool
+from sri_libvirt.clock import SteadyClock
 from sri_libvirt.records import MachineClass, class_name
 from sri_libvirt.server import intents, validate
 from sri_libvirt.server.validate import Plugins
@@ -72,7 +73,7 @@ class MachineRuntime:
         plugins: Plugins,
         gate: Callable[[], None],
         wake: Callable[[str], None],
-        clock: Callable[[], int],
+        clock: SteadyClock,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -94,7 +95,12 @@ class MachineRuntime:
         validate.machine("machine", request.machine, self._plugins)
         metadata, spec = request.machine.metadata, request.machine.spec
         draft = intents.Draft(
-            names.new_machine_id(), dict(metadata.labels), dict(metadata.annotations), spec, self._clock()
+            names.new_machine_id(),
+            dict(metadata.labels),
+            dict(metadata.annotations),
+            spec,
+            now=self._clock(),
+            created_at=self._clock.wall(),
         )
         machine, _ = await self._write(
             draft.id,

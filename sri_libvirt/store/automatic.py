@@ -5,9 +5,7 @@ What a backup is does not belong here (that is `backup.py`).
 
 from __future__ import annotations
 
-import calendar
 import threading
-import time
 from collections.abc import Callable
 
 import structlog
@@ -36,14 +34,14 @@ class AutomaticBackups(threading.Thread):
 
     def run(self) -> None:
         quiet = min(QUIET, self._period)
-        wait = max(self._newest() + self._period - self._clock(), quiet)
+        wait = max(self.due_in(), quiet)
         while not self._ending.wait(wait / SECOND):
             wait = self._period if self.once() else quiet
 
     def once(self) -> bool:
         """Make one now and drop those that are too many; False, with a word in the log, when that failed."""
         now = self._clock()
-        target = self._paths.backups / f"{backup.AUTOMATIC}-{backup.stamp(now)}.sqlite"
+        target = backup.next_automatic(self._paths.backups, now)
         try:
             facts = backup.backup(self._paths.database, target, now)
             dropped = backup.prune(self._paths.backups, self._keep)
@@ -58,9 +56,12 @@ class AutomaticBackups(threading.Thread):
         self._ending.set()
         self.join()
 
-    def _newest(self) -> int:
-        """When the newest automatic backup was made, by its name; 0 if there is none."""
-        stamps = [path.stem.removeprefix(f"{backup.AUTOMATIC}-") for path in backup.automatic(self._paths.backups)]
-        if not stamps:
-            return 0
-        return calendar.timegm(time.strptime(stamps[-1], backup.STAMP)) * SECOND
+    def due_in(self) -> int:
+        """Nanoseconds until the next one is due, never more than a period; not above 0 when it is overdue."""
+        newest = next(reversed(backup.automatic(self._paths.backups)), None)
+        now = self._clock()
+        try:
+            made = backup.copied_at(newest) if newest else 0
+        except StoreError:
+            made = 0  # what cannot be read is no backup
+        return min(made, now) + self._period - now

@@ -25,7 +25,7 @@ from sri_libvirt.records import SECOND
 from sri_libvirt.store import database, queries, schema
 
 COPIED = "copied_at"
-"""Key in `meta`: when this file was copied last, in Unix nanoseconds; absent in a store that never was a copy."""
+"""Key in `meta`: when this file was copied last, in steady nanoseconds; absent in a store that never was one."""
 
 AUTOMATIC = "auto"
 """First word of the names of backups that the daemon makes, and drops again, by itself."""
@@ -33,7 +33,8 @@ AUTOMATIC = "auto"
 STAMP = "%Y%m%dT%H%M%SZ"
 
 _SHOWN = 10
-_AUTOMATIC_NAME = re.compile(rf"{AUTOMATIC}-\d{{8}}T\d{{6}}Z\.sqlite")
+_AUTOMATIC_NAME = re.compile(rf"{AUTOMATIC}-(?:(\d{{6,}})-)?\d{{8}}T\d{{6}}Z\.sqlite")
+"""Numbered, for a wall clock that was set tells nothing of their order; the first releases did not number them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,23 @@ def listed(directory: Path) -> list[Path]:
 
 def automatic(directory: Path) -> list[Path]:
     """The backups that the daemon made by itself, oldest first."""
-    return sorted(path for path in directory.glob("*.sqlite") if _AUTOMATIC_NAME.fullmatch(path.name))
+    found = {path: _AUTOMATIC_NAME.fullmatch(path.name) for path in directory.glob("*.sqlite")}
+    numbers = {path: int(match[1] or 0) for path, match in found.items() if match}
+    return sorted(numbers, key=lambda path: (numbers[path], path.name))
+
+
+def next_automatic(directory: Path, now: int) -> Path:
+    """The name of the next one."""
+    latest = next(reversed(automatic(directory)), None)
+    match = _AUTOMATIC_NAME.fullmatch(latest.name) if latest else None
+    number = int(match[1] or 0) + 1 if match else 1
+    return directory / f"{AUTOMATIC}-{number:06d}-{stamp(now)}.sqlite"
+
+
+def copied_at(path: Path) -> int:
+    """When a backup was made, by the steady clock of its store; 0 if it does not say. Raises StoreError."""
+    with closing(database.open_reading(path)) as connection, database.failures(path):
+        return int(queries.meta(connection, COPIED) or 0)
 
 
 def prune(directory: Path, keep: int) -> list[Path]:

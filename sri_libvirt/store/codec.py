@@ -111,6 +111,7 @@ def machine(row: sqlite3.Row, attachments: Iterable[sqlite3.Row]) -> Machine:
             stop_event=None if row["stop_event"] is None else StopEvent(**json.loads(row["stop_event"])),
             reasons=tuple(Reason(**reason) for reason in json.loads(row["reasons"])),
             attachments=tuple(attachment(each) for each in attachments),
+            sequence=row["sequence"],
         )
     except (ValueError, TypeError, KeyError, DecodeError) as error:
         raise StoreError(

@@ -34,11 +34,11 @@ def message(machine: Machine) -> pb.Machine:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One machine of the listing: `data` is its serialised message."""
+    """One machine of the listing: `data` is its serialised message, `sequence` its place in the order of creation."""
 
     data: bytes
     labels: dict[str, str]
-    created_at: int
+    sequence: int
     deleted: bool
     state: pb.MachineState = pb.MACHINE_PENDING
 
@@ -48,14 +48,14 @@ class Frame:
         shown = message(machine)
         if len(shown.spec.ignition_data) > IGNITION_LISTED:
             shown.spec.ClearField("ignition_data")
-        return cls.read(shown, shown.SerializeToString(deterministic=True))
+        return cls.read(shown, shown.SerializeToString(deterministic=True), machine.sequence)
 
     @classmethod
-    def read(cls, shown: pb.Machine, data: bytes) -> Frame:
+    def read(cls, shown: pb.Machine, data: bytes, sequence: int) -> Frame:
         """The frame of a message whose bytes are `data`."""
         metadata = shown.metadata
         labels = {sys.intern(key): value for key, value in metadata.labels.items()}  # the same keys everywhere
-        return cls(data, labels, metadata.created_at, bool(metadata.deleted_at), shown.status.state)
+        return cls(data, labels, sequence, bool(metadata.deleted_at), shown.status.state)
 
     @property
     def size(self) -> int:
@@ -117,5 +117,5 @@ class Listing:
     def _ordered(self) -> list[str]:
         if self._order is None:
             frames = self._frames
-            self._order = sorted(frames, key=lambda each: (frames[each].deleted, -frames[each].created_at, each))
+            self._order = sorted(frames, key=lambda each: (frames[each].deleted, -frames[each].sequence))
         return self._order

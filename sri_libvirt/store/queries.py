@@ -13,7 +13,7 @@ from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec
 
 _MACHINE = """
-    SELECT id, labels, annotations, spec, class, generation, created_at, deleted_at, power_at,
+    SELECT rowid AS sequence, id, labels, annotations, spec, class, generation, created_at, deleted_at, power_at,
            status, observed_generation, profile, run, stop_event, reasons
     FROM machine
 """
@@ -38,7 +38,7 @@ def machines(connection: sqlite3.Connection) -> list[Machine]:
     attachments: defaultdict[str, list[sqlite3.Row]] = defaultdict(list)
     for row in connection.execute(f"{_ATTACHMENT} ORDER BY kind, name, incarnation"):
         attachments[row["machine"]].append(row)
-    rows = connection.execute(f"{_MACHINE} ORDER BY created_at, id")
+    rows = connection.execute(f"{_MACHINE} ORDER BY rowid")
     return [codec.machine(row, attachments[row["id"]]) for row in rows]
 
 
@@ -48,9 +48,28 @@ def events(connection: sqlite3.Connection, machine_id: str, limit: int) -> list[
     return [codec.event(row) for row in rows][::-1]
 
 
+def latest(connection: sqlite3.Connection) -> int:
+    """The latest steady time that anything here was stored with; 0 of an empty store."""
+    run = ", ".join(
+        f"json_extract(run, '$.{each}')"
+        for each in ("started_at", "stopped_at", "pressed_at", "last_press_at", "resumed_at")
+    )
+    found = connection.execute(
+        f"""
+        SELECT max(at) FROM (
+            SELECT max(power_at, deleted_at, {run}, ifnull(json_extract(stop_event, '$.at'), 0)) AS at FROM machine
+            UNION ALL SELECT max(changed_at, problem_at, unplug_at) FROM attachment
+            UNION ALL SELECT max(time) FROM event
+            UNION ALL SELECT max(at) FROM gone
+        )
+        """  # noqa: S608 (names are our own)
+    ).fetchone()[0]
+    return int(found or 0)
+
+
 def machine_ids(connection: sqlite3.Connection) -> list[str]:
     """Ids of all machines, oldest first."""
-    return [row[0] for row in connection.execute("SELECT id FROM machine ORDER BY created_at, id")]
+    return [row[0] for row in connection.execute("SELECT id FROM machine ORDER BY rowid")]
 
 
 def gone(connection: sqlite3.Connection) -> set[str]:

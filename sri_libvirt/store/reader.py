@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sri_libvirt import clock as clocks
 from sri_libvirt.errors import StoreError
+from sri_libvirt.host.boot import Host
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Machine
 from sri_libvirt.resources import Claim, Usage
@@ -79,6 +82,13 @@ class Reader:
         """What all machines have of the host, and how many there are of each class."""
         with self._snapshot() as connection:
             return queries.usage(connection)
+
+    def clock(self) -> clocks.SteadyClock:
+        """The clock that the stored times are of; by the wall clock where no daemon has run in this boot."""
+        stored = clocks.of_text(self.meta(clocks.META_CLOCK))
+        if stored is None:
+            return clocks.SteadyClock.by(time.time_ns)
+        return clocks.SteadyClock.of(stored, 0, clocks.HostClocks(Host().boot_id))
 
     def meta(self, key: str) -> str | None:
         """A value of the store as a whole."""

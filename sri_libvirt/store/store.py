@@ -13,8 +13,10 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
+from sri_libvirt import clock as clocks
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import StoreError
+from sri_libvirt.host.boot import Host
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Machine
 from sri_libvirt.resources import Usage
@@ -26,19 +28,33 @@ from sri_libvirt.store.writer import Writer
 
 T = TypeVar("T")
 
+THIS_HOST = clocks.HostClocks(Host().boot_id)
+
 
 class Store:
-    """All state of one provider. Made by `open`, ended by `close`."""
+    """All state of one provider. Made by `open`, ended by `close`. `clock` is the one that its times are of."""
 
-    def __init__(self, instance: str, writer: Writer, reader: Reader, listing: Listing) -> None:
+    def __init__(
+        self, instance: str, clock: clocks.SteadyClock, writer: Writer, reader: Reader, listing: Listing
+    ) -> None:
         self.instance = instance
+        self.clock = clock
         self._writer = writer
         self._reader = reader
         self._listing = listing
 
     @classmethod
-    def open(cls, paths: StatePaths, clock: Callable[[], int]) -> Store:
-        """Make or migrate the file, read the listing, start the writer. Raises StoreError with what to do."""
+    def open(
+        cls,
+        paths: StatePaths,
+        clock: Callable[[], int] | None = None,
+        *,
+        host: clocks.HostClocks = THIS_HOST,
+    ) -> Store:
+        """Make or migrate the file, read the listing, start the writer. Raises StoreError with what to do.
+
+        Its time is steady, by the `host` and the anchor that it keeps; or that of a test's `clock`.
+        """
         try:
             paths.prepare()
         except OSError as error:
@@ -47,16 +63,17 @@ class Store:
         connection = database.open_writable(paths.database)
         try:
             with database.failures(paths.database):
-                _keep_older(connection, paths, clock())
+                _keep_older(connection, paths, (clock or host.wall)())
                 schema.migrate(connection, str(paths.database))
                 instance = _instance(connection)
+                steady = clocks.SteadyClock.by(clock) if clock else _steady(connection, host)
                 listing = Listing(_frames(connection))
                 usage = queries.usage(connection)
         except BaseException:
             connection.close()
             raise
-        writer = Writer(connection, paths.database, listing, clock, usage)
-        return cls(instance, writer, Reader(paths.database), listing)
+        writer = Writer(connection, paths.database, listing, steady, usage)
+        return cls(instance, steady, writer, Reader(paths.database), listing)
 
     @classmethod
     def open_read_only(cls, paths: StatePaths) -> Reader:
@@ -138,12 +155,23 @@ def _instance(connection: sqlite3.Connection) -> str:
     return queries.meta(connection, "instance") or ""
 
 
+def _steady(connection: sqlite3.Connection, host: clocks.HostClocks) -> clocks.SteadyClock:
+    """The store's clock; its anchor is kept."""
+    stored = clocks.of_text(queries.meta(connection, clocks.META_CLOCK))
+    clock = clocks.SteadyClock.of(stored, queries.latest(connection), host)
+    if clock.anchor != stored:
+        connection.execute(
+            "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (clocks.META_CLOCK, clock.anchor.text())
+        )
+    return clock
+
+
 def _frames(connection: sqlite3.Connection) -> dict[str, Frame]:
     """The listing as stored: a machine whose record is damaged stays listed (contract A.12)."""
     frames: dict[str, Frame] = {}
-    for row in connection.execute("SELECT id, frame FROM machine"):
+    for row in connection.execute("SELECT rowid AS sequence, id, frame FROM machine"):
         try:
-            frames[row["id"]] = Frame.read(pb.Machine.FromString(row["frame"]), row["frame"])
+            frames[row["id"]] = Frame.read(pb.Machine.FromString(row["frame"]), row["frame"], row["sequence"])
         except DecodeError as error:
             raise StoreError(f"the listing of machine {row['id']} is damaged: {database.RESTORE}") from error
     return frames

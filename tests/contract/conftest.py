@@ -129,7 +129,7 @@ async def serving(root: Path, hardware: Hardware = VAST) -> AsyncIterator[Provid
         Drivers(),
         lambda: gates[0].gate(),
         woken.append,
-        time.time_ns,
+        store.clock,
     )
     service = handlers(runtime, lambda method, code, _seconds: calls.append((method, code)))
     listener = Listener(f"unix://{root}/sri.sock", service)

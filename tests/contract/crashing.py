@@ -77,9 +77,7 @@ class World:
         store = Store.open(self.paths, lambda: self.now)
         hypervisor = self.hypervisor()
         wishes = settings(self.root, shutdown_grace=self.grace)
-        made = app.Provider(
-            wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST, clock=lambda: self.now
-        )
+        made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST)
         ends = [hypervisor.watch(made.events), hypervisor.watch(self.starts)]
         try:
             yield store, lambda: self._rest(made)
@@ -103,7 +101,7 @@ class World:
 
 
 def create(store: Store, now: int, power: pb.Power = pb.POWER_ON) -> None:
-    draft = intents.Draft(ID, LABELS, {}, spec_of(disks=("data",), nics=("isolated",), power=power), now)
+    draft = intents.Draft(ID, LABELS, {}, spec_of(disks=("data",), nics=("isolated",), power=power), now, now)
     store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
 
 

@@ -21,6 +21,7 @@ from sri_libvirt import app, config
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
 from sri_libvirt.capacity.budget import Hardware, Resources
+from sri_libvirt.clock import HostClocks
 from sri_libvirt.config import Settings
 from sri_libvirt.domain.observed import ObservedDomain, read
 from sri_libvirt.hypervisor.base import DomainEvent, EventKind
@@ -237,7 +238,7 @@ async def serving_loop(
     root: Path,
     hypervisor: FakeHypervisor,
     host: FakeHost | None = None,
-    clock: Callable[[], int] = time.time_ns,
+    clock: Callable[[], int] | HostClocks = time.time_ns,
     hardware: Hardware = VAST,
     **changes: Any,
 ) -> AsyncIterator[Loop]:
@@ -247,10 +248,8 @@ async def serving_loop(
     app.prepare(paths)
     host = host or FakeHost()
     with app.lock(paths):
-        store = Store.open(paths, clock)
-        provider = app.Provider(
-            wishes, store, hypervisor=hypervisor, host=host, hardware=lambda _: hardware, clock=clock
-        )
+        store = Store.open(paths, host=clock) if isinstance(clock, HostClocks) else Store.open(paths, clock)
+        provider = app.Provider(wishes, store, hypervisor=hypervisor, host=host, hardware=lambda _: hardware)
         try:
             await provider.start()
             async with grpc.aio.insecure_channel(provider.listener.address) as channel:

@@ -113,7 +113,7 @@ def test_the_daemon_is_restarted_watched_and_never_ends_a_guest() -> None:
     for name in ("libvirtd.service", "virtqemud.socket", "virtlogd.socket", "libvirt-guests.service"):
         assert name in found["After"][0].split()
     # A host runs one kind of daemons; wanting the other would start it.
-    assert found["Wants"] == ["virtlogd.socket"]
+    assert found["Wants"] == ["virtlogd.socket", "time-sync.target"]
     assert "Requires" not in found
     assert "BindsTo" not in found
 
@@ -190,6 +190,39 @@ def test_scripts_are_posix_shell_and_say_how_they_are_used(name: str) -> None:
     if shutil.which("shellcheck"):
         done = subprocess.run(["shellcheck", DEPLOY / name], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
+
+
+def shell_functions(script: str, *names: str) -> str:
+    """These functions of a script, as shell source."""
+    text = (DEPLOY / script).read_text()
+    found = {name: re.search(rf"^{name}\(\) {{.*?^}}$", text, re.MULTILINE | re.DOTALL) for name in names}
+    return "\n".join(match.group() for match in found.values() if match)
+
+
+def test_the_newest_release_is_the_one_installed_last_whatever_the_clock_said(tmp_path: Path) -> None:
+    releases = tmp_path / "releases"
+    releases.mkdir()
+    for name in ("000009-20360101T000000Z", "20251101T000000Z", "000010-20240101T000000Z", "20251102T000000Z"):
+        (releases / name).mkdir()
+    source = f"root={tmp_path}\n{shell_functions('install.sh', 'releases', 'next_release')}\nreleases\nnext_release"
+    done = subprocess.run(["sh", "-euc", source], capture_output=True, text=True, check=True)
+    *ordered, latest = done.stdout.splitlines()
+    assert ordered == [
+        "20251101T000000Z", "20251102T000000Z", "000009-20360101T000000Z", "000010-20240101T000000Z",
+    ]  # fmt: skip
+    assert re.fullmatch(rf"{releases}/000011-\d{{8}}T\d{{6}}Z", latest)
+
+
+def test_the_first_release_is_the_first(tmp_path: Path) -> None:
+    (tmp_path / "releases").mkdir()
+    source = f"root={tmp_path}\n{shell_functions('install.sh', 'releases', 'next_release')}\nnext_release"
+    done = subprocess.run(["sh", "-euc", source], capture_output=True, text=True, check=True)
+    assert "/releases/000001-" in done.stdout
+
+
+def test_the_daemon_waits_for_the_clock() -> None:
+    assert "time-sync.target" in unit("sri-libvirt.service")["After"][0].split()
+    assert "time-sync.target" in " ".join(unit("sri-libvirt.service")["Wants"]).split()
 
 
 def test_what_install_installs_uninstall_removes() -> None:

@@ -19,6 +19,7 @@ STOREYS = (
     {"api"},
     {
         "__init__",
+        "clock",
         "config",
         "devices",
         "errors",

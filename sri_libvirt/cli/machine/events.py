@@ -18,9 +18,13 @@ from sri_libvirt.config import Settings
 def events(machine: str, settings: Settings, output: str) -> None:
     """Show a machine's timeline, oldest first; by its whole id also of one that is gone."""
     with open_store(settings) as reader:
+        clock = reader.clock()
         timeline = reader.events(machine) or reader.events(find(reader, machine).id)
     if output != "table":
-        out.data([show.event(event) for event in timeline], output)
+        out.data([show.event(event, clock) for event in timeline], output)
         return
-    rows = [(show.timestamp(each.time) or "", each.reason, show.took(each.took), each.message) for each in timeline]
+    rows = [
+        (show.timestamp(clock.to_wall(each.time)) or "", each.reason, show.took(each.took), each.message)
+        for each in timeline
+    ]
     out.table(("TIME", "REASON", "TOOK", "MESSAGE"), rows)

@@ -18,8 +18,8 @@ from sri_libvirt.config import Settings
 def get(machine: str, settings: Settings, output: str) -> None:
     """Show one machine with its devices; never its secrets."""
     with open_store(settings) as reader:
-        found = find(reader, machine)
-    shown = show.full(found)
+        found, clock = find(reader, machine), reader.clock()
+    shown = show.full(found, clock)
     if output != "table":
         out.data(shown, output)
         return

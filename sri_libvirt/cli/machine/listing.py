@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
 from sri_libvirt.cli.machine import output as out
@@ -20,11 +18,11 @@ from sri_libvirt.records import class_name
 def list_machines(settings: Settings, output: str) -> None:
     """List the machines of this host."""
     with open_store(settings) as reader:
-        machines = reader.machines()
+        machines, clock = reader.machines(), reader.clock()
     if output != "table":
-        out.data([show.brief(machine) for machine in machines], output)
+        out.data([show.brief(machine, clock) for machine in machines], output)
         return
-    now = time.time_ns()
+    now = clock.wall()
     rows = [
         (
             machine.id,

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.clock import SteadyClock
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, class_name
 
 _MICRO = 1000
@@ -62,8 +63,8 @@ def enum_name(enum: Any, number: int, prefix: str) -> str:
     return value.name.removeprefix(prefix) if value else str(number)
 
 
-def brief(machine: Machine) -> dict[str, Any]:
-    """A machine in a list."""
+def brief(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
+    """A machine in a list. `clock` is the one that stored times are of."""
     return {
         "id": machine.id,
         "namespace": machine.namespace,
@@ -72,15 +73,15 @@ def brief(machine: Machine) -> dict[str, Any]:
         "power": power(machine),
         "state": state(machine),
         "created": timestamp(machine.created_at),
-        "deleted": timestamp(machine.deleted_at),
+        "deleted": timestamp(clock.to_wall(machine.deleted_at)),
         "reasons": [reason.message for reason in machine.reasons],
     }
 
 
-def full(machine: Machine) -> dict[str, Any]:
+def full(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
     """A machine by itself: its wish, its hardware, its devices, its latest run."""
     return {
-        **brief(machine),
+        **brief(machine, clock),
         "uid": machine.uid,
         "labels": dict(machine.labels),
         "annotations": dict(machine.annotations),
@@ -93,28 +94,33 @@ def full(machine: Machine) -> dict[str, Any]:
         "hardware": _hardware(machine),
         "devices": [_device(row, machine.status) for row in sorted(machine.attachments, key=_order)],
         "run": {
-            "started": timestamp(machine.run.started_at),
-            "stopped": timestamp(machine.run.stopped_at),
+            "started": timestamp(clock.to_wall(machine.run.started_at)),
+            "stopped": timestamp(clock.to_wall(machine.run.stopped_at)),
             "stopped_by": machine.run.stopped.value if machine.run.stopped else None,
             "failures": machine.run.failures,
-            "not_before": timestamp(machine.run.not_before),
+            "not_before": timestamp(clock.to_wall(machine.run.not_before)),
         },
-        "reasons": reasons(machine.reasons),
+        "reasons": reasons(machine.reasons, clock),
     }
 
 
-def reasons(given: Iterable[Reason]) -> list[dict[str, Any]]:
+def reasons(given: Iterable[Reason], clock: SteadyClock) -> list[dict[str, Any]]:
     """Why a machine is not what it should be."""
     return [
-        {"code": each.code, "message": each.message, "advice": each.advice, "since": timestamp(each.since)}
+        {
+            "code": each.code,
+            "message": each.message,
+            "advice": each.advice,
+            "since": timestamp(clock.to_wall(each.since)),
+        }
         for each in given
     ]
 
 
-def event(each: Event) -> dict[str, Any]:
+def event(each: Event, clock: SteadyClock) -> dict[str, Any]:
     """One line of a timeline; `took_seconds` is None where it means nothing."""
     return {
-        "time": timestamp(each.time),
+        "time": timestamp(clock.to_wall(each.time)),
         "kind": each.kind,
         "reason": each.reason,
         "message": each.message,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import click
@@ -25,18 +24,19 @@ def why(machine: str, settings: Settings, output: str) -> None:
     with open_store(settings) as reader:
         found = find(reader, machine)
         latest = reader.events(found.id, 1)
+        clock = reader.clock()
     running = daemon_runs(StatePaths(settings.state_dir))
     if output == "text":
-        for line in sentences(found, latest[-1] if latest else None, running, time.time_ns()):
+        for line in sentences(found, latest[-1] if latest else None, running, clock()):
             out.say(line)
         return
-    shown = {key: value for key, value in show.brief(found).items() if key != "reasons"}
+    shown = {key: value for key, value in show.brief(found, clock).items() if key != "reasons"}
     shown |= {
         "as_it_should_be": settled(found),
         "generation": found.generation,
         "observed_generation": found.observed_generation,
         "provider_running": running,
-        "reasons": show.reasons(found.reasons),
+        "reasons": show.reasons(found.reasons, clock),
     }
     out.data(shown, output)
 

@@ -193,3 +193,20 @@ def test_a_run_that_the_store_does_not_know_is_taken_over() -> None:
     assert world.record is not None
     assert world.record.run.uuid == "another"
     assert world.done == []
+
+
+@pytest.mark.parametrize("stamp", [1, T0 - 3600 * SECOND, T0 + 10 * 365 * 86400 * SECOND])
+def test_a_stop_lies_between_its_start_and_now_whatever_the_log_says(stamp: int) -> None:
+    world = running()
+    world.now += 60 * SECOND
+    world.stop_guest("", "", "unknown", watched=False)
+    world.last_words = LastWords("shutdown", at=stamp)
+    world.settle()
+    assert world.record is not None
+    assert world.record.run.stopped is StopCause.GUEST
+    assert world.record.run.started_at <= world.record.run.stopped_at <= world.now
+    for wish in (pb.POWER_OFF, pb.POWER_ON):
+        world.now += SECOND
+        power(world, wish)
+        world.settle()
+    assert state(world) == "RUNNING"

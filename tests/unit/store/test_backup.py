@@ -204,7 +204,7 @@ def test_the_newest_few_are_kept_and_others_are_nobodys_to_drop(store: Store, pa
         now += 3600 * SECOND
         assert backups.once()
     mine = ["auto-of-mine.sqlite", "manual-1.sqlite"]
-    made = [f"auto-{backup.stamp(NOW + hours * 3600 * SECOND)}.sqlite" for hours in (3, 4)]
+    made = [f"auto-{hours:06d}-{backup.stamp(NOW + hours * 3600 * SECOND)}.sqlite" for hours in (3, 4)]
     assert left(paths.backups) == sorted(mine + made)
 
 
@@ -216,7 +216,7 @@ def test_one_that_fails_drops_none(store: Store, paths: StatePaths) -> None:
     paths.database.write_bytes(b"no database" * 1000)
     now += SECOND
     assert not backups.once()
-    assert left(paths.backups) == [f"auto-{backup.stamp(NOW)}.sqlite"]
+    assert left(paths.backups) == [f"auto-000001-{backup.stamp(NOW)}.sqlite"]
 
 
 def test_the_thread_makes_one_when_it_is_due_and_ends(store: Store, paths: StatePaths) -> None:
