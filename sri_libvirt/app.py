@@ -354,11 +354,14 @@ class Provider:
 
 
 def read_hardware(paths: StatePaths, *, sysfs: Path = inventory.SYSFS, procfs: Path = inventory.PROCFS) -> Hardware:
-    """The host of these roots as it is now. Raises ConfigError when they show no CPU or no memory."""
+    """The host of these roots as it is now. Raises ConfigError when its CPUs, memory or file system are not told."""
     found = of_inventory(inventory.read(sysfs, procfs))
     if not found.total.cpus or not found.total.memory_bytes:
         raise ConfigError(f"--sysfs {sysfs}, --procfs {procfs}: they show no CPU or no memory of this host")
-    disk = space.space(paths.root, paths.machines)
+    try:
+        disk = space.space(paths.root, paths.machines)
+    except OSError as error:
+        raise ConfigError(f"--state-dir {paths.root}: its file system cannot be measured: {error.strerror}") from error
     return replace(found, disk_bytes=disk.total_bytes, disk_others_bytes=disk.others_bytes)
 
 

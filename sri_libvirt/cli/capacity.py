@@ -45,7 +45,8 @@ PIPE_WIDTH = 120
 def capacity(explained: str | None, seconds: float | None, settings: Settings, output: str) -> None:
     """Show what this host is, what it can sell and what limits that; reads only, with or without the daemon.
 
-    With --sysfs and --procfs of another machine's saved tree it shows that machine as an empty host.
+    With --sysfs and --procfs of another machine's saved tree it shows that machine as an empty host. When the store, or
+    its file system, cannot be read, what can be sold is unknown: shown so, null in data, and the status is 1.
     """
     if output != "picture" and (explained is not None or seconds is not None):
         raise click.UsageError("--explain and --watch are for people: they go without -o")
@@ -58,13 +59,16 @@ def capacity(explained: str | None, seconds: float | None, settings: Settings, o
     if report.note:
         out.warn(report.note)
     if explained is not None:
-        _explain(report, explained)
+        if not report.unknown:
+            _explain(report, explained)
     elif output == "picture":
         from sri_libvirt.cli.report.picture import picture
 
         console().print(picture(report))
     else:
         _data(report, output)
+    if report.unknown:
+        raise click.ClickException(report.unknown)
 
 
 def _data(report: Report, output: str) -> None:

@@ -12,7 +12,7 @@ from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings, duration
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import SECOND
+from sri_libvirt.records import SECOND, Machine
 from sri_libvirt.store import Store
 
 LOOK_SECONDS = 0.5
@@ -44,10 +44,16 @@ def drain(shutdown: bool, reason: str, wait: str, settings: Settings) -> None:
 def _wait(settings: Settings, end: float) -> None:
     with Store.open_read_only(StatePaths(settings.state_dir)) as reader:
         while True:
-            running = sum(each.status.state == pb.MACHINE_RUNNING for each in reader.machines())
+            running = sum(_runs(each) for each in reader.machines())
             if not running:
                 out.say("no guest runs")
                 return
             if time.monotonic() >= end:
                 raise click.ClickException(f"{running} guests still run; without a daemon nobody switches them off")
             time.sleep(LOOK_SECONDS)
+
+
+def _runs(machine: Machine) -> bool:
+    """Also of a guest that is paused, or that nobody could look at: it runs until it was seen to be off."""
+    started = bool(machine.run.started_at) and machine.run.stopped is None
+    return started or machine.status.state == pb.MACHINE_RUNNING

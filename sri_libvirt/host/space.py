@@ -19,7 +19,10 @@ class Space:
 
 
 def space(root: Path, ours: Path) -> Space:
-    """The file system that `root` is on. What lies in the directories of `ours` is not others'. Raises OSError."""
+    """The file system that `root` is on. What lies in the directories of `ours` is not others'. Raises OSError.
+
+    What of ours cannot be read counts as others': less is for sale then, never more.
+    """
     found = os.statvfs(root)
     total, available = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
     return Space(total, max(0, total - available - held(ours)))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor.base import Firmware
 
 log = structlog.get_logger(__name__)
@@ -64,9 +66,17 @@ def merge(directories: Iterable[Mapping[str, str]]) -> list[tuple[str, str]]:
 
 
 def read(directories: Sequence[Path] = DIRECTORIES) -> tuple[Firmware, ...]:
-    """The usable firmware of this host, best first as its distribution orders it. Bad descriptors are logged."""
+    """The usable firmware of this host, best first as its distribution orders it. Bad descriptors are logged.
+
+    Raises HypervisorError when what is there cannot be read: a machine keeps the firmware that it is made with, so one
+    made meanwhile would have BIOS for ever.
+    """
     found = []
-    for name, text in merge(_texts(directory) for directory in directories):
+    try:
+        descriptors = merge([_texts(directory) for directory in directories])
+    except OSError as error:
+        raise HypervisorError(f"firmware descriptors cannot be read: {error.filename}: {error.strerror}") from error
+    for name, text in descriptors:
         try:
             firmware = parse(text)
         except ValueError as error:
@@ -78,9 +88,19 @@ def read(directories: Sequence[Path] = DIRECTORIES) -> tuple[Firmware, ...]:
 
 
 def _texts(directory: Path) -> dict[str, str]:
+    """The descriptors of a directory by their names; none where there is none. Raises OSError."""
+    found = {}
+    with suppress(FileNotFoundError):
+        # not glob(), for which a directory that cannot be read is an empty one
+        for file in sorted(directory.iterdir()):
+            # not is_file(): an operator hides a descriptor by a link to /dev/null
+            if file.suffix == ".json" and not file.is_dir():
+                found[file.name] = _text(file)
+    return found
+
+
+def _text(file: Path) -> str:
     try:
-        # not is_file(): an operator hides a descriptor by a link to /dev/null
-        return {file.name: file.read_text(errors="replace") for file in directory.glob("*.json") if not file.is_dir()}
-    except OSError as error:
-        log.warning("firmware descriptors cannot be read", directory=str(directory), error=str(error))
-        return {}
+        return file.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""  # a link to nothing hides as one to /dev/null does

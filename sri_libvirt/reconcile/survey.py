@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -33,11 +33,12 @@ _UNITS = {"b": 1, "bytes": 1, "kb": 10**3, "k": 1 << 10, "kib": 1 << 10, "mb": 1
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Looks at domains that are not ours. `found` is told of their claims."""
+    """Looks at domains that are not ours. `found` is told of their claims; `seen` holds those of the last look."""
 
     store: Store
     connect: Callable[[], Connection]
     found: Callable[[Sequence[Claim]], None]
+    seen: dict[str, Sequence[Claim]] = field(default_factory=dict)
 
     def remembered(self) -> list[Claim]:
         """What was found last, maybe by a provider before this one."""
@@ -60,17 +61,20 @@ class Neighbours:
         # Domains first: a machine is in the store before its domain is there, and leaves it after that is gone.
         there = connection.domain_ids()
         ours = set(self.store.machine_ids())
-        claimed: list[Claim] = []
+        seen: dict[str, Sequence[Claim]] = {}
         for each in sorted(set(there) - ours):
             try:
                 domain = connection.snapshot(each)
                 if domain is not None and domain.active:
-                    claimed += claims.of_neighbour(*size(domain.live_xml))
+                    seen[each] = claims.of_neighbour(*size(domain.live_xml))
             except Unreachable:
                 raise
             except HypervisorError as error:
-                log.warning("a domain that is not ours is not charged", domain=each, error=str(error))
-        return claimed
+                seen[each] = self.seen.get(each, ())
+                log.warning("a domain that is not ours is charged as it was seen last", domain=each, error=str(error))
+        self.seen.clear()
+        self.seen.update(seen)
+        return [claim for claimed in seen.values() for claim in claimed]
 
 
 def size(text: str) -> tuple[int, int]:

@@ -26,7 +26,7 @@ def document(report: Report) -> dict[str, Any]:
         "schema": SCHEMA,
         "host": _host(report),
         "resources": _resources(report.budget, report.usage),
-        "classes": [_class(offer) for offer in report.offers],
+        "classes": None if report.unknown else [_class(offer) for offer in report.offers],
         "closed": report.closed or None,
         "warnings": list(report.warnings),
     }
@@ -194,12 +194,12 @@ def _disk(device: BlockDevice) -> dict[str, Any]:
     }
 
 
-def _resources(budget: Budget, usage: Usage) -> list[dict[str, Any]]:
+def _resources(budget: Budget, usage: Usage | None) -> list[dict[str, Any]]:
     """Of each resource and place what machines can have and have; the whole host first, then its nodes."""
     lines = {line.resource: line for line in budget.lines}
     found = []
     for resource, node in sorted(budget.amounts, key=lambda place: (place[1], _order(place[0]))):
-        amount, claimed = budget.of(resource, node), usage.of(resource, node)
+        amount, claimed = budget.of(resource, node), usage.of(resource, node) if usage else None
         line = lines.get(resource) if node == ANYWHERE else None
         limited = amount != UNLIMITED
         total = line.total if line else amount
@@ -213,7 +213,7 @@ def _resources(budget: Budget, usage: Usage) -> list[dict[str, Any]]:
                 "overcommit": float(line.ratio) if line else None,
                 "budget": amount if limited else None,
                 "claimed": claimed,
-                "free": max(0, amount - claimed) if limited else None,
+                "free": max(0, amount - claimed) if limited and claimed is not None else None,
             }
         )
     return found

@@ -1,7 +1,8 @@
 """What the report tells, gathered without the daemon and without libvirt: the inventory, and the store read-only.
 
 Under the roots of another host only its inventory is known: nothing of this one's store is mixed into it, and its
-classes are those of an empty host. Nothing is written, no ladder is frozen. The arithmetic is the daemon's own
+classes are those of an empty host. A store that is there and cannot be read is no empty one: what machines have, and
+what can be sold, is then unknown. Nothing is written, no ladder is frozen. The arithmetic is the daemon's own
 (capacity/). Imports are light, for a short command starts often; how it is shown does not belong here.
 """
 
@@ -55,16 +56,18 @@ class Stored:
 class Report:
     """One look at a host, and what it can sell.
 
-    `usage` counts domains that are not ours too. `closed` says why no new machine is taken, "" when they are.
+    `unknown` says why nobody can tell what it can sell, "" when that is known; `usage` is None then, and nothing is
+    offered. `usage` counts domains that are not ours too. `closed` says why no new machine is taken, "" when they are.
     `warnings` are for the reader of the report, `note` says in a line what the report had to do without. `offer` is
     what libvirt and QEMU offered when the daemon asked last.
     """
 
     inventory: Inventory
     budget: Budget
-    usage: Usage
+    usage: Usage | None
     offers: tuple[placement.Offer, ...]
     verdict: Verdict
+    unknown: str = ""
     foreign: bool = False
     closed: str = ""
     warnings: tuple[str, ...] = ()
@@ -72,7 +75,9 @@ class Report:
     offer: Offer | None = None
 
     def explain(self, name: str) -> list[str] | None:
-        """The arithmetic of a class, a line each; None when there is no such class."""
+        """The arithmetic of a class, a line each; None when there is no such class, and for all while it is unknown."""
+        if self.usage is None:
+            return None
         wanted = next((offer.machine_class for offer in self.offers if offer.machine_class.name == name), None)
         return None if wanted is None else placement.explain(self.budget, self.usage, wanted, bool(self.closed))
 
@@ -85,10 +90,17 @@ def gather(settings: Settings, *, names: bool = False) -> Report:
     foreign = is_foreign(settings.sysfs, settings.procfs)
     paths = None if foreign else StatePaths(settings.state_dir)
     found = inventory.read(settings.sysfs, settings.procfs, state_dir=paths.root if paths else None)
-    stored, note = read_store(paths) if paths else (Stored(), "")
+    stored, disk, note, unknown = Stored(), None, "", ""
+    try:
+        if paths:
+            stored, note = read_store(paths)
+            disk = _space(paths)
+    except (StoreError, OSError, ValueError, TypeError, KeyError) as error:
+        said = f"{error.filename or settings.state_dir}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        unknown = f"it is unknown what this host can sell: {' '.join(said.split())}"
     if names and (settings.sysfs, settings.procfs) == (SYSFS, PROCFS):
         found = _with_names(found)
-    return assess(found, stored, settings, disk=_space(paths) if paths else None, foreign=foreign, note=note)
+    return assess(found, stored, settings, disk=disk, foreign=foreign, note=note, unknown=unknown)
 
 
 def assess(
@@ -99,8 +111,12 @@ def assess(
     disk: space.Space | None = None,
     foreign: bool = False,
     note: str = "",
+    unknown: str = "",
 ) -> Report:
-    """What a host can sell. Pure but for the operator's class file. A disk of which nothing is known limits nothing."""
+    """What a host can sell. Pure but for the operator's class file. Without a disk, as in a saved tree, none limits it.
+
+    Where that is `unknown` nothing is offered, rather than all.
+    """
     hardware = of_inventory(found)
     sold = budget(
         replace(
@@ -120,9 +136,10 @@ def assess(
     closed = _kvm_is_gone(found, stored, settings) or stored.closed
     classes = _classes(settings, stored, hardware)
     for_sale = tuple(placement.offer(sold, stored.usage, each, bool(closed)) for each in classes.values())
-    warnings = tuple(_warnings(found, verdict, closed, disk, foreign))
+    warnings = (*([unknown] if unknown else []), *_warnings(found, verdict, closed, foreign))
     return Report(
-        *(found, sold, stored.usage, for_sale, verdict),
+        *(found, sold, None if unknown else stored.usage, () if unknown else for_sale, verdict),
+        unknown=unknown,
         foreign=foreign,
         closed=closed,
         warnings=warnings,
@@ -145,21 +162,29 @@ def is_foreign(sysfs: Path, procfs: Path) -> bool:
 
 
 def read_store(paths: StatePaths) -> tuple[Stored, str]:
-    """What the store says, and a line about why it says nothing."""
+    """What the store says; of a host on which no daemon has run yet, an empty one, and a line that says so.
+
+    Raises StoreError, OSError, ValueError, TypeError, KeyError when there is one, or was, that cannot be read.
+    """
+    if not paths.database.exists() and not _has_machines(paths):
+        return Stored(), f"shown as an empty host: there is no state database at {paths.database}"
+    with Reader.open(paths) as reader:
+        text = reader.meta(META_KVM)
+        return Stored(
+            found=True,
+            usage=reader.usage().beside(Usage().plus(claims_of_text(reader.meta(META_NEIGHBOURS)))),
+            classes=ladder.frozen(reader.meta(ladder.META_KEY)),
+            closed=cordon.of_text(reader.meta(cordon.META_KEY)).words,
+            verdict=_stored_verdict(text) if text else None,
+            offer=offers.of_text(reader.meta(offers.META_KEY)),
+        ), ""
+
+
+def _has_machines(paths: StatePaths) -> bool:
     try:
-        with Reader.open(paths) as reader:
-            text = reader.meta(META_KVM)
-            return Stored(
-                found=True,
-                usage=reader.usage().beside(Usage().plus(claims_of_text(reader.meta(META_NEIGHBOURS)))),
-                classes=ladder.frozen(reader.meta(ladder.META_KEY)),
-                closed=cordon.of_text(reader.meta(cordon.META_KEY)).words,
-                verdict=_stored_verdict(text) if text else None,
-                offer=offers.of_text(reader.meta(offers.META_KEY)),
-            ), ""
-    except (StoreError, OSError, ValueError, TypeError, KeyError) as error:
-        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return Stored(), f"shown as an empty host: {' '.join(said.split())}"
+        return next(paths.machines.iterdir(), None) is not None
+    except FileNotFoundError:
+        return False
 
 
 def _stored_verdict(text: str) -> Verdict:
@@ -192,7 +217,7 @@ def _classes(settings: Settings, stored: Stored, hardware: Hardware) -> Mapping[
     return stored.classes or ladder.steps(hardware.total.cpus, hardware.total.memory_bytes)
 
 
-def _warnings(found: Inventory, verdict: Verdict, closed: str, disk: space.Space | None, foreign: bool) -> list[str]:
+def _warnings(found: Inventory, verdict: Verdict, closed: str, foreign: bool) -> list[str]:
     warnings = []
     if verdict.kvm is False:
         warnings.append(f"no KVM ({verdict.detail}): {NO_KVM}")
@@ -201,8 +226,6 @@ def _warnings(found: Inventory, verdict: Verdict, closed: str, disk: space.Space
         warnings.append(f"KVM is not proven yet, the daemon does that at its start{doubt}; without it {NO_KVM}")
     if closed:
         warnings.append(closed)
-    if disk is None and not foreign:
-        warnings.append("the file system behind the state directory is unknown: it limits nothing here")
     if found.memory.total_bytes is None:
         warnings.append("the amount of memory is unknown: nothing is for sale")
     if not found.cpu.online:
@@ -210,15 +233,12 @@ def _warnings(found: Inventory, verdict: Verdict, closed: str, disk: space.Space
     return warnings
 
 
-def _space(paths: StatePaths) -> space.Space | None:
-    """The file system that the state directory is on, or will be on."""
-    try:
-        there = paths.root
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        return space.space(there, paths.machines)
-    except OSError:
-        return None
+def _space(paths: StatePaths) -> space.Space:
+    """The file system that the state directory is on, or will be on. Raises OSError."""
+    there = paths.root
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return space.space(there, paths.machines)
 
 
 def _with_names(found: Inventory) -> Inventory:

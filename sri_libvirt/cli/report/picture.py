@@ -22,7 +22,7 @@ from sri_libvirt.cli.report.cells import DASH, number_or_dash, table_of, word_or
 from sri_libvirt.cli.report.facts import NO_KVM, Report
 from sri_libvirt.host.inventory import HugePages, Node
 from sri_libvirt.hypervisor import offers
-from sri_libvirt.resources import ANYWHERE, CPU, DISK, MACHINES, MEMORY, byte_words, words
+from sri_libvirt.resources import ANYWHERE, CPU, DISK, MACHINES, MEMORY, Usage, byte_words, words
 
 BAR = 20
 NODE_WIDTH = 40
@@ -33,7 +33,7 @@ FEW_RANGES = 8
 def picture(report: Report) -> RenderableType:
     """The whole picture."""
     parts: list[RenderableType] = [_host(report), "", _sold(report), "", _nodes(report)]
-    parts += _section("Classes", _classes(report))
+    parts += _section("Classes", _classes(report) if report.offers else None)
     parts += _section("Network interfaces", devices.nics(report))
     parts += _section("PCI devices", devices.pci(report))
     parts += _section("Disks", devices.disks(report))
@@ -122,12 +122,11 @@ def _sold(report: Report) -> RenderableType:
     grid = _pairs()
     names = ((CPU, "CPU"), (MEMORY, "memory"), (DISK, "disk"), (MACHINES, "machines"))
     for resource, name in names:
-        amount, claimed = report.budget.of(resource), report.usage.of(resource)
+        amount = report.budget.of(resource)
         if amount == UNLIMITED:
             continue
-        grid.add_row(
-            name, bar(claimed, amount), Text(f"{_shares(resource, claimed, amount)} of {_bare(resource, amount)}")
-        )
+        drawn, shares = _used(report, resource, ANYWHERE, amount)
+        grid.add_row(name, drawn, Text(f"{shares} of {_bare(resource, amount)}"))
     return Group(_heading("For machines"), grid)
 
 
@@ -135,9 +134,10 @@ def _nodes(report: Report) -> RenderableType:
     found = report.inventory.nodes
     boxes = [_node(report, node, alone=len(found) == 1) for node in found]
     parts: list[RenderableType] = [_heading("NUMA"), Columns(boxes)]
-    if len(found) > 1 and report.usage.of(CPU):
+    usage = report.usage or Usage()
+    if len(found) > 1 and usage.of(CPU):
         floating = [
-            words(resource, report.usage.of(resource) - sum(report.usage.of(resource, node.id) for node in found))
+            words(resource, usage.of(resource) - sum(usage.of(resource, node.id) for node in found))
             for resource in (CPU, MEMORY)
         ]
         parts.append(Text(f"on no node of their own: {' and '.join(floating)} of machines"))
@@ -150,14 +150,12 @@ def _node(report: Report, node: Node, *, alone: bool) -> Panel:
     grid.add_column(overflow="fold")
     grid.add_row(Text(f"CPUs {ranges(node.cpus) or 'none'}"))
     if node.cpus:
-        given, claimed = report.budget.of(CPU, place), report.usage.of(CPU, place)
-        grid.add_row(bar(claimed, given))
-        grid.add_row(Text(_shares(CPU, claimed, given)))
+        for part in _used(report, CPU, place, report.budget.of(CPU, place)):
+            grid.add_row(part)
     grid.add_row(Text(f"memory {_bytes(node.memory_bytes)}"))
     if node.memory_bytes:
-        given, claimed = report.budget.of(MEMORY, node.id), report.usage.of(MEMORY, place)
-        grid.add_row(bar(claimed, given))
-        grid.add_row(Text(_shares(MEMORY, claimed, given)))
+        for part in _used(report, MEMORY, place, report.budget.of(MEMORY, node.id)):
+            grid.add_row(part)
     if pages := _pages(node.hugepages):
         grid.add_row(Text(f"huge pages {pages}"))
     far = {other: distance for other, distance in node.distances.items() if other != node.id}
@@ -211,6 +209,14 @@ def _pairs() -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     return grid
+
+
+def _used(report: Report, resource: str, node: int, given: int) -> tuple[Text, Text]:
+    """A bar and words of how much of what is given is used; what is unknown has neither's numbers."""
+    if report.usage is None:
+        return Text.assemble("[", ("?" * BAR, "dim"), "]"), Text("unknown how much is used")
+    claimed = report.usage.of(resource, node)
+    return bar(claimed, given), Text(_shares(resource, claimed, given))
 
 
 def _shares(resource: str, claimed: int, given: int) -> str:

@@ -144,8 +144,8 @@ def _classes(document: Mapping[str, Any]) -> Iterator[_Gauge]:
     used = _Gauge("class_used", "Machines of the class that exist.")
     free = _Gauge("class_free", "Machines of the class that would still fit.")
     closed = _Gauge("closed", "1 if this host takes no new machines.")
-    closed.add(document["closed"] is not None)
-    for each in document["classes"]:
+    closed.add(None if document["classes"] is None else document["closed"] is not None)
+    for each in document["classes"] or ():
         name = each["name"]
         info.add(1, class_=name, limited_by=each["limited_by"])
         cpus.add(each["cpu_millis"] / 1000, class_=name)

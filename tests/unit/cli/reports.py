@@ -68,18 +68,21 @@ SHAPE: Shape = {
         },
         "filesystem": ({"total_bytes": int, "free_bytes": int}, NoneType),
     },
-    "resources": [{"resource": str, "unit": str, "node": NUMBER, "budget": NUMBER, "claimed": int, "free": NUMBER}],
-    "classes": [
-        {
-            "name": str,
-            "cpu_millis": int,
-            "memory_bytes": int,
-            "quantity": int,
-            "used": int,
-            "free": int,
-            "limited_by": str,
-        }
-    ],
+    "resources": [{"resource": str, "unit": str, "node": NUMBER, "budget": NUMBER, "claimed": NUMBER, "free": NUMBER}],
+    "classes": (
+        [
+            {
+                "name": str,
+                "cpu_millis": int,
+                "memory_bytes": int,
+                "quantity": int,
+                "used": int,
+                "free": int,
+                "limited_by": str,
+            }
+        ],
+        NoneType,
+    ),
     "closed": TEXT,
     "warnings": [str],
 }

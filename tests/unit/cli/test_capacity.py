@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -192,14 +193,22 @@ def test_what_the_store_says(full_store: Store, state_dir: Path) -> None:
     assert "cordoned (new disks)" in stored.closed
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Flags of a host that is this one, so that the store of `state_dir` is its own."""
+    tree = reports.server(tmp_path / "host")
+    monkeypatch.setattr(facts, "is_foreign", lambda *_: False)
+    return roots(tree)
+
+
 @pytest.mark.parametrize("key", ["neighbours", "kvm", "classes", "cordon", "offer"])
-def test_a_store_that_cannot_be_read_is_an_empty_host_and_said_in_a_line(
-    key: str, full_store: Store, state_dir: Path
+def test_what_cannot_be_read_in_a_store_is_not_taken_for_nothing(
+    key: str, full_store: Store, here: tuple[str, ...], cli: Cli
 ) -> None:
     full_store.write(lambda tx: tx.set_meta(key, '{"no": "such thing"}'))
-    stored, note = facts.read_store(StatePaths(state_dir))
-    assert (stored, note.count("\n")) == (Stored(), 0)
-    assert note.startswith("shown as an empty host: ")
+    result = cli("capacity", *here, "-o", "json")
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert json.loads(result.out)["classes"] is None
 
 
 def test_no_store_is_an_empty_host(state_dir: Path) -> None:
@@ -208,11 +217,59 @@ def test_no_store_is_an_empty_host(state_dir: Path) -> None:
     assert "there is no state database" in note
 
 
-def test_a_file_that_is_no_store(state_dir: Path) -> None:
-    paths = StatePaths(state_dir)
-    paths.database.parent.mkdir(parents=True)
-    paths.database.write_bytes(b"no database" * 1000)
-    assert facts.read_store(paths)[0] == Stored()
+def damaged(state_dir: Path) -> str:
+    StatePaths(state_dir).database.write_bytes(b"no database" * 1000)
+    return "file is not a database"
+
+
+def lost(state_dir: Path) -> str:
+    (StatePaths(state_dir).machines / "11111111-aaaa-4000-8000-000000000001").mkdir()
+    StatePaths(state_dir).database.unlink()
+    return "there is no state database"
+
+
+@pytest.mark.parametrize("harm", [damaged, lost])
+def test_a_store_that_cannot_be_read_is_no_empty_host(
+    harm: Callable[[Path], str], full_store: Store, state_dir: Path, here: tuple[str, ...], cli: Cli
+) -> None:
+    assert cli("capacity", *here, "-o", "json").status == 0
+    full_store.close()
+    words = harm(state_dir)
+    result = cli("capacity", *here, "-o", "json")
+    assert (result.status, words in result.err, result.err.count("\n")) == (1, True, 1)
+    found = json.loads(result.out)
+    assert reports.faults(found, reports.SHAPE) == []
+    assert (found["classes"], found["closed"]) == (None, None)
+    assert {(each["claimed"], each["free"]) for each in found["resources"]} == {(None, None)}
+    assert found["host"]["memory_bytes"] == 64 * GIB, "the host is known"
+    assert words in found["warnings"][0]
+
+    result = cli("capacity", *here, "-o", "prometheus")
+    assert (result.status, words in result.err) == (1, True)
+    told = {name for name, _ in samples(result.out)}
+    assert "sri_libvirt_capacity_budget_cpus" in told
+    assert not [name for name in told if "class" in name or "claimed" in name or name.endswith("closed")]
+
+    result = cli("capacity", *here)
+    assert (result.status, words in result.err) == (1, True)
+    assert "warning: it is unknown what this host can sell" in result.out
+    assert "unknown how much is used of 16" in result.out
+    assert not re.search("used, |LIMITED BY", result.out)
+
+    result = cli("capacity", *here, "--explain", "c1-m1")
+    assert (result.status, result.out, words in result.err) == (1, "", True)
+
+
+def test_a_file_system_that_cannot_be_measured_is_not_taken_for_boundless(
+    full_store: Store, here: tuple[str, ...], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/dead")
+
+    monkeypatch.setattr("os.statvfs", dead)
+    result = cli("capacity", *here, "-o", "json")
+    assert (result.status, "/dead: Input/output error" in result.err) == (1, True)
+    assert json.loads(result.out)["classes"] is None
 
 
 def test_what_is_used_is_used_also_by_others(server: Inventory, wishes: config.Settings) -> None:
@@ -312,9 +369,8 @@ def test_kvm_that_nobody_proved(server: Inventory, wishes: config.Settings) -> N
     assert "extension" not in warning, "this CPU has vmx"
 
 
-def test_a_file_system_of_which_nothing_is_known_limits_nothing(server: Inventory, wishes: config.Settings) -> None:
-    report = facts.assess(server, Stored(verdict=Verdict(True, "")), wishes, disk=None)
-    assert "file system" in report.warnings[0]
+def test_a_saved_tree_has_no_file_system_that_limits_it(server: Inventory, wishes: config.Settings) -> None:
+    report = facts.assess(server, Stored(), wishes, disk=None)
     assert "disk" not in {offer.limited_by for offer in report.offers}
     assert "disk" in {o.limited_by for o in facts.assess(server, Stored(), wishes, disk=Space(GIB, 0)).offers}
 

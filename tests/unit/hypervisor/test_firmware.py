@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor import firmware
 from sri_libvirt.hypervisor.base import Firmware
 
@@ -72,6 +74,22 @@ def test_the_operators_directory_wins_by_name_and_hides_by_emptiness() -> None:
     operator = {"50-b.json": "mine", "60-c.json": "", "10-z.json": "z"}
     merged = firmware.merge([distribution, operator])
     assert merged == [("10-z.json", "z"), ("40-a.json", "a"), ("50-b.json", "mine")]
+
+
+@pytest.mark.parametrize("unreadable", ["directory", "file"])
+def test_what_cannot_be_read_is_not_taken_for_no_firmware(
+    unreadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "10-a.json").write_text("{}")
+    (tmp_path / "20-link-to-nothing.json").symlink_to(tmp_path / "gone")
+    assert firmware.read([tmp_path]) == ()
+
+    def refuse(path: Path, **_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir" if unreadable == "directory" else "read_text", refuse)
+    with pytest.raises(HypervisorError, match=f"{tmp_path}.*: Permission denied"):
+        firmware.read([tmp_path])
 
 
 def test_read_keeps_what_exists_and_survives_rubbish(tmp_path: Path) -> None:

@@ -84,6 +84,16 @@ def test_one_that_cannot_be_read_hides_no_other(bench: Bench) -> None:
     assert bench.found == [list(claims.of_neighbour(2, GIB))]
 
 
+def test_one_that_cannot_be_read_any_more_is_charged_as_it_was_seen(bench: Bench) -> None:
+    bench.start(STRANGER)
+    bench.neighbours.look()
+    connection = bench.hypervisor.connect()
+    connection.destroy(STRANGER)
+    bench.start(STRANGER, domain(STRANGER, "<vcpu>1</vcpu>"))
+    bench.neighbours.look()
+    assert bench.found == [list(claims.of_neighbour(2, GIB))] * 2
+
+
 def test_while_libvirt_is_away_what_was_found_stays(bench: Bench) -> None:
     bench.start(STRANGER)
     bench.neighbours.look()
