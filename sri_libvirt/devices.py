@@ -13,13 +13,6 @@ from typing import Any, Literal
 
 DiskFormat = Literal["qcow2", "raw"]
 
-_CLOUD_CONFIG = b"#cloud-config"
-
-
-def is_cloud_config(ignition_data: bytes) -> bool:
-    """Whether a spec's ignition data goes to the guest on a NoCloud seed disk; any other by fw_cfg."""
-    return ignition_data.startswith(_CLOUD_CONFIG)
-
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
@@ -41,7 +34,10 @@ class BackingFile:
 
 @dataclass(frozen=True, slots=True)
 class DiskSource:
-    """A disk that QEMU can open: a local file, `size` bytes as the guest sees it."""
+    """A disk that QEMU can open: a local file, `size` bytes as the guest sees it.
+
+    `note` is a sentence about it that an operator should know and that keeps no machine from running.
+    """
 
     handle: str  # what the status reports for the volume; stable over restarts
     path: str
@@ -49,15 +45,17 @@ class DiskSource:
     size: int
     read_only: bool = False
     backing: BackingFile | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NicBackend:
-    """What a guest's NIC is joined to: a libvirt network by name, or a link without peers."""
+    """What a guest's NIC is joined to: a libvirt network by name, or a link without peers. `note` as of a disk."""
 
     handle: str  # never empty; goes to the API's providerID
     kind: Literal["network", "isolated"]
     network: str = ""
+    note: str = ""
 
 
 Backing = DiskSource | NicBackend

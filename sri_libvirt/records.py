@@ -218,6 +218,11 @@ class Machine:
     sequence: int = field(default=0, compare=False)
 
     @property
+    def seeded(self) -> bool:
+        """Whether its ignition data is on a seed disk, else it is handed over by fw_cfg. Decided at create."""
+        return any(row.kind == "seed" for row in self.attachments)
+
+    @property
     def uid(self) -> str:
         return self.labels.get(LABEL_UID, "")
 

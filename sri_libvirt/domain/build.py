@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sri_libvirt.devices import is_cloud_config
 from sri_libvirt.domain import cpu, disks, firmware, identity, layout, nics
 from sri_libvirt.domain.spec import DomainSpec
 from sri_libvirt.paths import MachinePaths
@@ -32,7 +31,6 @@ def build(
     profile that a newer version made, ValueError for devices without a port or two on one.
     """
     _check_ports(attachments, profile.ports)
-    data = machine.spec.ignition_data
     return DomainSpec(
         marks=identity.marks(machine, instance, run),
         title=identity.title(machine),
@@ -42,7 +40,7 @@ def build(
         cpu=cpu.build(profile),
         memory_kib=-(-profile.memory_bytes // KIB),
         firmware=firmware.build(profile, paths.nvram),
-        ignition=str(paths.ignition) if data and not is_cloud_config(data) else "",
+        ignition=str(paths.ignition) if machine.spec.ignition_data and not machine.seeded else "",
         layout=layout.of(profile.layout, profile.ports),
         disks=disks.build(attachments),
         nics=nics.build(attachments),

@@ -1,7 +1,7 @@
 """What a guest configures itself from: a NoCloud seed disk, or a payload for fw_cfg.
 
 Both hold secrets and are 0600; libvirt hands them to QEMU's user while the guest runs. Which of the two a machine's
-ignition data becomes is told by its first bytes. Disks with an operating system on them do not belong here.
+ignition data becomes does not belong here (`userdata.py`), nor do disks with an operating system on them.
 """
 
 from __future__ import annotations
@@ -9,35 +9,34 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 from pathlib import Path
 
-from sri_libvirt.devices import DiskSource, is_cloud_config
+from sri_libvirt import printable, userdata
+from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import NotReady
 from sri_libvirt.paths import MachinePaths, install
 
 HANDLE = "seed"
-_HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 LABEL = "cidata"
 """The volume label by which cloud-init's NoCloud source knows its disk."""
 
 
-def write_seed(paths: MachinePaths, user_data: bytes, instance_id: str, hostname: str) -> DiskSource:
-    """Write the NoCloud seed, anew each time. What is no hostname is left out. Raises NotReady."""
+def write_seed(paths: MachinePaths, user_data: bytes, instance_id: str, name: str) -> DiskSource:
+    """Write the NoCloud seed of the machine of this name, anew each time; it may lack a hostname. Raises NotReady."""
     meta = {"instance-id": instance_id}
-    if _HOSTNAME.fullmatch(hostname):
+    if hostname := userdata.hostname(name):
         meta["local-hostname"] = hostname
     # JSON is YAML, and every string is quoted in it.
     image = iso9660({"user-data": user_data, "meta-data": json.dumps(meta).encode() + b"\n"})
     _write(paths.seed, image)
-    return DiskSource(handle=HANDLE, path=str(paths.seed), format="raw", size=len(image), read_only=True)
+    note = _hostname_note(name, hostname)
+    return DiskSource(handle=HANDLE, path=str(paths.seed), format="raw", size=len(image), read_only=True, note=note)
 
 
 def write_ignition(paths: MachinePaths, data: bytes) -> None:
-    """Write the fw_cfg payload of a machine that has one; of another, nothing. Raises NotReady."""
-    if data and not is_cloud_config(data):
-        _write(paths.ignition, data)
+    """Write the fw_cfg payload, anew each time. Raises NotReady."""
+    _write(paths.ignition, data)
 
 
 def iso9660(files: dict[str, bytes]) -> bytes:
@@ -52,6 +51,14 @@ def iso9660(files: dict[str, bytes]) -> bytes:
     iso.write_fp(out)
     iso.close()
     return out.getvalue()
+
+
+def _hostname_note(name: str, hostname: str) -> str:
+    if hostname or not name:
+        most = userdata.HOSTNAME_MOST
+        cut = f"the guest is called {hostname}: a hostname has at most {most} characters, fewer than the machine's name"
+        return cut if len(name) > most else ""
+    return f"the guest gets no hostname: the machine's name {printable.quote(name)} is none"
 
 
 def _write(path: Path, data: bytes) -> None:

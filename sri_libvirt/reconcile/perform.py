@@ -170,7 +170,7 @@ class Performer:
         paths = self._machine_directory(machine.id)
         made = self._prepared(machine, row, paths, connection)
         if made != row.backing or row.problem:
-            self._note(lambda tx: tx.set_backing(machine.id, row.key, made))
+            self._note(lambda tx: _keep_prepared(tx, row, made, self.clock()))
 
     def _lacking(self, row: Attachment) -> str:
         if row.kind not in ("volume", "nic"):
@@ -217,7 +217,8 @@ class Performer:
             )
             self._begin_run(machine, run)
         paths = self._machine_directory(machine.id)
-        seed.write_ignition(paths, machine.spec.ignition_data)
+        if machine.spec.ignition_data and not machine.seeded:
+            seed.write_ignition(paths, machine.spec.ignition_data)
         xml = self.compiler.domain_xml(machine, ports.in_domain(machine.attachments), paths, run.uuid)
         missing = self.compiler.differences(xml, connection.define(xml))
         if missing:
@@ -331,6 +332,14 @@ class Performer:
     def _note(self, work: Callable[[Transaction], object]) -> None:
         """Write a step down. What a power loss takes of it, it took of guest and QEMU too: the step is taken anew."""
         self.store.write(work, synced=False)
+
+
+def _keep_prepared(tx: Transaction, row: Attachment, made: Backing, now: int) -> None:
+    """Keep what was prepared, and tell once what an operator should know of it."""
+    tx.set_backing(row.machine, row.key, made)
+    if made.note and (row.backing is None or row.backing.note != made.note):
+        message = f"{device_words(row)}: {made.note}"
+        tx.add_event(row.machine, Event(kind="device", reason="noted", message=message, time=now))
 
 
 def _drop(tx: Transaction, row: Attachment, *, final: bool) -> bool:

@@ -1,13 +1,13 @@
 """Every reason that the loop can give for a machine that is not what it should be: a code, a sentence, an advice.
 
-`sri-libvirt machine why` prints them; a machine without a reason is as it should be. When a reason applies does not
-belong here (that is `plan.py`).
+`sri-libvirt machine why` prints them; a machine without a reason is as it should be, and what an operator should know
+of it all the same is a note. When a reason applies does not belong here (that is `plan.py`).
 """
 
 from __future__ import annotations
 
-from sri_libvirt import printable
-from sri_libvirt.records import SECOND, Attachment, Reason, StopCause
+from sri_libvirt import printable, userdata
+from sri_libvirt.records import SECOND, Attachment, Machine, Reason, StopCause
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
 
@@ -50,6 +50,15 @@ The words of the latter are those of the KVM verdict (`virtualisation.py`) and o
 def device_words(row: Attachment) -> str:
     """A device as a user calls it: `volume "data"`."""
     return f"{WORDS[row.kind]} {printable.quote(row.name)}" if row.name else WORDS[row.kind]
+
+
+def notes(machine: Machine) -> list[str]:
+    """What an operator should know of a machine though nothing is missing: of its devices, and of its user-data."""
+    rows = [row for row in machine.attachments if row.wanted and row.backing is not None and row.backing.note]
+    found = [f"{device_words(row)}: {row.backing.note}" for row in rows if row.backing]
+    if of_data := userdata.note(machine.spec.ignition_data, seeded=machine.seeded):
+        found.append(of_data)
+    return found
 
 
 def unreachable(message: str) -> Reason:

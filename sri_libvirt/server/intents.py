@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sri_libvirt import names, printable
+from sri_libvirt import names, printable, userdata
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import claims
-from sri_libvirt.devices import is_cloud_config
 from sri_libvirt.errors import AlreadyExists, Exhausted, FailedPrecondition, InvalidSpec, NotFound, Unavailable
 from sri_libvirt.records import (
     GIB,
@@ -91,6 +90,8 @@ def create(
             "receive: delete machines, or use shorter labels, annotations and volume data"
         )
     _note(tx, draft.id, draft.now, "created", f"created with class {class_name(draft.spec)}")
+    if note := userdata.note(draft.spec.ignition_data, seeded=machine.seeded):
+        _note(tx, draft.id, draft.now, "user-data", note)
     return machine, True
 
 
@@ -224,7 +225,7 @@ def _first_attachments(tx: Transaction, draft: Draft) -> Iterable[Attachment]:
     spec, now = draft.spec, draft.now
     if spec.HasField("image"):
         yield Attachment(draft.id, "image", "", 1, b"", True, now, target=names.IMAGE_TARGET, serial="image")
-    if is_cloud_config(spec.ignition_data):
+    if userdata.kind(spec.ignition_data) == "cloud-init":
         yield Attachment(draft.id, "seed", "", 1, b"", True, now, target=names.SEED_TARGET, serial="seed")
     targets: set[str] = set()
     # Named devices first, then the others by name: a list's order is not the user's (contract A.4).

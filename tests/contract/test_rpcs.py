@@ -239,9 +239,22 @@ async def test_every_device_has_its_row(provider: Provider) -> None:
     assert found["nic", "nic", 1].nic() == NIC
 
 
-async def test_other_ignition_has_no_seed_disk(provider: Provider) -> None:
-    made = await provider.create(small(ignition_data=b'{"ignition": {}}'))
+@pytest.mark.parametrize("data", [b"#!/bin/sh\n", b"MIME-Version: 1.0\n", b"## template: jinja\n", b"\x1f\x8b\b"])
+async def test_all_user_data_of_cloud_init_has_a_seed_disk(provider: Provider, data: bytes) -> None:
+    made = await provider.create(small(ignition_data=data))
+    assert set(rows(provider, made.metadata.id)) == {("seed", "", 1)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_other_ignition_has_no_seed_disk_and_what_nobody_knows_is_told_of(
+    provider: Provider, known: bool
+) -> None:
+    made = await provider.create(
+        small(ignition_data=b'{"ignition": {"version": "3.4.0"}}' if known else b"hostname: a")
+    )
     assert rows(provider, made.metadata.id) == {}
+    told = [event.reason for event in provider.store.events(made.metadata.id)]
+    assert told == (["created"] if known else ["created", "user-data"])
 
 
 @pytest.mark.rule("R-G13-2")

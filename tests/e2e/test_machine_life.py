@@ -63,9 +63,9 @@ def test_a_machine_lives_and_leaves_nothing(provider: Provider, tiny_image: Path
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_cloud_config_comes_as_a_nocloud_seed(provider: Provider, tiny_image: Path) -> None:
+@pytest.mark.parametrize("user_data", [b"#cloud-config\nhostname: tiny\n", b"\x1f\x8b\b\0"], ids=["config", "gzip"])
+def test_user_data_comes_as_a_nocloud_seed(provider: Provider, tiny_image: Path, user_data: bytes) -> None:
     provider.start("--firmware", "bios")
-    user_data = b"#cloud-config\nhostname: tiny\n"
     machine_id = provider.create(spec(image=tiny_image, ignition=user_data, disks={"data": "oda"})).metadata.id
     lines = provider.wait_console(machine_id, "tiny: up")
     told = facts(lines)

@@ -35,6 +35,7 @@ STOREYS = (
         "quantity",
         "records",
         "resources",
+        "userdata",
     },
     {"host", "hypervisor"},
     {"store", "domain", "volumes", "nics", "images", "capacity"},

@@ -26,6 +26,7 @@ def get(machine: str, settings: Settings, output: str) -> None:
     devices = shown.pop("devices")
     reasons = shown.pop("reasons")
     shown["reasons"] = "; ".join(each["message"] for each in reasons)
+    shown["notes"] = "; ".join(shown["notes"])
     out.table(("FIELD", "VALUE"), [(key, _cell(value)) for key, value in shown.items()])
     out.say()
     columns = ("kind", "name", "state", "target", "mac", "port", "handle", "problem")

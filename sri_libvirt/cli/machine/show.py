@@ -13,6 +13,7 @@ from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.clock import SteadyClock
+from sri_libvirt.reconcile.reasons import notes
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, class_name
 
 _MICRO = 1000
@@ -101,6 +102,7 @@ def full(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
             "not_before": timestamp(clock.to_wall(machine.run.not_before)),
         },
         "reasons": reasons(machine.reasons, clock),
+        "notes": notes(machine),
     }
 
 

@@ -12,6 +12,7 @@ from sri_libvirt.cli.machine.find import daemon_runs, find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.reasons import notes
 from sri_libvirt.records import Event, Machine
 
 
@@ -37,6 +38,7 @@ def why(machine: str, settings: Settings, output: str) -> None:
         "observed_generation": found.observed_generation,
         "provider_running": running,
         "reasons": show.reasons(found.reasons, clock),
+        "notes": notes(found),
     }
     out.data(shown, output)
 
@@ -61,6 +63,8 @@ def sentences(machine: Machine, latest: Event | None, running: bool | None, now:
         yield f"It is being deleted since {show.ago(machine.deleted_at, now)}; nothing is known that holds it up."
     if machine.observed_generation < machine.generation:
         yield _not_looked_at(machine)
+    for note in notes(machine):
+        yield f"Note: {note}."
     if latest is not None:
         yield f"Latest entry of its timeline, {show.ago(latest.time, now)} ago: {latest.message}"
 

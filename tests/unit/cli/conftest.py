@@ -57,6 +57,7 @@ def machine(machine_id: str, name: str, created_at: int) -> Machine:
     spec.image.image = "/images/tiny.raw"
     set_class_name(spec, "c1-m1")
     rows = (
+        Attachment(machine_id, "seed", "", 1, b"", True, created_at, "vdzzz", "", "seed", 1),
         Attachment(
             machine_id, "volume", "data", 1, volume.SerializeToString(), True, created_at, "vda", "", "oda-1", 2
         ),

@@ -64,7 +64,7 @@ def hostile(machine_id: str) -> Machine:
     set_class_name(spec, ONE_LINE)
     rows = (
         Attachment(machine_id, "volume", ONE_LINE, 1, volume.SerializeToString(), True, NOW, "vda", "", "s", 1,
-                   backing=DiskSource(NAME, "/disk.qcow2", "qcow2", GIB), problem=NAME),
+                   backing=DiskSource(NAME, "/disk.qcow2", "qcow2", GIB, note=NAME), problem=NAME),
         Attachment(machine_id, "nic", ONE_LINE, 1, nic.SerializeToString(), True, NOW, mac="02:00:00:00:00:01", port=2,
                    backing=NicBackend(NAME, "network", "blue"), problem=NAME),
         Attachment(machine_id, "nic", f"{ONE_LINE}2", 1, nic.SerializeToString(), True, NOW, mac="02:00:00:00:00:02"),
@@ -125,6 +125,7 @@ def test_documents_lose_nothing(cli: Cli, form: str) -> None:
     assert shown["labels"][NAME] == NAME
     assert shown["devices"][0]["name"] == ONE_LINE
     assert shown["reasons"][0]["advice"] == NAME
+    assert NAME in shown["notes"][0]
     assert load(cli("machine", "events", WEB, "-o", form).out)[-1]["message"] == NAME
 
 

@@ -14,6 +14,7 @@ import yaml
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.machine import output, show
 from sri_libvirt.cli.machine.why import sentences, settled
+from sri_libvirt.devices import NicBackend
 from sri_libvirt.records import LABEL_UID, SECOND, Event
 from sri_libvirt.store import Store
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
@@ -49,7 +50,7 @@ def test_get(cli: Cli) -> None:
     assert shown == json.loads(cli("machine", "get", WEB, "-o", "json").out)
     assert (shown["uid"], shown["image"], shown["memory_bytes"]) == ("uid-web", "/images/tiny.raw", 1 << 30)
     assert shown["ignition_bytes"] == len(f"#cloud-config {SECRET}")
-    volume, nic = shown["devices"]
+    _, volume, nic = shown["devices"]
     assert (volume["kind"], volume["target"], volume["driver"], volume["state"]) == ("volume", "vda", "ceph", "PENDING")
     assert (nic["handle"], nic["state"], nic["ips"]) == ("network://blue/1", "ATTACHED", ["10.0.0.1"])
     assert nic["mac"] in cli("machine", "get", WEB, "-o", "table").out
@@ -118,6 +119,20 @@ def test_why_tells_every_reason_with_its_advice(cli: Cli) -> None:
     assert lines[3] == '2. Volume "data" has no port [bold]x[/bold].'
     assert lines[4].startswith("Latest entry of its timeline, ")
     assert lines[4].endswith(" ago: waits for the image")
+
+
+@pytest.mark.usefixtures("provider_runs")
+def test_a_note_is_told_and_nothing_is_missing_by_it(cli: Cli, store: Store) -> None:
+    noted = NicBackend("network://blue/1", "network", "blue", note="it may be slow")
+    store.write(lambda tx: tx.set_backing(WEB, ("nic", "lan", 1), noted))
+    note = 'network interface "lan": it may be slow'
+    assert cli("machine", "why", "web").out.splitlines()[1:] == [
+        "It is as it should be.",
+        f"Note: {note}.",
+    ]
+    shown = json.loads(cli("machine", "why", "web", "-o", "json").out)
+    assert (shown["as_it_should_be"], shown["notes"][0]) == (True, note)
+    assert note in cli("machine", "get", "web", "-o", "table").out
 
 
 def test_why_says_that_the_provider_does_not_run(cli: Cli) -> None:

@@ -39,11 +39,32 @@ def test_nocloud_seed(tmp_path: Path, namespace: str) -> None:
     assert stat.S_IMODE(paths.seed.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("hostname", ["", "a: b", "-x", "a\n", "ü"])
-def test_what_is_no_hostname_is_left_out(tmp_path: Path, hostname: str) -> None:
+@pytest.mark.parametrize("name", ["", "a: b", "-x", "a\n", "ü", "a..b", "a-.b"])
+def test_what_is_no_hostname_is_left_out_and_told(tmp_path: Path, name: str) -> None:
     paths = MachinePaths(tmp_path)
-    seed.write_seed(paths, DATA, ID, hostname)
+    made = seed.write_seed(paths, DATA, ID, name)
     assert json.loads(read(paths.seed, "meta-data", "rr_path")) == {"instance-id": ID}
+    assert ("gets no hostname" in made.note) == bool(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "hostname"),
+    [
+        ("web-1", "web-1"),
+        ("Web.Example", "web.example"),
+        ("a" * 63, "a" * 63),
+        ("a" * 64, "a" * 63),
+        ("b" * 62 + "-" + "c" * 190, "b" * 62),
+        ("node." * 50 + "end", ("node." * 13)[:63]),
+    ],
+)
+def test_a_hostname_is_one_that_linux_takes(tmp_path: Path, name: str, hostname: str) -> None:
+    paths = MachinePaths(tmp_path)
+    made = seed.write_seed(paths, DATA, ID, name)
+    assert json.loads(read(paths.seed, "meta-data", "rr_path"))["local-hostname"] == hostname
+    assert len(hostname) <= 63
+    assert max(map(len, hostname.split("."))) <= 63
+    assert (hostname in made.note) == (len(name) > 63), "a hostname that was cut is told of"
 
 
 def test_again_is_the_same(tmp_path: Path) -> None:
@@ -60,12 +81,6 @@ def test_ignition(tmp_path: Path) -> None:
         assert paths.ignition.read_bytes() == data
         assert stat.S_IMODE(paths.ignition.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["ignition"]
-
-
-@pytest.mark.parametrize("data", [b"", DATA])
-def test_no_payload_for_fw_cfg(tmp_path: Path, data: bytes) -> None:
-    seed.write_ignition(MachinePaths(tmp_path), data)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_place_leaves_nothing_behind(tmp_path: Path) -> None:

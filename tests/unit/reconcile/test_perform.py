@@ -17,7 +17,8 @@ from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.perform import Performer
-from sri_libvirt.records import SECOND, Attachment, Machine, Run, StopEvent
+from sri_libvirt.reconcile.reasons import notes
+from sri_libvirt.records import LABEL_NAME, SECOND, Attachment, Machine, Run, StopEvent
 from sri_libvirt.store import Store
 from tests.unit.reconcile.parts import Clock, Compiler, Drivers, performer
 from tests.unit.reconcile.world import ID, PROFILE, T0, machine, nic_row, volume_row
@@ -178,6 +179,26 @@ def test_image_and_seed_are_devices_too(bench: Bench) -> None:
     bench.do(act.ReleaseDevice(SEED.key, final=True), act.ReleaseDevice(IMAGE.key, final=True))
     assert not bench.paths.seed.exists()
     assert bench.machine.attachments == ()
+
+
+def test_what_an_operator_should_know_of_a_device_is_told_once(bench: Bench) -> None:
+    made = replace(machine(replace(SEED, port=1)), labels={LABEL_NAME: "n" * 64})
+    made.spec.ignition_data = b"#cloud-config\n"
+    bench.put(made)
+    for _ in range(2):
+        bench.do(act.PrepareDevice(SEED.key))
+    (event,) = [each for each in bench.store.events(made.id) if each.reason == "noted"]
+    assert event.message.startswith("the cloud-init seed: the guest is called nnn")
+    assert notes(bench.machine) == [event.message]
+
+
+def test_a_machine_of_an_older_rule_keeps_its_payload(bench: Bench) -> None:
+    made = machine(profile=PROFILE)
+    made.spec.ignition_data = b"#!/bin/sh\n"
+    bench.put(made)
+    bench.do(act.Define(new_run=True))
+    assert bench.paths.ignition.read_bytes() == b"#!/bin/sh\n"
+    assert "an older version made it so" in notes(bench.machine)[0]
 
 
 @pytest.mark.parametrize(("final", "word"), [(True, "final"), (False, "kept")])
