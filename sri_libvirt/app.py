@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,8 +84,8 @@ def lock(paths: StatePaths) -> Iterator[None]:
     try:
         if not _locked(fd):
             raise ConfigError(f"another provider runs on {paths.root}: stop it, or give this one its own --state-dir")
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # who it is is a comfort; a full file system must not keep anybody from making room
+            os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
         yield
     finally:
         os.close(fd)
@@ -236,7 +236,9 @@ class Provider:
     async def start(self) -> None:
         """Serve, then watch libvirt and start working. Raises ConfigError when the address cannot be had."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        self.metrics.follow(queue_depth=lambda: len(self.queue), machines=self._machines_by_state)
+        self.metrics.follow(
+            queue_depth=lambda: len(self.queue), machines=self._machines_by_state, store_full=self.store.full
+        )
         if self._settings.metrics_address:
             self._stack.callback(self.metrics.serve(self._settings.metrics_address))
         await asyncio.to_thread(self.adopt)

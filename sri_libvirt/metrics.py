@@ -61,9 +61,15 @@ class Metrics:
         """Say how many orphans the latest look found."""
         self._orphans.set(count)
 
-    def follow(self, *, queue_depth: Callable[[], int], machines: Callable[[], Mapping[str, int]]) -> None:
-        """Ask these at every scrape: machines waiting for a lane, and machines by SRI state. Call once."""
-        self.registry.register(_Followed(queue_depth, machines))
+    def follow(
+        self,
+        *,
+        queue_depth: Callable[[], int],
+        machines: Callable[[], Mapping[str, int]],
+        store_full: Callable[[], bool],
+    ) -> None:
+        """Ask these at every scrape: waiting machines, machines by SRI state, whether the store is full. Call once."""
+        self.registry.register(_Followed(queue_depth, machines, store_full))
 
     def serve(self, address: str) -> Callable[[], None]:
         """Serve `/metrics` on `host:port` from threads of its own; returns stop(). Raises ConfigError. Call once."""
@@ -91,12 +97,21 @@ class Metrics:
 class _Followed(Collector):
     """Values that are read at the scrape, so that nobody has to keep them up to date."""
 
-    def __init__(self, queue_depth: Callable[[], int], machines: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        queue_depth: Callable[[], int],
+        machines: Callable[[], Mapping[str, int]],
+        store_full: Callable[[], bool],
+    ) -> None:
         self._queue_depth = queue_depth
         self._machines = machines
+        self._store_full = store_full
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         yield GaugeMetricFamily("sri_libvirt_queue_depth", "Machines waiting for a lane.", value=self._queue_depth())
+        yield GaugeMetricFamily(
+            "sri_libvirt_store_full", "1 while only what makes room is stored.", value=int(self._store_full())
+        )
         family = GaugeMetricFamily("sri_libvirt_machines", "Machines by SRI state.", labels=["state"])
         for state, count in self._machines().items():
             family.add_metric([state], count)

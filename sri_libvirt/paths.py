@@ -100,6 +100,11 @@ class StatePaths:
         return self.store / "state.sqlite"
 
     @property
+    def reserve(self) -> Path:
+        """Room that is given up for what makes room."""
+        return self.store / "reserve"
+
+    @property
     def backups(self) -> Path:
         """Copies of the database, 0700 like it."""
         return self.store / "backups"

@@ -35,8 +35,12 @@ def write_seed(paths: MachinePaths, user_data: bytes, instance_id: str, name: st
 
 
 def write_ignition(paths: MachinePaths, data: bytes) -> None:
-    """Write the fw_cfg payload, anew each time. Raises NotReady."""
-    _write(paths.ignition, data)
+    """Write the fw_cfg payload, unless it is there. Raises NotReady.
+
+    Written anew without need it would keep a device in the domain while the file system is full.
+    """
+    if not _holds(paths.ignition, data):
+        _write(paths.ignition, data)
 
 
 def iso9660(files: dict[str, bytes]) -> bytes:
@@ -59,6 +63,13 @@ def _hostname_note(name: str, hostname: str) -> str:
         cut = f"the guest is called {hostname}: a hostname has at most {most} characters, fewer than the machine's name"
         return cut if len(name) > most else ""
     return f"the guest gets no hostname: the machine's name {printable.quote(name)} is none"
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -19,6 +19,7 @@ from sri_libvirt import failpoints
 from sri_libvirt.errors import HypervisorError, SRIError, StoreError, Unreachable
 from sri_libvirt.hypervisor.base import Connection, Hypervisor
 from sri_libvirt.metrics import Metrics
+from sri_libvirt.reconcile import stopping
 from sri_libvirt.reconcile.calls import Calls, watched
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
@@ -129,7 +130,8 @@ class Lane(threading.Thread):
                 observed_generation=decided.observed_generation,
                 consumed_stop_at=decided.consumed_stop_at,
                 events=[replace(event, time=self._loop.clock()) for event in decided.events],
-            )
+            ),
+            relieving=stopping.gives_back(machine, self._loop.policy),
         )
 
     def _perform(self, machine_id: str, decided: Plan) -> bool:

@@ -100,13 +100,13 @@ class Performer:
             case act.PressButton():
                 self._press(machine, connection, first=action.first)
             case act.Resume():
-                connection.resume(machine_id)
+                # Noted before: on a full file system, where that fails, it would take the room of those that stop.
                 self._set_run(machine, replace(machine.run, resumed_at=self.clock()))
+                connection.resume(machine_id)
             case act.Destroy():
                 now = self.clock()  # noted before, so that the stop is known for ours
-                self._set_run(
-                    machine, replace(machine.run, pressed_at=machine.run.pressed_at or now, last_press_at=now)
-                )
+                run = replace(machine.run, pressed_at=machine.run.pressed_at or now, last_press_at=now)
+                self._set_run(machine, run, relieving=True)
                 connection.destroy(machine_id)
             case act.Undefine():
                 connection.undefine(machine_id)
@@ -115,7 +115,7 @@ class Performer:
             case act.RemoveFiles():
                 self._remove_files(machine_id)
             case act.Forget():
-                self.store.write(lambda tx: tx.forget(machine_id))
+                self.store.write(lambda tx: tx.forget(machine_id), relieving=True)
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""
@@ -137,7 +137,8 @@ class Performer:
                 self.store.write(
                     lambda tx: tx.set_backing(
                         machine_id, row.key, row.backing, problem=message, advice=advice, problem_at=now, code=code
-                    )
+                    ),
+                    relieving=isinstance(action, act.ReleaseDevice),
                 )
                 return True
             case act.ChooseProfile() | act.AssignPorts() | act.Define() | act.Start():
@@ -263,19 +264,19 @@ class Performer:
             return  # it came back while other actions ran
         connection.detach_device(machine.id, row.alias)
         now = self.clock()
-        self._note(lambda tx: tx.set_unplug(machine.id, row.key, now))
+        self._note(lambda tx: tx.set_unplug(machine.id, row.key, now), relieving=True)
 
     def _tell_of_device(self, machine: Machine, row: Attachment, reason: str) -> None:
         now = self.clock()
         message = f"{device_words(row)} is {reason}"
         event = Event(kind="device", reason=reason, message=message, time=now, took=max(now - row.changed_at, 0))
-        self._note(lambda tx: tx.add_event(machine.id, event))
+        self._note(lambda tx: tx.add_event(machine.id, event), relieving=not row.wanted)
 
     def _press(self, machine: Machine, connection: Connection, *, first: bool) -> None:
         now = self.clock()
         pressed = now if first else machine.run.pressed_at
         # Before the press, so that the grace time runs even if no press ever succeeds.
-        self._set_run(machine, replace(machine.run, pressed_at=pressed, last_press_at=now))
+        self._set_run(machine, replace(machine.run, pressed_at=pressed, last_press_at=now), relieving=True)
         connection.press_power_button(machine.id)
 
     def _release(self, machine: Machine, key: Key, *, final: bool) -> None:
@@ -302,7 +303,7 @@ class Performer:
                 self.give_back(tx, row)
             return dropped
 
-        if self.store.write(work, synced=False) and not final:
+        if self.store.write(work, synced=False, relieving=True) and not final:
             self._tell_of_device(machine, row, "detached")
 
     def _remove_files(self, machine_id: str) -> None:
@@ -326,12 +327,12 @@ class Performer:
 
         self.store.write(work)
 
-    def _set_run(self, machine: Machine, run: Run) -> None:
-        self._note(lambda tx: tx.set_run(machine.id, run))
+    def _set_run(self, machine: Machine, run: Run, *, relieving: bool = False) -> None:
+        self._note(lambda tx: tx.set_run(machine.id, run), relieving=relieving)
 
-    def _note(self, work: Callable[[Transaction], object]) -> None:
+    def _note(self, work: Callable[[Transaction], object], *, relieving: bool = False) -> None:
         """Write a step down. What a power loss takes of it, it took of guest and QEMU too: the step is taken anew."""
-        self.store.write(work, synced=False)
+        self.store.write(work, synced=False, relieving=relieving)
 
 
 def _keep_prepared(tx: Transaction, row: Attachment, made: Backing, now: int) -> None:

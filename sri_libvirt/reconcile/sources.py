@@ -73,7 +73,9 @@ class EventSource:
                 stop = StopEvent(
                     shutdown=self._shutdowns.pop(event.machine_id, ""), stopped=event.detail, at=self._clock()
                 )
-                noted = self._store.submit(lambda tx: tx.note_stop(event.machine_id, stop), synced=False)
+                noted = self._store.submit(
+                    lambda tx: tx.note_stop(event.machine_id, stop), synced=False, relieving=True
+                )
                 noted.add_done_callback(lambda done: self._noted(event.machine_id, done))
                 return
             case _:

@@ -19,6 +19,11 @@ def unwanted_since(machine: Machine, policy: Policy) -> int:
     return min(filter(None, (powered_off, machine.deleted_at, policy.drained_since())), default=0)
 
 
+def gives_back(machine: Machine, policy: Policy) -> bool:
+    """Whether it is to stop or to give a device back: what its passes write down then makes room in the end."""
+    return bool(unwanted_since(machine, policy)) or any(not row.wanted for row in machine.attachments)
+
+
 def stop_guest(run: Run, since: int, now: int, policy: Policy) -> Step:
     """The button, again and again, and at the end of the grace time the axe (contract G.10)."""
     if policy.shutdown_grace == 0:

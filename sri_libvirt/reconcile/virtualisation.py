@@ -17,7 +17,7 @@ import structlog
 
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import profile as profiles
-from sri_libvirt.errors import HypervisorError, NotReady, Unavailable, Unreachable
+from sri_libvirt.errors import HypervisorError, NotReady, StoreError, Unavailable, Unreachable
 from sri_libvirt.host.kvm import KvmVerdict, appearance
 from sri_libvirt.hypervisor import offers
 from sri_libvirt.hypervisor.base import Connection, Offer
@@ -82,9 +82,16 @@ class Virtualisation:
         wanted = once or self._settings.domain_type == "kvm"
         self._kvm_is_gone = wanted and not verdict.works
         if verdict.works or not once:
-            self._store.write(lambda tx: tx.set_meta(META_KVM, json.dumps(asdict(verdict))))
+            self._keep(json.dumps(asdict(verdict)))
         say = log.error if self._kvm_is_gone else log.info
         say("KVM", works=verdict.works, host_passthrough=verdict.host_passthrough, detail=verdict.detail)
+
+    def _keep(self, verdict: str) -> None:
+        """Remember it for the next start. A store that has no room for it keeps nobody from serving."""
+        try:
+            self._store.write(lambda tx: tx.set_meta(META_KVM, verdict))
+        except StoreError as error:
+            log.warning("whether KVM works is not stored", error=str(error))
 
     def look_again(self) -> None:
         """Probe anew if KVM did not work and its device looks different since.

@@ -111,7 +111,9 @@ class MachineRuntime:
 
     async def delete_machine(self, request: pb.DeleteMachineRequest) -> pb.DeleteMachineResponse:
         validate.machine_id(request.machine_id)
-        await self._write(request.machine_id, lambda tx: intents.delete(tx, request.machine_id, self._clock()))
+        await self._write(
+            request.machine_id, lambda tx: intents.delete(tx, request.machine_id, self._clock()), relieving=True
+        )
         return pb.DeleteMachineResponse()
 
     async def update_machine_annotations(
@@ -120,14 +122,19 @@ class MachineRuntime:
         validate.machine_id(request.machine_id)
         validate.string_map("annotations", request.annotations)
         annotations = dict(request.annotations)
-        await self._write(request.machine_id, lambda tx: intents.annotate(tx, request.machine_id, annotations))
+        # Without its annotations the poollet does not read the status of a machine that was powered off (contract A.5).
+        await self._write(
+            request.machine_id, lambda tx: intents.annotate(tx, request.machine_id, annotations), relieving=True
+        )
         return pb.UpdateMachineAnnotationsResponse()
 
     async def update_machine_power(self, request: pb.UpdateMachinePowerRequest) -> pb.UpdateMachinePowerResponse:
         validate.machine_id(request.machine_id)
         validate.power("power", request.power)
         await self._write(
-            request.machine_id, lambda tx: intents.set_power(tx, request.machine_id, request.power, self._clock())
+            request.machine_id,
+            lambda tx: intents.set_power(tx, request.machine_id, request.power, self._clock()),
+            relieving=request.power == pb.POWER_OFF,
         )
         return pb.UpdateMachinePowerResponse()
 
@@ -145,7 +152,9 @@ class MachineRuntime:
         validate.machine_id(request.machine_id)
         validate.name("name", request.name)
         await self._write(
-            request.machine_id, lambda tx: intents.detach_volume(tx, request.machine_id, request.name, self._clock())
+            request.machine_id,
+            lambda tx: intents.detach_volume(tx, request.machine_id, request.name, self._clock()),
+            relieving=True,
         )
         return pb.DetachVolumeResponse()
 
@@ -168,7 +177,9 @@ class MachineRuntime:
         validate.machine_id(request.machine_id)
         validate.name("name", request.name)
         await self._write(
-            request.machine_id, lambda tx: intents.detach_nic(tx, request.machine_id, request.name, self._clock())
+            request.machine_id,
+            lambda tx: intents.detach_nic(tx, request.machine_id, request.name, self._clock()),
+            relieving=True,
         )
         return pb.DetachNetworkInterfaceResponse()
 
@@ -200,9 +211,19 @@ class MachineRuntime:
         self._pool.admit(machine_class, tx.usage)
         return machine_class
 
-    async def _write(self, machine_id: str, work: Callable[[Transaction], T], changed: Callable[[T], bool] = bool) -> T:
-        """Have a work stored; wake the machine if it changed, even when the caller has hung up meanwhile."""
-        future = self._store.submit(work)
+    async def _write(
+        self,
+        machine_id: str,
+        work: Callable[[Transaction], T],
+        changed: Callable[[T], bool] = bool,
+        *,
+        relieving: bool = False,
+    ) -> T:
+        """Have a work stored; wake the machine if it changed, even when the caller has hung up meanwhile.
+
+        One that is `relieving` is stored on a full file system, too.
+        """
+        future = self._store.submit(work, relieving=relieving)
 
         def stored(_: object) -> None:
             if future.cancelled():

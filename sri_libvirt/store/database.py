@@ -6,6 +6,7 @@ its `-wal` and `-shm` files the same mode. Tables and queries do not belong here
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -32,8 +33,15 @@ RESTORE = (
 
 _OTHERS = "another program has it open (`fuser -v` of that file names it): end that program"
 
+ROOM = (
+    "free some space on its file system; machines can be deleted and powered off, and devices detached, all the same, "
+    "which makes room"
+)
+"""What to do about a file system that is full."""
+
 _ADVICE = {
-    "SQLITE_FULL": "free some space on its file system",
+    "SQLITE_FULL": ROOM,
+    "SQLITE_IOERR_SHMSIZE": ROOM,
     "SQLITE_READONLY": "its file or file system is read-only; make it writable and restart the daemon",
     "SQLITE_CANTOPEN": "see that the directory exists and that this user may write to it",
     "SQLITE_PERM": "see that this user may write to it",
@@ -50,6 +58,14 @@ def failure(error: sqlite3.Error, path: Path) -> StoreError:
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     advice = next((text for prefix, text in _ADVICE.items() if name.startswith(prefix)), "see the daemon's log")
     return StoreError(f"state database {path}: {error} ({name}): {advice}")
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether there was no room on the file system."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
+    name = getattr(error, "sqlite_errorname", "")
+    return name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")  # the latter: of the log's index
 
 
 @contextmanager
@@ -90,6 +106,7 @@ def open_writable(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA temp_store = MEMORY")  # a savepoint needs no room on any file system
         except BaseException:
             connection.close()
             raise

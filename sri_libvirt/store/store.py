@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError
@@ -23,6 +24,7 @@ from sri_libvirt.resources import Usage
 from sri_libvirt.store import backup, database, queries, schema
 from sri_libvirt.store.frames import Frame, Listing
 from sri_libvirt.store.reader import EVENTS, Reader
+from sri_libvirt.store.reserve import Reserve
 from sri_libvirt.store.transaction import Transaction
 from sri_libvirt.store.writer import Writer
 
@@ -60,19 +62,17 @@ class Store:
         except OSError as error:
             raise StoreError(f"state directory {paths.root} cannot be made: {error}") from error
         _refuse_to_begin_anew(paths)
-        connection = database.open_writable(paths.database)
+        reserve = Reserve(paths.reserve)
+        connection = _at_the_cost_of(reserve, lambda: database.open_writable(paths.database))
         try:
             with database.failures(paths.database):
                 _keep_older(connection, paths, (clock or host.wall)())
-                schema.migrate(connection, str(paths.database))
-                instance = _instance(connection)
-                steady = clocks.SteadyClock.by(clock) if clock else _steady(connection, host)
-                listing = Listing(_frames(connection))
-                usage = queries.usage(connection)
+            begun = _at_the_cost_of(reserve, lambda: _begin(connection, paths.database, clock, host))
         except BaseException:
             connection.close()
             raise
-        writer = Writer(connection, paths.database, listing, steady, usage)
+        instance, steady, listing, usage = begun
+        writer = Writer(connection, paths.database, listing, steady, usage, reserve)
         return cls(instance, steady, writer, Reader(paths.database), listing)
 
     @classmethod
@@ -80,18 +80,20 @@ class Store:
         """The CLI's view; never migrates. Raises StoreError if there is no store or it has another schema."""
         return Reader.open(paths)
 
-    def submit(self, work: Callable[[Transaction], T], *, synced: bool = True) -> Future[T]:
+    def submit(self, work: Callable[[Transaction], T], *, synced: bool = True, relieving: bool = False) -> Future[T]:
         """Have a work done; the future resolves once it is on disk and listed.
 
         It fails with whatever the work raised, which undid the work, or with StoreError when nothing could be stored.
         One that need not be `synced` survives the end of this process at once, and a power loss once a work after it
-        is synced: for steps of the loop, which takes them anew, never for what a client hears of.
+        is synced: for steps of the loop, which takes them anew, never for what a client hears of. One that is
+        `relieving` belongs to the end of a machine, a run or a device: it is stored on a full file system, too, where
+        all others may change nothing. It may be done more than once, and counts once.
         """
-        return self._writer.submit(work, synced=synced)
+        return self._writer.submit(work, synced=synced, relieving=relieving)
 
-    def write(self, work: Callable[[Transaction], T], *, synced: bool = True) -> T:
+    def write(self, work: Callable[[Transaction], T], *, synced: bool = True, relieving: bool = False) -> T:
         """Do a work and wait for it. Not from within a work, nor on the asyncio loop."""
-        return self.submit(work, synced=synced).result()
+        return self.submit(work, synced=synced, relieving=relieving).result()
 
     def machine(self, machine_id: str) -> Machine | None:
         """The machine as last committed."""
@@ -112,6 +114,10 @@ class Store:
     def usage(self) -> Usage:
         """What is claimed, and how many machines there are of each class, as last committed; no SQL."""
         return self._writer.usage
+
+    def full(self) -> bool:
+        """Whether there is no room on its file system, so that nothing is stored but what makes room."""
+        return self._writer.tight
 
     def events(self, machine_id: str, limit: int = EVENTS) -> list[Event]:
         """The newest events of a machine, oldest first."""
@@ -140,6 +146,27 @@ def _refuse_to_begin_anew(paths: StatePaths) -> None:
                 f"state database {paths.database} is lost, though there are machines in {paths.machines}: "
                 f"{database.RESTORE}; to begin anew without these machines move that directory away"
             )
+
+
+def _at_the_cost_of(reserve: Reserve, step: Callable[[], T]) -> T:
+    """Take a step of the opening; on a full file system with as much of the reserve as it needs."""
+    while True:
+        try:
+            return step()
+        except StoreError as error:
+            if not database.is_full(error.__cause__) or not reserve.give():
+                raise
+
+
+def _begin(
+    connection: sqlite3.Connection, path: Path, clock: Callable[[], int] | None, host: clocks.HostClocks
+) -> tuple[str, clocks.SteadyClock, Listing, Usage]:
+    """Bring the schema up to date, and read what is kept in memory."""
+    with database.failures(path):
+        schema.migrate(connection, str(path))
+        instance = _instance(connection)
+        steady = clocks.SteadyClock.by(clock) if clock else _steady(connection, host)
+        return instance, steady, Listing(_frames(connection)), queries.usage(connection)
 
 
 def _keep_older(connection: sqlite3.Connection, paths: StatePaths, now: int) -> None:

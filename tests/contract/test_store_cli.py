@@ -1,6 +1,6 @@
 """`sri-libvirt store` and `sweep` beside a working provider and without one, and a store whose disk gives out.
 
-The provider runs on the fake hypervisor; the full disk is a real one, of 2 MiB, in a mount namespace of its own.
+The provider runs on the fake hypervisor; the full disk is a real one, in a mount namespace of its own.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ else:
 
 
 def on_a_small_disk(root: Path, *programs: tuple[str, str]) -> None:
-    """Run Python programs on a file system of 2 MiB, each after a shell command."""
-    script = ['mount -t tmpfs -o size=2m tmpfs "$1"']
+    """Run Python programs on a file system of 2 MiB beside the reserve, each after a shell command."""
+    script = ['mount -t tmpfs -o size=18m tmpfs "$1"']
     for number, (before, _) in enumerate(programs):
         script += [before, f'"$0" -c "${{{number + 2}}}" "$1"']
     argv = ["unshare", "--mount", "sh", "-ec", "\n".join(script), sys.executable, str(root)]

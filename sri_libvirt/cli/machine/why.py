@@ -14,6 +14,8 @@ from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.reasons import notes
 from sri_libvirt.records import Event, Machine
+from sri_libvirt.store import reserve
+from sri_libvirt.store.database import ROOM
 
 
 @click.command()
@@ -26,10 +28,13 @@ def why(machine: str, settings: Settings, output: str) -> None:
         found = find(reader, machine)
         latest = reader.events(found.id, 1)
         clock = reader.clock()
-    running = daemon_runs(StatePaths(settings.state_dir))
+    paths = StatePaths(settings.state_dir)
+    running, full = daemon_runs(paths), reserve.lacks(paths.reserve)
     if output == "text":
         for line in sentences(found, latest[-1] if latest else None, running, clock()):
             out.say(line)
+        if full:
+            out.say(f"The file system of {paths.root} is full, so this may be out of date: {ROOM}.")
         return
     shown = {key: value for key, value in show.brief(found, clock).items() if key != "reasons"}
     shown |= {
@@ -37,6 +42,7 @@ def why(machine: str, settings: Settings, output: str) -> None:
         "generation": found.generation,
         "observed_generation": found.observed_generation,
         "provider_running": running,
+        "state_directory_full": full,
         "reasons": show.reasons(found.reasons, clock),
         "notes": notes(found),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.machine import output, show
 from sri_libvirt.cli.machine.why import sentences, settled
 from sri_libvirt.devices import NicBackend
+from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import LABEL_UID, SECOND, Event
 from sri_libvirt.store import Store
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
@@ -139,6 +141,13 @@ def test_why_says_that_the_provider_does_not_run(cli: Cli) -> None:
     assert "The provider does not run" in cli("machine", "why", "web").out
     shown = json.loads(cli("machine", "why", "web", "-o", "json").out)
     assert (shown["as_it_should_be"], shown["provider_running"]) == (True, False)
+
+
+def test_why_says_that_there_is_no_room_to_write_things_down(cli: Cli, state_dir: Path) -> None:
+    assert "is full" not in cli("machine", "why", "web").out
+    os.truncate(StatePaths(state_dir).reserve, 1 << 20)
+    assert f"The file system of {state_dir} is full, so this may be out of date" in cli("machine", "why", "web").out
+    assert json.loads(cli("machine", "why", "web", "-o", "json").out)["state_directory_full"] is True
 
 
 @pytest.mark.usefixtures("provider_runs")

@@ -30,15 +30,17 @@ def test_counts() -> None:
 
 def test_followed_values_are_read_at_the_scrape() -> None:
     metrics = Metrics()
-    depth = [3]
+    depth, full = [3], [False]
     states = {"MACHINE_RUNNING": 2}
-    metrics.follow(queue_depth=lambda: depth[0], machines=lambda: states)
+    metrics.follow(queue_depth=lambda: depth[0], machines=lambda: states, store_full=lambda: full[0])
     assert "sri_libvirt_queue_depth 3.0" in scrape(metrics)
-    depth[0] = 0
+    assert "sri_libvirt_store_full 0.0" in scrape(metrics)
+    depth[0], full[0] = 0, True
     states["MACHINE_PENDING"] = 1
     text = scrape(metrics)
     assert "sri_libvirt_queue_depth 0.0" in text
     assert 'sri_libvirt_machines{state="MACHINE_PENDING"} 1.0' in text
+    assert "sri_libvirt_store_full 1.0" in text
 
 
 def test_two_objects_share_nothing() -> None:

@@ -167,7 +167,7 @@ def test_a_damaged_backup_is_refused_and_nothing_changes(store: Store, paths: St
     with pytest.raises(StoreError, match="is not put back"):
         backup.restore(paths, tmp_path / "copy.sqlite", NOW)
     assert paths.database.read_bytes() == before
-    assert left(paths.store) == ["backups", "state.sqlite"]
+    assert left(paths.store) == ["backups", "reserve", "state.sqlite"]
     assert left(paths.backups) == []
 
 

@@ -232,7 +232,7 @@ def test_files_are_private(store: Store, paths: StatePaths) -> None:
     store.write(lambda tx: tx.insert(machine()))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths.store.iterdir()}
     files = ("state.sqlite", "state.sqlite-shm", "state.sqlite-wal")
-    assert modes == {"backups": 0o700, **dict.fromkeys(files, 0o600)}
+    assert modes == {"backups": 0o700, "reserve": 0o600, **dict.fromkeys(files, 0o600)}
     assert stat.S_IMODE(paths.store.stat().st_mode) == 0o700
 
 
