@@ -17,12 +17,10 @@ from typing import Any, Literal
 
 from sri_libvirt import quantity
 from sri_libvirt.errors import ConfigError
-from sri_libvirt.records import SECOND
+from sri_libvirt.records import MOST_DEVICES, SECOND
 
 DEFAULT_FILE = Path("/etc/sri-libvirt/config.toml")
 PREFIX = "SRI_LIBVIRT_"
-MOST_PORTS = 192
-"""Root ports that fit on pcie.0: eight to a slot, and some slots are taken by fixed devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +154,16 @@ def integer(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def pcie_ports(text: str) -> int:
+    """How many PCIe root ports a machine has: 2 for its image and its seed, or more. Raises ValueError."""
+    if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > MOST_DEVICES:
+        raise ValueError(
+            f"{text} are too many: a guest with one vCPU has interrupt vectors for {MOST_DEVICES}, and what is plugged "
+            "into the others it would not see"
+        )
+    return integer(2, MOST_DEVICES)(text)
+
+
 def memory_reserve(text: str) -> int | None:
     """Bytes of a quantity such as 4Gi; None for `auto`. Raises ValueError."""
     return None if text == "auto" else _not_negative(quantity.whole(text), text)
@@ -258,7 +266,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _choice("domain_type", "auto|kvm|qemu", "auto", "Virtualisation of new machines; auto probes whether KVM works."),
     _choice("firmware", "auto|bios|uefi", "auto", "Firmware of new machines; auto is UEFI when the host has one."),
-    Option("pcie_ports", integer(2, MOST_PORTS), "24", "Devices that a new machine can hold.", "N", native=int),
+    Option("pcie_ports", pcie_ports, "24", "Devices that a new machine can hold.", "N", native=int),
     Option("template_dir", optional_path, "", "Templates of yours that override ours, file by file.", "DIR"),
     Option(
         "image_dir",

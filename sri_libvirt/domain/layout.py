@@ -14,7 +14,8 @@ LAYOUT = 1
 """The layout of new machines."""
 
 MOST_PORTS = 192
-"""Root ports that layout 1 has room for."""
+"""Root ports that layout 1 has room for: machines of an older version have as many. New ones have fewer, which every
+guest can use (`records.MOST_DEVICES`)."""
 
 _FIRST_SLOT = 0x02
 _PER_SLOT = 8

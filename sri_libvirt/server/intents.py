@@ -19,6 +19,7 @@ from sri_libvirt.records import (
     LABEL_NAME,
     LABEL_NAMESPACE,
     LABEL_UID,
+    MOST_DEVICES,
     Attachment,
     Event,
     Machine,
@@ -128,6 +129,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
     if _present("volume", machine.spec.volumes, volume):
         return False
     machine.spec.volumes.append(volume)
+    validate.devices("volume", machine.spec)
     validate.size("volume", machine.labels, machine.annotations, machine.spec)
     taken = {row.target: row for row in machine.attachments if row.wanted}
     if volume.device and (other := taken.get(names.target_of(volume.device))):
@@ -138,6 +140,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
 
     row = _unwanted(machine, "volume", volume.name, same)
     if row is None:
+        _check_leaving(machine)
         target = _target(volume, {each.target for each in machine.attachments})
         row = _volume_row(machine_id, volume, target, _next(machine, "volume", volume.name), now)
         tx.put_attachment(row)
@@ -157,9 +160,11 @@ def attach_nic(
     if _present("network_interface", machine.spec.network_interfaces, nic):
         return False
     machine.spec.network_interfaces.append(nic)
+    validate.devices("network_interface", machine.spec)
     validate.size("network_interface", machine.labels, machine.annotations, machine.spec)
     row = _unwanted(machine, "nic", nic.name, lambda row: row.nic() == nic)
     if row is None:
+        _check_leaving(machine)
         mac = _mac(tx, machine_id, nic.name, set())
         row = _nic_row(machine_id, nic, mac, _next(machine, "nic", nic.name), now)
         tx.put_attachment(row)
@@ -295,6 +300,16 @@ def _unwanted(machine: Machine, kind: str, name: str, same: Callable[[Attachment
     """The newest detached row of this name with the same backing: its alias, port and MAC are used again."""
     rows = [row for row in machine.attachments if row.kind == kind and row.name == name and not row.wanted]
     return max((row for row in rows if same(row)), key=lambda row: row.incarnation, default=None)
+
+
+def _check_leaving(machine: Machine) -> None:
+    """Nobody makes the loop keep more devices that are on their way out than a machine can have."""
+    leaving = sum(not row.wanted for row in machine.attachments)
+    if leaving >= MOST_DEVICES:
+        raise Unavailable(
+            f"{leaving} devices of machine {machine.id} were detached and have not gone yet: see `sri-libvirt machine "
+            "why`, and retry"
+        )
 
 
 def _next(machine: Machine, kind: str, name: str) -> int:

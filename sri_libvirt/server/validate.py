@@ -15,8 +15,9 @@ from google.protobuf.message import Message
 
 from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import is_cloud_config
 from sri_libvirt.errors import InvalidSpec
-from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, class_name
+from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, MOST_DEVICES, class_name
 
 MACHINE_BYTES = 128 * 1024
 """What labels, annotations and spec without ignition data may take (contract G.3)."""
@@ -87,6 +88,15 @@ def size(path: str, labels: Mapping[str, str], annotation: Mapping[str, str], sp
         )
 
 
+def devices(path: str, spec: pb.MachineSpec) -> None:
+    """No machine can ever have more devices; those beyond a machine's own ports wait for one (contract G.8)."""
+    disks = spec.HasField("image") + is_cloud_config(spec.ignition_data)
+    if (total := disks + len(spec.volumes) + len(spec.network_interfaces)) > MOST_DEVICES:
+        raise InvalidSpec(
+            path, f"the machine would have {total} devices with its image and its seed; at most {MOST_DEVICES} can be"
+        )
+
+
 def machine(path: str, value: pb.Machine, plugins: Plugins) -> None:
     """A machine to be created. Its id, generation, times and status are the provider's and ignored (contract A.1)."""
     string_map(f"{path}.metadata.labels", value.metadata.labels)
@@ -100,6 +110,7 @@ def machine(path: str, value: pb.Machine, plugins: Plugins) -> None:
 
 def machine_spec(path: str, spec: pb.MachineSpec, plugins: Plugins) -> None:
     """A whole spec: each field, then what its volumes and NICs must not share."""
+    devices(path, spec)
     power(f"{path}.power", spec.power)
     name(f"{path}.class", class_name(spec))
     if spec.HasField("image"):
@@ -113,8 +124,6 @@ def machine_spec(path: str, spec: pb.MachineSpec, plugins: Plugins) -> None:
         volume(f"{path}.volumes[{index}]", each, plugins)
         if each.device and (other := targets.setdefault(names.target_of(each.device), index)) != index:
             raise same_target(f"{path}.volumes[{index}].device", each.device, f"{path}.volumes[{other}]")
-    if len(spec.volumes) > (most := len(names.targets())):
-        raise InvalidSpec(f"{path}.volumes", f"at most {most} volumes have a device name")
     _distinct(f"{path}.network_interfaces", (each.name for each in spec.network_interfaces))
     for index, interface in enumerate(spec.network_interfaces):
         nic(f"{path}.network_interfaces[{index}]", interface, plugins)

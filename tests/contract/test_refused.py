@@ -112,9 +112,9 @@ MACHINE = [
         "machine.spec.volumes[1].device: xxa would be vda in the guest, as machine.spec.volumes[0] is",
     ),
     Wrong(
-        "too many volumes",
-        lambda m: m.spec.volumes.extend(pb.Volume(name=f"v{i}", empty_disk={}) for i in range(702)),
-        "machine.spec.volumes: at most 702",
+        "too many devices",
+        lambda m: m.spec.network_interfaces.extend(pb.NetworkInterface(name=f"n{i}") for i in range(11_000)),
+        "machine.spec: the machine would have 11002 devices with its image and its seed; at most 184 can be",
     ),
     Wrong(
         "same NIC name",

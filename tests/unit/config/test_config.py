@@ -224,7 +224,7 @@ def test_durations(text: str, value: int) -> None:
         ("disk_overcommit", "nan"),
         ("max_machines", "-1"),
         ("pcie_ports", "1"),
-        ("pcie_ports", "193"),
+        ("pcie_ports", "185"),
         ("pcie_ports", "٢٤"),
         ("lanes", "4.0"),
         ("insecure_tcp", "maybe"),
@@ -236,6 +236,13 @@ def test_durations(text: str, value: int) -> None:
 def test_bad_values(name: str, text: str, absent: Path) -> None:
     with pytest.raises(ConfigError, match=f"SRI_LIBVIRT_{name.upper()}: "):
         config.load(environ={f"SRI_LIBVIRT_{name.upper()}": text}, default_file=absent)
+
+
+def test_more_ports_than_a_guest_can_use_are_refused_with_the_reason(absent: Path) -> None:
+    assert config.load(environ={"SRI_LIBVIRT_PCIE_PORTS": "184"}, default_file=absent).pcie_ports == 184
+    for text in ("185", "192"):
+        with pytest.raises(ConfigError, match=f"{text} are too many: a guest with one vCPU has interrupt vectors"):
+            config.load(environ={"SRI_LIBVIRT_PCIE_PORTS": text}, default_file=absent)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.states import machine_state
 from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor.base import DomainState
-from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, Attachment
+from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, MOST_DEVICES, Attachment
 from tests.unit.domain import samples
 from tests.unit.domain.samples import BIOS, image_row, machine, nic_row, seed_row, spec_of, volume_row
 
@@ -63,6 +63,14 @@ def test_title_is_one_line(namespace: str, name: str, title: str) -> None:
 def test_the_layout_does_not_depend_on_devices() -> None:
     full = samples.full(ignition=b"#cloud-config\n")
     assert spec_of(machine()).layout == spec_of(full).layout
+
+
+def test_a_machine_of_an_older_version_keeps_its_192_ports() -> None:
+    profile = replace(BIOS, ports=192)
+    last = volume_row("last", "odb", port=192)
+    made = spec_of(machine(volume_row("a", "oda"), last, profile=profile))
+    assert [disk.port for disk in made.disks] == [1, 192]
+    assert len(made.layout.root_ports) == 192 > MOST_DEVICES
 
 
 def test_layout_1_is_what_it_was() -> None:
