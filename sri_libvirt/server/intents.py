@@ -129,7 +129,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
     if _present("volume", machine.spec.volumes, volume):
         return False
     machine.spec.volumes.append(volume)
-    validate.devices("volume", machine.spec)
+    validate.devices("volume", machine.spec, seeded=machine.seeded)
     validate.size("volume", machine.labels, machine.annotations, machine.spec)
     taken = {row.target: row for row in machine.attachments if row.wanted}
     if volume.device and (other := taken.get(names.target_of(volume.device))):
@@ -160,7 +160,7 @@ def attach_nic(
     if _present("network_interface", machine.spec.network_interfaces, nic):
         return False
     machine.spec.network_interfaces.append(nic)
-    validate.devices("network_interface", machine.spec)
+    validate.devices("network_interface", machine.spec, seeded=machine.seeded)
     validate.size("network_interface", machine.labels, machine.annotations, machine.spec)
     row = _unwanted(machine, "nic", nic.name, lambda row: row.nic() == nic)
     if row is None:

@@ -13,9 +13,8 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-from sri_libvirt import names, printable
+from sri_libvirt import names, printable, userdata
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import is_cloud_config
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, MOST_DEVICES, class_name
 
@@ -88,9 +87,9 @@ def size(path: str, labels: Mapping[str, str], annotation: Mapping[str, str], sp
         )
 
 
-def devices(path: str, spec: pb.MachineSpec) -> None:
+def devices(path: str, spec: pb.MachineSpec, *, seeded: bool) -> None:
     """No machine can ever have more devices; those beyond a machine's own ports wait for one (contract G.8)."""
-    disks = spec.HasField("image") + is_cloud_config(spec.ignition_data)
+    disks = spec.HasField("image") + seeded
     if (total := disks + len(spec.volumes) + len(spec.network_interfaces)) > MOST_DEVICES:
         raise InvalidSpec(
             path, f"the machine would have {total} devices with its image and its seed; at most {MOST_DEVICES} can be"
@@ -110,7 +109,6 @@ def machine(path: str, value: pb.Machine, plugins: Plugins) -> None:
 
 def machine_spec(path: str, spec: pb.MachineSpec, plugins: Plugins) -> None:
     """A whole spec: each field, then what its volumes and NICs must not share."""
-    devices(path, spec)
     power(f"{path}.power", spec.power)
     name(f"{path}.class", class_name(spec))
     if spec.HasField("image"):
@@ -118,6 +116,7 @@ def machine_spec(path: str, spec: pb.MachineSpec, plugins: Plugins) -> None:
         _ask(f"{path}.image.image", lambda: plugins.check_image(spec.image.image))
     if len(spec.ignition_data) > IGNITION_BYTES:
         raise InvalidSpec(f"{path}.ignition_data", f"has {len(spec.ignition_data)} bytes; at most {IGNITION_BYTES}")
+    devices(path, spec, seeded=userdata.kind(spec.ignition_data) == "cloud-init")
     _distinct(f"{path}.volumes", (each.name for each in spec.volumes))
     targets: dict[str, int] = {}
     for index, each in enumerate(spec.volumes):
