@@ -5,12 +5,16 @@
 #   deploy/uninstall.sh                            keeps /var/lib/sri-libvirt, /etc/sri-libvirt and the group
 #   deploy/uninstall.sh --purge                    removes them too; refused while there are machines
 #   deploy/uninstall.sh --purge --with-machines    ends and removes all guests first, with their disks
+#
+# Which guests are this store's is told by the program, while it is still there, from their marks: never by a name, and
+# never while libvirt does not answer.
 set -eu
 
 root=/usr/local/lib/sri-libvirt
 state=/var/lib/sri-libvirt
 units=/etc/systemd/system
-uri=qemu:///system
+program=$root/current/bin/sri-libvirt
+config=/etc/sri-libvirt/config.toml
 
 say() { echo "uninstall: $*"; }
 
@@ -34,29 +38,34 @@ done
 [ "$machines" = keep ] || [ "$purge" = yes ] || die "--with-machines goes with --purge"
 
 # Directories, not the store: they are there for every machine, and can be read when the program is not there any more.
-ids() { find "$state/machines" -mindepth 1 -maxdepth 1 -printf '%f\n' 2>/dev/null || true; }
+ids() { [ ! -e "$state/machines" ] || find "$state/machines" -mindepth 1 -maxdepth 1 -printf '%f\n'; }
 
-if [ "$purge" = yes ] && [ "$machines" = keep ] && [ -n "$(ids)" ]; then
-    die "there are machines ($(ids | wc -l)): delete them through the SRI, or give --with-machines. Nothing was done"
+if [ "$purge" = yes ]; then
+    elsewhere=$(sed -n 's/^[[:space:]]*state_dir[[:space:]]*=[[:space:]]*//p' "$config" 2>/dev/null || true)
+    [ -z "$elsewhere" ] || [ "$elsewhere" = "\"$state\"" ] ||
+        die "the state is in $elsewhere: run 'sri-libvirt purge' and remove it yourself. Nothing was done"
+    found=$(ids) || die "$state/machines cannot be read. Nothing was done"
+    [ "$machines" = remove ] || [ -z "$found" ] ||
+        die "there are machines ($(echo "$found" | wc -l)): delete them, or give --with-machines. Nothing was done"
+    [ "$machines" = keep ] || [ -n "$found" ] || [ -e "$state/store/state.sqlite" ] || machines=keep
+fi
+if [ "$machines" = remove ]; then
+    [ -x "$program" ] ||
+        die "the program, which knows what is its own, is not there: install it again, then run this. Nothing was done"
+    "$program" purge --state-dir "$state" || die "what is to go cannot be told, see above. Nothing was done"
 fi
 
 for unit in machinepoollet.service sri-libvirt.service; do
     [ ! -e "$units/$unit" ] || systemctl --quiet disable --now "$unit"
 done
+if [ "$machines" = remove ]; then
+    "$program" purge --yes --state-dir "$state" ||
+        die "see above: the services are stopped, all else stays. Run this again, or systemctl enable --now sri-libvirt"
+    [ -z "$(ids)" ] || die "there is something else in $state/machines: the services are stopped, all else stays"
+fi
 rm -f "$units/sri-libvirt.service" "$units/machinepoollet.service" /etc/tmpfiles.d/sri-libvirt.conf /run/sri-virtd.sock
 rm -rf /run/sri-libvirt
 systemctl daemon-reload
-
-if [ "$machines" = remove ]; then
-    for id in $(ids); do
-        virsh -q -c $uri destroy "$id" >/dev/null 2>&1 || true
-        if virsh -q -c $uri domuuid "$id" >/dev/null 2>&1; then
-            virsh -q -c $uri undefine "$id" --managed-save --snapshots-metadata --checkpoints-metadata --nvram ||
-                die "the domain of machine $id cannot be removed; its state and everything else stays"
-        fi
-        say "machine $id is gone"
-    done
-fi
 [ "$(readlink /usr/local/bin/sri-libvirt)" != "$root/current/bin/sri-libvirt" ] || rm -f /usr/local/bin/sri-libvirt
 rm -rf "$root"
 if [ "$purge" = yes ]; then

@@ -27,6 +27,7 @@ COMMANDS = {
     "uncordon": ("sri_libvirt.cli.cordon:uncordon", "Take new machines again; start what drain switched off."),
     "drain": ("sri_libvirt.cli.drain:drain", "Take no new machines and switch every guest off."),
     "sweep": ("sri_libvirt.cli.sweep:sweep", "List and remove what belongs to no machine."),
+    "purge": ("sri_libvirt.cli.purge:purge", "End a pool: all its machines, gone with their disks."),
     "version": ("sri_libvirt.cli.version:version", "Print the version."),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from lxml import etree
@@ -79,6 +80,18 @@ def glance(text: str) -> Glance:
         machine_id=_attribute(marks, "id"),
         run=_attribute(marks, "run"),
         aliases=frozenset(alias for alias in aliases if alias.startswith("ua-")),
+    )
+
+
+def names_files_below(root: Path, *texts: str) -> bool:
+    """Whether a domain, by any of its XMLs, has files in a directory: disks, NVRAM, logs, whatever it names."""
+    roots = tuple(f"{each}/" for each in (root, root.resolve()))
+    return any(
+        word.strip().startswith(roots)
+        for text in texts
+        if text
+        for node in xml.parse(text, "domain XML from libvirt").iter(etree.Element)
+        for word in (node.text or "", *node.attrib.values())
     )
 
 

@@ -235,6 +235,91 @@ def test_what_install_installs_uninstall_removes() -> None:
         assert line in uninstall
 
 
+UNINSTALLED = """
+for each in /usr/local /var/lib /etc; do mount -t tmpfs tmpfs "$each"; done
+mkdir -p /usr/local/lib/sri-libvirt/current/bin /usr/local/bin /etc/sri-libvirt /etc/systemd/system
+touch /etc/systemd/system/sri-libvirt.service
+export PATH="$0:$PATH"
+ln -s "$0/program" /usr/local/lib/sri-libvirt/current/bin/sri-libvirt
+mkdir -p /var/lib/sri-libvirt/store /var/lib/sri-libvirt/machines/a-machine
+touch /var/lib/sri-libvirt/store/state.sqlite /var/lib/sri-libvirt/machines/a-machine/disk.qcow2
+sh -ec "$1"
+status=0
+"$2" --purge $3 || status=$?
+for each in /var/lib/sri-libvirt/machines/a-machine/disk.qcow2 /etc/systemd/system/sri-libvirt.service \\
+    /usr/local/lib/sri-libvirt; do
+    [ ! -e "$each" ] || echo "left $each" >>"$0/log"
+done
+exit "$status"
+"""
+
+FAKES = {
+    # What was asked for, and whether libvirt answers: a file tells in which call it goes away.
+    "program": """#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+echo "program $*" >>"$here/log"
+case $* in *--yes*) [ ! -e "$here/away-later" ] ;; *) [ ! -e "$here/away" ] ;; esac || exit 1
+case $* in *--yes*) rm -r /var/lib/sri-libvirt/machines/a-machine ;; esac
+""",
+    "systemctl": """#!/bin/sh\necho "systemctl $*" >>"${0%/*}/log"\n""",
+    # By name nothing is ever asked or ended.
+    "virsh": """#!/bin/sh\necho "virsh $*" >>"${0%/*}/log"\n""",
+    "groupdel": """#!/bin/sh\n""",
+}
+
+
+def uninstalled(tmp_path: Path, before: str = ":", options: str = "--with-machines") -> tuple[int, list[str], str]:
+    """Status, what was done and is left, and what was said, by uninstall.sh in a mount namespace with fake programs."""
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for name, text in FAKES.items():
+        (fakes / name).write_text(text)
+        (fakes / name).chmod(0o755)
+    before = before.replace("FAKES", str(fakes))
+    argv = ["unshare", "--mount", "sh", "-ec", UNINSTALLED, str(fakes), before, str(DEPLOY / "uninstall.sh"), options]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, (fakes / "log").read_text().splitlines() if (fakes / "log").exists() else [], done.stderr
+
+
+LEFT = [
+    "left /var/lib/sri-libvirt/machines/a-machine/disk.qcow2",
+    "left /etc/systemd/system/sri-libvirt.service",
+    "left /usr/local/lib/sri-libvirt",
+]
+ASKED = "program purge --state-dir /var/lib/sri-libvirt"
+REMOVED = "program purge --yes --state-dir /var/lib/sri-libvirt"
+STOPPED = "systemctl --quiet disable --now sri-libvirt.service"
+
+
+def test_a_purge_asks_the_program_what_is_its_own_before_anything_is_removed(tmp_path: Path) -> None:
+    status, log, _ = uninstalled(tmp_path)
+    assert (status, log) == (0, [ASKED, STOPPED, REMOVED, "systemctl daemon-reload"])
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "words"),
+    [
+        ("touch FAKES/away", "--with-machines", "cannot be told"),
+        ("rm FAKES/program", "--with-machines", "install it again"),
+        ("echo 'state_dir = \"/srv/state\"' >/etc/sri-libvirt/config.toml", "--with-machines", 'is in "/srv/state"'),
+        (":", "", "there are machines (1)"),
+    ],
+    ids=["libvirt away", "no program", "another state directory", "machines"],
+)
+def test_a_purge_that_cannot_tell_does_nothing(tmp_path: Path, before: str, options: str, words: str) -> None:
+    status, log, said = uninstalled(tmp_path, before, options)
+    assert status == 1
+    assert words in said
+    assert "Nothing was done" in said
+    assert [line for line in log if line != ASKED] == LEFT
+
+
+def test_a_purge_whose_libvirt_goes_away_keeps_disks_and_program(tmp_path: Path) -> None:
+    status, log, said = uninstalled(tmp_path, "touch FAKES/away-later")
+    assert (status, log) == (1, [ASKED, STOPPED, REMOVED, *LEFT])
+    assert "Run this again" in said
+
+
 # --- Kubernetes ----------------------------------------------------------------------------------
 
 

@@ -79,3 +79,30 @@ def test_a_guest_that_the_backup_does_not_know(provider: Provider, tmp_path: Pat
     assert [path.name for path in (provider.state / "machines").iterdir()] == [kept]
     assert provider.qemu_pid(kept) == pids[0]
     assert sweep(provider) == []
+
+
+def test_a_purge_of_real_guests(provider: Provider) -> None:
+    provider.start()
+    ours = provider.create(spec(disks={"data": "oda"}), "ours").metadata.id
+    provider.wait_state(ours, "MACHINE_RUNNING")
+    pid = provider.qemu_pid(ours)
+    uri = ("--libvirt-uri", provider.libvirt.uri)
+    assert "another provider runs" in cli(provider, "purge", "--yes", *uri, status=1)
+    assert ours in cli(provider, "purge", *uri)
+    provider.stop()
+
+    # A clone with our marks uses its files: nothing goes. Nor does it while libvirt is away.
+    other = clone(provider, ours)
+    assert f"the domain {other}" in cli(provider, "purge", "--yes", *uri, status=1)
+    with provider.domain(other) as domain:
+        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+    nowhere = ("--libvirt-uri", "qemu+unix:///system?socket=/nowhere")
+    assert "cannot be reached" in cli(provider, "purge", "--yes", *nowhere, status=1)
+    assert provider.qemu_pid(ours) == pid
+
+    assert "removed" in cli(provider, "purge", "--yes", *uri)
+    assert provider.qemu_pid(ours) is None
+    assert list((provider.state / "machines").iterdir()) == []
+    provider.witness.forget()
+    provider.start()
+    assert provider.machines() == []

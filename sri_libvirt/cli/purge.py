@@ -1,0 +1,65 @@
+"""`sri-libvirt purge`: all machines of this host, gone with their disks."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import click
+
+from sri_libvirt.cli import daemon
+from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.config import Settings
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.store import Store
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="End and remove them; without it they are only listed.")
+@settings_options("state_dir", "libvirt_uri")
+@out.form("table", "json", "yaml")
+def purge(yes: bool, settings: Settings, output: str) -> None:
+    """List all that carries this store's marks; --yes ends all guests and removes everything, disks included.
+
+    For the end of a host as a pool; the daemon must not run then. Nothing is removed while libvirt cannot be asked, or
+    while something below the state directory is not this store's. Status 1 when something stays.
+    """
+    found = _removed(settings) if yes else _listed(settings)
+    if output == "table":
+        if found:
+            headings = ("ID", "DOMAIN", "DIRECTORY", *(["OUTCOME"] if yes else []))
+            out.table(headings, [_row(each)[: len(headings)] for each in found])
+        else:
+            out.say("nothing carries this store's marks")
+    else:
+        out.data(found, output)
+    if any(each["outcome"].startswith("stays") for each in found):
+        raise click.ClickException("not everything was removed")
+
+
+def _listed(settings: Settings) -> list[dict[str, Any]]:
+    from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
+    from sri_libvirt.reconcile.purge import Purge
+
+    paths = StatePaths(settings.state_dir)
+    with Store.open_read_only(paths) as reader:
+        return Purge(reader, paths, LibvirtHypervisor(settings.libvirt_uri).connect).find()
+
+
+def _removed(settings: Settings) -> list[dict[str, Any]]:
+    from sri_libvirt import log
+    from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
+    from sri_libvirt.reconcile.purge import Purge
+
+    log.set_up("warning", "auto")  # to standard error: what became of each is in the output
+    paths = StatePaths(settings.state_dir)
+    if not paths.database.exists():
+        raise click.ClickException(f"there is no state database in {paths.root}: nothing tells what is its own")
+    with daemon.alone(paths), closing(Store.open(paths)) as store:
+        whole = Purge(store, paths, LibvirtHypervisor(settings.libvirt_uri).connect)
+        return whole.remove(lambda gone: store.write(lambda tx: tx.forget(gone)))
+
+
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
+    return (each["id"], each["domain"], "yes" if each["directory"] else "no", each["outcome"])

@@ -1,0 +1,101 @@
+"""The end of a store: all its machines, ended and removed with their disks, before the state directory goes.
+
+What belongs to it is decided as for orphans (`orphans.py`): by marks, never by names. Nothing is removed unless all can
+be told apart, for what is left goes with the directory. The directory itself does not belong here (uninstall.sh).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sri_libvirt.domain import observed as domain_view
+from sri_libvirt.errors import FailedPrecondition
+from sri_libvirt.hypervisor.base import Connection
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.orphans import Known, Orphan, Orphans, Swept
+
+
+@dataclass(frozen=True, slots=True)
+class _NobodyStays:
+    """A store as it will be: nothing that carries its marks has a machine."""
+
+    instance: str
+
+    def machine_ids(self) -> list[str]:
+        return []
+
+    def gone(self) -> set[str]:
+        return set()
+
+    def meta(self, _: str) -> str | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """All machines of a store, and all that carries its marks besides."""
+
+    store: Known
+    paths: StatePaths
+    connect: Callable[[], Connection]
+
+    def find(self) -> list[dict[str, Any]]:
+        """What would go, as plain data. Raises Unreachable; FailedPrecondition when something there is not ours."""
+        found = self._find()
+        return [_data(each) for each in found] + [_data(each) for each in self._unmade(found)]
+
+    def remove(self, forget: Callable[[str], None]) -> list[dict[str, Any]]:
+        """End and remove all of it, and `forget` what is gone; each with its outcome. Raises as `find`.
+
+        The caller keeps the daemon away, which would make its machines again.
+        """
+        unmade = self._unmade(self._find())
+        done = []
+        for each in [*self._orphans.remove((), running=True), *(Swept(orphan) for orphan in unmade)]:
+            if not each.problem:
+                forget(each.orphan.id)
+            done.append(_data(each.orphan, f"stays: {each.problem}" if each.problem else "removed"))
+        return done
+
+    def _unmade(self, found: list[Orphan]) -> list[Orphan]:
+        """Machines of which there is nothing yet."""
+        made = {each.id for each in found}
+        return [Orphan(each, "none", False, False) for each in sorted(self.store.machine_ids()) if each not in made]
+
+    @property
+    def _orphans(self) -> Orphans:
+        return Orphans(_NobodyStays(self.store.instance), self.paths, self.connect)
+
+    def _find(self) -> list[Orphan]:
+        found = self._orphans.find()
+        ours = {each.id for each in found}
+        problems = [f"{each.id}: {each.held}" for each in found if each.held]
+        problems += [
+            f"{path} does not carry this store's mark"
+            for path in sorted(self.paths.machines.iterdir())
+            if path.name not in ours
+        ]
+        problems += [f"the domain {each}, which is not ours, uses files of it" for each in self._others(ours)]
+        if problems:
+            raise FailedPrecondition(
+                f"not all that is in {self.paths.root} is this store's, nothing was removed: {'; '.join(problems)}"
+            )
+        return found
+
+    def _others(self, ours: set[str]) -> list[str]:
+        connection = self.connect()
+        try:
+            looked = {each: connection.snapshot(each) for each in connection.domain_ids() if each not in ours}
+        finally:
+            connection.close()
+        return [
+            each
+            for each, domain in looked.items()
+            if domain and domain_view.names_files_below(self.paths.root, domain.live_xml, domain.persistent_xml)
+        ]
+
+
+def _data(orphan: Orphan, outcome: str = "") -> dict[str, Any]:
+    return {"id": orphan.id, "domain": orphan.domain, "directory": orphan.directory, "outcome": outcome}

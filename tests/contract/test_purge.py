@@ -1,0 +1,110 @@
+"""What a purge takes with it and what it never touches, on the fake hypervisor with real directories."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from sri_libvirt.errors import FailedPrecondition, HypervisorError, Unreachable
+from sri_libvirt.reconcile.purge import Purge
+from tests.contract.test_sweep import World, world
+from tests.unit.store.records import machine
+
+__all__ = ["world"]  # a fixture
+
+
+def purge(world: World) -> Purge:
+    return Purge(world.store, world.paths, world.hypervisor.connect)
+
+
+def removed(world: World) -> dict[str, str]:
+    """What became of each."""
+    done = purge(world).remove(lambda gone: world.store.write(lambda tx: tx.forget(gone)))
+    return {each["id"]: each["outcome"] for each in done}
+
+
+def test_all_of_this_store_goes_and_nothing_of_others(world: World) -> None:
+    known, orphan, unmade = world.known(), world.directory(world.domain(running=True)), str(uuid.uuid4())
+    world.store.write(lambda tx: tx.insert(machine(unmade)))
+    foreign = [world.domain(instance="none", running=True), world.domain(instance=str(uuid.uuid4()), running=True)]
+    assert purge(world).find() == [
+        *({"id": each, "domain": "running", "directory": True, "outcome": ""} for each in sorted([known, orphan])),
+        {"id": unmade, "domain": "none", "directory": False, "outcome": ""},
+    ]
+    assert world.there()[0] >= {known, orphan}
+    assert removed(world) == dict.fromkeys([known, orphan, unmade], "removed")
+    assert world.there() == (set(foreign), set())
+    assert world.store.machine_ids() == []
+    assert purge(world).find() == []
+
+
+def test_a_restored_backup_is_no_reason_to_stay(world: World) -> None:
+    world.store.write(lambda tx: tx.set_meta("copied_at", "1"))
+    orphan = world.directory(world.domain(running=True))
+    assert removed(world) == {orphan: "removed"}
+
+
+def test_unreachable_is_not_gone(world: World) -> None:
+    known = world.known()
+    world.hypervisor.set_reachable(False)
+    for attempt in (purge(world).find, lambda: removed(world)):
+        with pytest.raises(Unreachable):
+            attempt()
+    world.hypervisor.set_reachable(True)
+    assert world.there() == ({known}, {known})
+    assert world.store.machine_ids() == [known]
+
+
+def of_another_store(world: World) -> str:
+    """A domain whose name and UUID are those of a machine's directory."""
+    return world.directory(world.domain(instance=str(uuid.uuid4()), running=True))
+
+
+def of_nobody(world: World) -> str:
+    return world.directory(instance="none")
+
+
+def a_user_of_its_images(world: World) -> str:
+    return world.domain(instance="none", uses=str(world.paths.images / "base.qcow2"), running=True)
+
+
+def a_user_through_a_link(world: World) -> str:
+    link = world.paths.root.with_name("link")
+    link.symlink_to(world.paths.root)
+    world.paths = type(world.paths)(link)
+    return world.domain(instance="none", uses=str(link.resolve() / "images/base.qcow2"))
+
+
+@pytest.mark.parametrize("stranger", [of_another_store, of_nobody, a_user_of_its_images, a_user_through_a_link])
+def test_where_something_is_not_ours_nothing_goes(world: World, stranger: object) -> None:
+    known = world.known()
+    assert callable(stranger)
+    name = stranger(world)
+    before = world.there()
+    for attempt in (purge(world).find, lambda: removed(world)):
+        with pytest.raises(FailedPrecondition, match=f"nothing was removed: .*{name}"):
+            attempt()
+    assert world.there() == before
+    assert world.store.machine_ids() == [known]
+
+
+def test_what_stays_is_not_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = sorted([world.known(), world.known()])
+    connect = world.hypervisor.connect
+
+    def stubborn() -> object:
+        connection = connect()
+        destroy = connection.destroy
+
+        def refuse(domain_id: str) -> None:
+            if domain_id == first:
+                raise HypervisorError("its QEMU does not end")
+            destroy(domain_id)
+
+        monkeypatch.setattr(connection, "destroy", refuse)
+        return connection
+
+    monkeypatch.setattr(world.hypervisor, "connect", stubborn)
+    assert removed(world) == {first: "stays: its QEMU does not end", second: "removed"}
+    assert world.store.machine_ids() == [first]
