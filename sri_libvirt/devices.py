@@ -16,11 +16,15 @@ DiskFormat = Literal["qcow2", "raw"]
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """Which file it was: enough to notice that a path holds another file, or changed content, by now."""
+    """Which file it was: enough to notice that a path holds another file, or changed content, by now.
+
+    `digest` is of samples of its content, "" if an older version kept it.
+    """
 
     inode: int
     mtime_ns: int
     size: int
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

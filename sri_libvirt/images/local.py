@@ -3,40 +3,34 @@
 The reference is a tenant's string and names a file of the host. So: only regular files below the operator's image
 directories, after resolving links; nothing that would make QEMU open another file (backing or external data file); the
 format is read from the first bytes by us and pinned, so that QEMU never probes. Which file it was is kept with the
-overlay, which is useless on any other. Fetching images from elsewhere does not belong here.
+overlay, which is useless on any other: from then on the file that the overlay names is looked at, wherever links of the
+reference and the settings have gone. Fetching images from elsewhere does not belong here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sri_libvirt import qcow2
 from sri_libvirt.devices import BackingFile, DiskFormat, DiskSource, FileIdentity
 from sri_libvirt.errors import NotReady
+from sri_libvirt.images import formats
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.process import ProcessError
+from sri_libvirt.records import SECOND
 
 HANDLE = "image"
 
 _SECTOR = 512
-_FOREIGN = {
-    b"KDMV": "VMDK",
-    b"# Disk DescriptorFile": "VMDK",
-    b"vhdxfile": "VHDX",
-    b"conectix": "VHD",
-    b"QED\0": "QED",
-    b"LUKS\xba\xbe": "LUKS",
-    b"\x1f\x8b": "gzip",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-}
-"""What would boot to nothing if it were taken for a raw disk."""
+_MIB = 1 << 20
+_SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
 
 
 class LocalImages:
@@ -52,57 +46,46 @@ class LocalImages:
 
     def prepare(self, image: str, paths: MachinePaths, disk_bytes: int, made: DiskSource | None) -> DiskSource:
         """The overlay at `paths.image_disk`, made on the image unless it is there. Raises NotReady."""
-        base = self._base(image, disk_bytes)
-        disk_bytes = -(-disk_bytes // _SECTOR) * _SECTOR
         overlay = paths.image_disk
+        disk_bytes = -(-disk_bytes // _SECTOR) * _SECTOR
         try:
             if made is not None:
-                _check_made(image, made, base, overlay)
-                return made
+                return _check_made(image, made, overlay)
             if overlay.exists():
-                _check_left_behind(overlay, base, disk_bytes)
-            else:
-                if base.format == "qcow2":
-                    qcow2.check(Path(base.path))  # safe now: its header names no other file
-                qcow2.make(overlay, disk_bytes, base)
-                # qemu-img opened the base by its name: it must still be the file that was looked at.
-                if _identity(Path(base.path).stat()) != base.identity:
-                    overlay.unlink()
-                    raise NotReady(f"the image {image} changed while a disk was made of it", "It is tried again.")
+                return self._adopt(image, overlay, disk_bytes)
+            return self._make(image, overlay, disk_bytes)
         except ProcessError as error:
             raise NotReady(f"no disk can be made of the image {image}: {error}", _CHECK_ADVICE) from error
         except OSError as error:
             raise NotReady(f"{overlay} cannot be made or read: {error.strerror}") from error
-        return DiskSource(handle=HANDLE, path=str(overlay), format="qcow2", size=disk_bytes, backing=base)
 
     def release(self, paths: MachinePaths) -> None:
         paths.image_disk.unlink(missing_ok=True)
 
-    def _base(self, image: str, disk_bytes: int) -> BackingFile:
-        """The image as a base, checked through one descriptor."""
+    def _make(self, image: str, overlay: Path, disk_bytes: int) -> DiskSource:
         path = self._resolve(image)
-        try:
-            # Not blocking: a pipe must not stop the lane. No link: the path is resolved already.
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                status = os.fstat(fd)
-                shared = _readable_by_others(fd, status)
-                head = os.pread(fd, qcow2.HEADER_BYTES, 0) if stat.S_ISREG(status.st_mode) else b""
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise NotReady(f"the image {image} cannot be read: {error.strerror}") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise NotReady(f"the image {image} is not a regular file")
-        if not shared:
-            raise NotReady(f"QEMU's user cannot read the image {image}", f"chmod 0444 {shlex.quote(str(path))}")
-        kind, size = look_at(head, status.st_size, image)
-        if size > disk_bytes:
-            raise NotReady(
-                f"the image {image} has {size} bytes, more than the class's root disk of {disk_bytes}",
-                "Use a class with a larger root disk, or a smaller image.",
-            )
-        return BackingFile(path=str(path), format=kind, identity=_identity(status))
+        base, note = _base(image, path, disk_bytes)
+        if base.format == "qcow2":
+            qcow2.check(path)  # safe now: its header names no other file
+        qcow2.make(overlay, disk_bytes, base)
+        # qemu-img opened the base by its name: it must still be the file that was looked at.
+        if not _untouched(base.identity, _identity(path.stat())):
+            overlay.unlink()
+            raise NotReady(f"the image {image} changed while a disk was made of it", "It is tried again.")
+        return DiskSource(HANDLE, str(overlay), "qcow2", disk_bytes, backing=base, note=note)
+
+    def _adopt(self, image: str, overlay: Path, disk_bytes: int) -> DiskSource:
+        """A disk that was made and not recorded: it may hold data of a run that the store does not remember."""
+        found = qcow2.inspect(overlay)
+        path = Path(found.backing)
+        if found.backing and self._allowed(path) and not found.corrupt:
+            base, note = _base(image, path, disk_bytes)
+            whole = (found.backing_format, found.size) == (base.format, disk_bytes)
+            if whole and base.identity.mtime_ns <= overlay.stat().st_mtime_ns:
+                return DiskSource(HANDLE, str(overlay), "qcow2", disk_bytes, backing=base, note=note)
+        raise NotReady(
+            f"{overlay} is there and is not a disk of its image as that is now", "Move it away if nobody needs it."
+        )
 
     def _resolve(self, image: str) -> Path:
         path = path_of(image)
@@ -110,7 +93,7 @@ class LocalImages:
             raise NotReady(f"{image} is not a path")
         # What lies elsewhere is not told apart from what does not exist: tenants do not explore the host.
         resolved = Path(os.path.realpath(path))
-        if not any(resolved.is_relative_to(os.path.realpath(directory)) for directory in self._image_dirs):
+        if not self._allowed(resolved):
             allowed = ", ".join(map(str, self._image_dirs)) or "none"
             raise NotReady(
                 f"the image {image} is not below an image directory (--image-dir: {allowed})",
@@ -119,6 +102,9 @@ class LocalImages:
         if not resolved.exists():
             raise NotReady(f"the image {image} is not there (yet)", f"Put it at {path}; the machine starts then.")
         return resolved
+
+    def _allowed(self, path: Path) -> bool:
+        return any(path.is_relative_to(os.path.realpath(directory)) for directory in self._image_dirs)
 
 
 def path_of(image: str) -> Path | None:
@@ -137,9 +123,9 @@ def path_of(image: str) -> Path | None:
 
 def look_at(head: bytes, file_bytes: int, image: str) -> tuple[DiskFormat, int]:
     """Format and guest-visible size of an image, from its first bytes; NotReady for one that cannot be a base."""
+    if found := formats.foreign(head):
+        raise NotReady(f"the image {image} is {found.name}, not raw or qcow2", found.advice)
     if not head.startswith(qcow2.MAGIC):
-        if foreign := next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None):
-            raise NotReady(f"the image {image} is {foreign}, not raw or qcow2", _CONVERT_ADVICE)
         if not file_bytes:
             raise NotReady(f"the image {image} is empty")
         return "raw", -(-file_bytes // _SECTOR) * _SECTOR
@@ -149,12 +135,56 @@ def look_at(head: bytes, file_bytes: int, image: str) -> tuple[DiskFormat, int]:
         raise NotReady(f"the image {image} is damaged: {error}") from error
     if header.has_backing or header.has_external_data:
         problem = "a backing file" if header.has_backing else "an external data file"
-        raise NotReady(f"the image {image} has {problem}, which is not followed", _CONVERT_ADVICE)
+        raise NotReady(f"the image {image} has {problem}, which is not followed", formats.CONVERT)
     if header.encrypted or header.corrupt:
         raise NotReady(
             f"the image {image} is {'encrypted' if header.encrypted else 'marked as corrupt'}", _CHECK_ADVICE
         )
     return "qcow2", header.size
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one descriptor shows of a file that QEMU can read."""
+
+    identity: FileIdentity
+    head: bytes
+
+
+def _see(image: str, path: Path, *, sampled: bool = False) -> _Seen:
+    """Look at a file that may be a base, and at samples of its content. Raises NotReady."""
+    try:
+        # Not blocking: a pipe must not stop the lane. No link: the path is resolved already.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotReady(f"the image {image} is not a regular file")
+            shared = _readable_by_others(fd, status)
+            head = os.pread(fd, formats.HEAD_BYTES, 0)
+            digest = _digest(fd, status.st_size) if sampled else ""
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        raise NotReady(f"the file {path} of the image {image} is not there", "Put it back in its place.") from None
+    except OSError as error:
+        raise NotReady(f"the image {image} cannot be read: {error.strerror}") from error
+    if not shared:
+        raise NotReady(f"QEMU's user cannot read the image {image}", f"chmod 0444 {shlex.quote(str(path))}")
+    return _Seen(_identity(status, digest), head)
+
+
+def _base(image: str, path: Path, disk_bytes: int) -> tuple[BackingFile, str]:
+    """A file as the base of a disk, and what an operator should know of it. Raises NotReady for one that is unfit."""
+    seen = _see(image, path, sampled=True)
+    kind, size = look_at(seen.head, seen.identity.size, image)
+    if size > disk_bytes:
+        raise NotReady(
+            f"the image {image} has {size} bytes, more than the class's root disk of {disk_bytes}",
+            "Use a class with a larger root disk, or a smaller image.",
+        )
+    note = formats.note(seen.head) if kind == "raw" else ""
+    return BackingFile(path=str(path), format=kind, identity=seen.identity), note
 
 
 def _readable_by_others(fd: int, status: os.stat_result) -> bool:
@@ -166,33 +196,65 @@ def _readable_by_others(fd: int, status: os.stat_result) -> bool:
         return False
 
 
-def _identity(status: os.stat_result) -> FileIdentity:
-    return FileIdentity(inode=status.st_ino, mtime_ns=status.st_mtime_ns, size=status.st_size)
+def _identity(status: os.stat_result, digest: str = "") -> FileIdentity:
+    return FileIdentity(status.st_ino, status.st_mtime_ns, status.st_size, digest)
 
 
-def _check_made(image: str, made: DiskSource, base: BackingFile, overlay: Path) -> None:
+def _digest(fd: int, size: int) -> str:
+    """A digest of both ends and of samples between them: 3 MiB of any file are read, and no more."""
+    step = max(size // _SAMPLES, 1)
+    pieces = [(0, _MIB), (max(size - _MIB, 0), _MIB), *((at, _SAMPLE_BYTES) for at in range(0, size, step))]
+    whole = hashlib.sha256()
+    for at, length in pieces:
+        whole.update(os.pread(fd, length, at))
+    return whole.hexdigest()
+
+
+def _untouched(kept: FileIdentity, now: FileIdentity) -> bool:
+    """The very file, not written to since."""
+    return (kept.inode, kept.mtime_ns, kept.size) == (now.inode, now.mtime_ns, now.size)
+
+
+def _same_content(kept: FileIdentity, now: FileIdentity) -> bool:
+    return kept.size == now.size and kept.digest in ("", now.digest)  # "": kept by an older version
+
+
+def _restored(kept: FileIdentity, now: FileIdentity) -> bool:
+    """Another file of the same content and time, as a backup puts one back; some keep whole seconds only."""
+    whole_second = bool(kept.digest) and now.inode != kept.inode and now.mtime_ns == kept.mtime_ns // SECOND * SECOND
+    return _same_content(kept, now) and (now.mtime_ns == kept.mtime_ns or whole_second)
+
+
+def _check_made(image: str, made: DiskSource, overlay: Path) -> DiskSource:
     """What an earlier prepare returned must still be true: a changed base makes garbage of an overlay."""
-    if made.backing != base:
-        raise NotReady(
-            f"the image {image} is not the file any more that the machine's disk was made of",
-            "Put that file back in its place (moved, not copied), or delete the machine and create it anew. "
-            "Publish new versions of an image under new names.",
-        )
+    base = made.backing
+    assert base is not None
+    kept, path = base.identity, Path(base.path)
+    now = _see(image, path).identity
+    if not kept.digest or not _untouched(kept, now):
+        now = _see(image, path, sampled=True).identity
+        if not _untouched(kept, now) and not _restored(kept, now):
+            raise _changed(image, path, kept, now)
+        made = replace(made, backing=replace(base, identity=now))
     if not overlay.exists():
         raise NotReady(f"the machine's disk {overlay} is gone", "Restore it, or delete the machine and create it anew.")
     if (size := qcow2.inspect(overlay).size) != made.size:
         raise NotReady(f"the machine's disk {overlay} has {size} bytes, not {made.size}", _CHECK_ADVICE)
+    return made
 
 
-def _check_left_behind(overlay: Path, base: BackingFile, disk_bytes: int) -> None:
-    """A disk that was made and not recorded is adopted: it may hold data of a run that the store does not remember."""
-    found = qcow2.inspect(overlay)
-    same = (found.backing, found.backing_format, found.size) == (base.path, base.format, disk_bytes)
-    if not same or found.corrupt or base.identity.mtime_ns > overlay.stat().st_mtime_ns:
-        raise NotReady(
-            f"{overlay} is there and is not a disk of this image as it is now", "Move it away if nobody needs it."
+def _changed(image: str, path: Path, kept: FileIdentity, now: FileIdentity) -> NotReady:
+    advice = (
+        "Put that file back in its place, with its time (cp -p), or delete the machine and create it anew. "
+        "Publish new versions of an image under new names."
+    )
+    if _same_content(kept, now):
+        seconds, rest = divmod(kept.mtime_ns, SECOND)
+        advice = (
+            f"Its size and what was sampled of it are the same. If you know that nothing wrote to it: "
+            f"touch --date=@{seconds}.{rest:09} {shlex.quote(str(path))}. Else: {advice[0].lower()}{advice[1:]}"
         )
+    return NotReady(f"{path} is not the file any more that the machine's disk was made of (image {image})", advice)
 
 
-_CONVERT_ADVICE = "Make a plain one of it: qemu-img convert -O qcow2 IMAGE PLAIN.qcow2"
 _CHECK_ADVICE = "See `qemu-img info` and `qemu-img check` of the file."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import grpc
@@ -82,6 +83,35 @@ def test_firmware_alone_runs_and_an_isolated_nic_is_a_link(provider: Provider) -
     machine = provider.get(machine_id)
     assert machine is not None
     assert [nic.state for nic in machine.status.network_interfaces] == [pb.NETWORK_INTERFACE_ATTACHED]
+
+
+def test_a_disk_in_which_nothing_is_known_runs_and_is_told_of(provider: Provider) -> None:
+    provider.start("--firmware", "bios")
+    blank = provider.images / "blank.raw"
+    blank.write_bytes(bytes(1 << 20))
+    blank.chmod(0o444)
+    machine_id = provider.create(spec(image=blank)).metadata.id
+    provider.wait_state(machine_id, "MACHINE_RUNNING")
+    wait_for(
+        "the note", lambda: "It is as it should be.\nNote: the image: nothing that boots" in provider.why(machine_id)
+    )
+
+
+def test_a_machine_starts_from_a_restored_image_whose_link_has_moved_on(provider: Provider, tiny_image: Path) -> None:
+    provider.start("--firmware", "bios")
+    link, file = provider.images / "latest.raw", provider.images / "one.raw"
+    shutil.copy2(tiny_image, file)
+    link.symlink_to(file.name)
+    machine_id = provider.create(spec(image=link)).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    provider.power(machine_id, pb.POWER_OFF)
+    provider.wait_state(machine_id, "MACHINE_SUSPENDED")
+    link.unlink()
+    link.symlink_to("two.raw")
+    shutil.copy2(file, provider.images / "restored.raw")
+    (provider.images / "restored.raw").rename(file)
+    provider.power(machine_id, pb.POWER_ON)
+    provider.wait_state(machine_id, "MACHINE_RUNNING")
 
 
 def test_a_machine_waits_for_its_image_and_refuses_a_changed_one(provider: Provider, tiny_image: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,41 @@ def test_a_backing_file_is_not_followed(images: Path, raw: Path, paths: MachineP
     refused(images, path, paths, "has a backing file")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\0" * 0x40 + b"\x7f\x10\xda\xbe" + b"\0" * 512, "VDI"),
+        (b"\n<!DOCTYPE html>\n", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs"),
+    ],
+)
+def test_what_is_no_disk_is_refused_by_its_name(images: Path, paths: MachinePaths, content: bytes, words: str) -> None:
+    path = images / "disk.raw"
+    path.write_bytes(content)
+    path.chmod(0o444)
+    assert refused(images, path, paths, words).advice
+
+
+def test_the_formats_that_qemu_makes_are_told(images: Path, paths: MachinePaths) -> None:
+    for kind, name in (("vdi", "VDI"), ("vmdk", "VMDK"), ("vhdx", "VHDX"), ("vpc", "VHD"), ("parallels", "Parallels"),
+                       ("qcow", "qcow of version 1"), ("qed", "QED")):  # fmt: skip
+        path = images / f"disk-{kind}"
+        qemu_img("create", "-q", "-f", kind, path, "8M")
+        path.chmod(0o444)
+        assert "qemu-img convert" in refused(images, path, paths, f" is {name},").advice
+
+
+def test_a_raw_disk_in_which_nothing_is_known_is_told_of(images: Path, raw: Path, paths: MachinePaths) -> None:
+    made = prepare(images, raw, paths)
+    assert "may not boot" in made.note
+    LocalImages([images]).release(paths)
+    whole = bytearray(raw.read_bytes())
+    whole[510:512] = b"\x55\xaa"
+    (images / "boots.raw").write_bytes(whole)
+    (images / "boots.raw").chmod(0o444)
+    assert prepare(images, images / "boots.raw", paths).note == ""
+
+
 def test_an_external_data_file_is_not_followed(images: Path, paths: MachinePaths, tmp_path: Path) -> None:
     path = images / "external.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path}/data.raw", path, "1M")
@@ -152,37 +189,95 @@ def test_half_a_file(images: Path, plain: Path, paths: MachinePaths, length: int
     assert refused(images, plain, paths, "no disk can be made").advice
 
 
-@pytest.mark.parametrize("change", ["content", "another file", "size", "link"])
+def put_back(copy: Path, path: Path, status: os.stat_result, *, mtime_ns: int = 0) -> None:
+    """Put a copy in a file's place, with that file's mode and time."""
+    copy.chmod(status.st_mode)
+    os.utime(copy, ns=(status.st_atime_ns, mtime_ns or status.st_mtime_ns))
+    copy.rename(path)
+    assert path.stat().st_ino != status.st_ino
+
+
+@pytest.mark.parametrize("change", ["time", "size", "content", "another file", "whole seconds and content"])
 def test_a_changed_base_stops_the_machine(images: Path, raw: Path, paths: MachinePaths, change: str) -> None:
-    link = images / "latest.raw"
-    link.symlink_to(raw.name)
-    made = prepare(images, link, paths)
-    before = paths.image_disk.read_bytes()
-    status = raw.stat()
+    made = prepare(images, raw, paths)
+    before, status = paths.image_disk.read_bytes(), raw.stat()
+    content = raw.read_bytes()
+    copy = images / "copy.raw"
     match change:
-        case "content":
+        case "time":
             os.utime(raw, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-        case "another file":
-            shutil.copy2(raw, images / "copy.raw")
-            (images / "copy.raw").rename(raw)
         case "size":
             os.truncate(raw, status.st_size + 512)
             os.utime(raw, ns=(status.st_atime_ns, status.st_mtime_ns))
-        case "link":
-            shutil.copy2(raw, images / "new.raw")
-            link.unlink()
-            link.symlink_to("new.raw")
+        case "content":
+            copy.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+            put_back(copy, raw, status)
+        case "another file":
+            copy.write_bytes(content)
+            put_back(copy, raw, status, mtime_ns=status.st_mtime_ns + 10**9)
+        case _:
+            copy.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+            put_back(copy, raw, status, mtime_ns=status.st_mtime_ns // 10**9 * 10**9)
     with pytest.raises(NotReady, match="not the file any more") as caught:
-        prepare(images, link, paths, made)
-    assert caught.value.advice
+        prepare(images, raw, paths, made)
+    assert ("touch --date=@" in caught.value.advice) == (change in ("time", "another file"))
     assert paths.image_disk.read_bytes() == before
+
+
+@pytest.mark.parametrize("whole_seconds", [False, True])
+def test_a_base_restored_from_a_backup_is_the_same(
+    images: Path, raw: Path, paths: MachinePaths, whole_seconds: bool
+) -> None:
+    made = prepare(images, raw, paths)
+    status = raw.stat()
+    shutil.copy(raw, images / "copy.raw")
+    second = status.st_mtime_ns // 10**9 * 10**9
+    put_back(images / "copy.raw", raw, status, mtime_ns=second if whole_seconds else 0)
+    again = prepare(images, raw, paths, made)
+    assert again.backing is not None
+    assert again.backing.identity.inode == raw.stat().st_ino, "it is known by its new place from now on"
+    assert prepare(images, raw, paths, again) == again
+
+
+def test_the_advice_for_a_base_of_another_time_helps(images: Path, raw: Path, paths: MachinePaths) -> None:
+    made = prepare(images, raw, paths)
+    os.utime(raw)
+    with pytest.raises(NotReady, match="not the file any more") as caught:
+        prepare(images, raw, paths, made)
+    command = re.search(r"touch --date=\S+ \S+\.raw", caught.value.advice)
+    assert command
+    process.run(command.group().split(), deadline=10)
+    assert prepare(images, raw, paths, made) == made
+
+
+def test_a_base_that_an_older_version_kept_without_a_digest(images: Path, raw: Path, paths: MachinePaths) -> None:
+    made = prepare(images, raw, paths)
+    assert made.backing is not None
+    old = replace(made, backing=replace(made.backing, identity=replace(made.backing.identity, digest="")))
+    assert prepare(images, raw, paths, old) == made, "the digest is taken while the file is surely the same"
+
+
+@pytest.mark.parametrize("move", ["link", "setting", "reference"])
+def test_the_disk_says_which_file_its_base_is(images: Path, raw: Path, paths: MachinePaths, move: str) -> None:
+    link = images / "latest.raw"
+    link.symlink_to(raw.name)
+    made = prepare(images, link, paths)
+    link.unlink()
+    if move == "link":
+        (images / "new.raw").write_bytes(b"another")
+        link.symlink_to("new.raw")
+    directories = images / "elsewhere" if move == "setting" else images
+    assert prepare(directories, link, paths, made) == made
+    if move == "link":
+        assert prepare(images, link, paths) == made, "a disk that the store has forgotten says it as well"
 
 
 def test_a_base_that_comes_back_is_the_same(images: Path, raw: Path, paths: MachinePaths) -> None:
     made = prepare(images, raw, paths)
     raw.rename(images / "aside")
-    with pytest.raises(NotReady, match="not there"):
+    with pytest.raises(NotReady, match="is not there") as caught:
         prepare(images, raw, paths, made)
+    assert caught.value.advice
     (images / "aside").rename(raw)
     assert prepare(images, raw, paths, made) == made
 
@@ -218,17 +313,23 @@ def test_a_damaged_disk_is_kept(images: Path, raw: Path, paths: MachinePaths) ->
     assert paths.image_disk.read_bytes() == b"garbage"
 
 
-def test_a_disk_of_another_image_is_kept(images: Path, raw: Path, plain: Path, paths: MachinePaths) -> None:
-    prepare(images, plain, paths)
+def test_an_unrecorded_disk_on_a_file_from_elsewhere_is_kept(images: Path, raw: Path, paths: MachinePaths) -> None:
+    prepare(images, raw, paths)
     before = paths.image_disk.read_bytes()
-    with pytest.raises(NotReady, match="not a disk of this image"):
-        prepare(images, raw, paths)
+    with pytest.raises(NotReady, match="not a disk of its image"):
+        prepare(images / "other", raw, paths)
     assert paths.image_disk.read_bytes() == before
+
+
+def test_an_unrecorded_disk_of_another_size_is_kept(images: Path, raw: Path, paths: MachinePaths) -> None:
+    qcow2.make(paths.image_disk, ROOT_DISK * 2)
+    with pytest.raises(NotReady, match="not a disk of its image"):
+        prepare(images, raw, paths)
 
 
 def test_an_unrecorded_disk_of_an_older_base_is_not_adopted(images: Path, raw: Path, paths: MachinePaths) -> None:
     prepare(images, raw, paths)
     later = paths.image_disk.stat().st_mtime_ns + 1_000_000_000
     os.utime(raw, ns=(later, later))
-    with pytest.raises(NotReady, match="not a disk of this image"):
+    with pytest.raises(NotReady, match="not a disk of its image"):
         prepare(images, raw, paths)
