@@ -149,7 +149,7 @@ class Provider:
         clock = store.clock
         self.store = store
         self.metrics = Metrics()
-        self.queue = WakeQueue(clock)
+        self.queue = WakeQueue(clock, self._is_to_go)
         self._settings = settings
         self._hypervisor = hypervisor or LibvirtHypervisor(settings.libvirt_uri)
         self._stack = ExitStack()
@@ -350,6 +350,9 @@ class Provider:
             "store": stored,
             "lanes": lambda: self._watchdog.problem(time.monotonic()),
         }
+
+    def _is_to_go(self, machine_id: str) -> bool:
+        return self.store.is_to_go(machine_id, drained=bool(self.cordon.drained_since()))
 
     def _machines_by_state(self) -> Mapping[str, int]:
         return Counter(pb.MachineState.Name(state) for state, _ in self.store.states().values())

@@ -38,6 +38,13 @@ class Metrics:
             "sri_libvirt_orphans", "Ids with our marks that belong to no machine.", registry=self.registry
         )
 
+        self._left = Gauge(
+            "sri_libvirt_left_behind",
+            "What passed its deadline and goes on: lanes in calls and actions, programs that cannot be killed.",
+            ["what"],
+            registry=self.registry,
+        )
+
     def rpc(self, method: str, code: str, seconds: float) -> None:
         """Count an answered RPC; `code` is the gRPC code's name."""
         self._rpcs.labels(method, code).inc()
@@ -60,6 +67,11 @@ class Metrics:
     def orphans(self, count: int) -> None:
         """Say how many orphans the latest look found."""
         self._orphans.set(count)
+
+    def left_behind(self, **counts: int) -> None:
+        """Say how many of each kind passed a deadline and go on."""
+        for what, count in counts.items():
+            self._left.labels(what).set(count)
 
     def follow(
         self,

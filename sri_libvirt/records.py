@@ -184,7 +184,8 @@ class Attachment:
 class Reason:
     """Why a machine is not (yet) what it should be: a stable code, a sentence, and what to do about it.
 
-    `since` is when it was first given; `told` is set once a long wait for it has become an event.
+    `since` is when it was first given; `told` is set once a long wait for it has become an event. `action` names the
+    action that failed, if it is for that: it holds as long as that is still to be done.
     """
 
     code: str
@@ -192,6 +193,7 @@ class Reason:
     advice: str = ""
     since: int = 0
     told: bool = False
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""The calls that a lane makes to its hypervisor: which one is under way, since when, and how long it may take.
+"""What a lane is doing that may hang: an action or a look, and the call of the hypervisor within it; since when each
+goes on, and how long it may.
 
-A call that passed its deadline may still succeed later (design 7), so nobody may act on its failure: its lane is given
-up instead, and makes no further call. Who looks at the deadlines, and what becomes of the machine, does not belong here
+What passed its deadline may still succeed later (design 7), so nobody may act on its failure: its lane is given up
+instead, and makes no further call. Who looks at the deadlines, and what becomes of the machine, does not belong here
 (that is `watchdog.py` and `plan.py`).
 """
 
@@ -20,12 +21,23 @@ from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.records import SECOND
 
 SLOW = frozenset({"connect", "define", "start", "destroy", "undefine", "offer"})
-"""Calls that may take the whole deadline: QEMU is started, probed or ended. All others have a quarter of it."""
+"""Calls that may take the whole deadline: QEMU is started, probed or ended."""
+
+BRIEF = frozenset({"press_power_button"})
+"""Calls that are a courtesy: QEMU hears them at once or hangs, and the machine's grace time goes on meanwhile."""
+
+SHARES = {"slow": 1.0, "usual": 3 / 8, "brief": 1 / 16, "whole": 5 / 4}
+"""Parts of the deadline. Usual calls, at 45 s of 120, outlast the 30 s for which libvirt itself waits for a domain that
+another call holds: its refusal leaves the lane at work, our giving up would not. A whole action outlasts its slowest
+call by a usual one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call under way. `begun` and `deadline` are seconds of `time.monotonic`."""
+    """A call under way, or an action: one begins with a small letter, the other with a capital.
+
+    `begun` and `deadline` are seconds of `time.monotonic`.
+    """
 
     name: str
     machine_id: str
@@ -34,55 +46,83 @@ class Call:
 
 
 class Calls:
-    """The calls of one lane, one at a time. `limit` is the deadline of slow calls, in nanoseconds.
+    """What one lane does: an action, and in it one call at a time. `limit` is the deadline, in nanoseconds.
 
-    The lane's thread makes the calls; another thread may give them up.
+    The lane's thread does it; another thread may give it up.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit / SECOND
         self._lock = threading.Lock()
         self._machine_id = ""
-        self._call: Call | None = None
+        self._under_way: list[Call] = []  # the outer first
         self._given_up: Call | None = None
 
     def of_machine(self, machine_id: str) -> None:
-        """The calls from here on are on behalf of this machine."""
+        """What is done from here on is on behalf of this machine."""
         self._machine_id = machine_id
 
     @contextmanager
     def making(self, name: str) -> Iterator[None]:
         """A call is under way within. Raises Unreachable, instead of beginning it, once the lane is given up."""
-        begun = time.monotonic()
-        limit = self._limit if name in SLOW else self._limit / 4
+        share = "slow" if name in SLOW else "brief" if name in BRIEF else "usual"
         with self._lock:
             if self._given_up:
                 raise Unreachable(f"libvirt is asked no more by this lane: its {self._given_up.name} was too late")
-            self._call = Call(name, self._machine_id, begun, begun + limit)
+            self._begin(name, share)
         try:
             with failpoints.around(f"libvirt.{name}", HypervisorError):
                 yield
         finally:
-            with self._lock:
-                self._call = None
+            self._end()
+
+    @contextmanager
+    def acting(self, name: str) -> Iterator[None]:
+        """An action, or a look, is under way within: its calls, its files, its programs, its driver."""
+        with self._lock:
+            self._begin(name, "whole")
+        try:
+            yield
+        finally:
+            self._end()
 
     def give_up(self, now: float, hold: Callable[[str, str], None]) -> Call | None:
-        """Give the lane up if its call is past its deadline at `now`, and say which; None if it is not, or was before.
+        """Give the lane up if what it does is past its deadline at `now`, and say what; None if not, or if it was.
 
-        `hold(machine id, call)` is done before the lane can know that the call is back. The call itself goes on:
-        nothing can end it but its hypervisor.
+        `hold(machine id, name)` is done before the lane can know that it is back. It goes on: nothing can end it but
+        what it hangs in.
         """
         with self._lock:
-            if self._given_up or self._call is None or now < self._call.deadline:
+            late = next((each for each in reversed(self._under_way) if now >= each.deadline), None)
+            if self._given_up or late is None:
                 return None
-            self._given_up = self._call
-            hold(self._call.machine_id, self._call.name)
-            return self._call
+            self._given_up = late
+            hold(late.machine_id, late.name)
+            return late
 
     @property
     def given_up(self) -> Call | None:
-        """The call that was too late."""
+        """What was too late."""
         return self._given_up
+
+    @property
+    def in_hypervisor(self) -> bool:
+        """Whether a call of the hypervisor is under way."""
+        with self._lock:
+            return any(is_call(each.name) for each in self._under_way)
+
+    def _begin(self, name: str, share: str) -> None:
+        begun = time.monotonic()
+        self._under_way.append(Call(name, self._machine_id, begun, begun + self._limit * SHARES[share]))
+
+    def _end(self) -> None:
+        with self._lock:
+            self._under_way.pop()
+
+
+def is_call(name: str) -> bool:
+    """Whether what is called so is a call of the hypervisor; else it is an action or a look."""
+    return name[:1].islower()
 
 
 class _Watched:

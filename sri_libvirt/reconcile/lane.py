@@ -2,7 +2,8 @@
 
 Each lane has one libvirt connection of its own, so one call at a time runs per connection and per domain. Blocking
 calls belong here; asyncio does not, and neither do decisions (`plan.py`) or their execution (`perform.py`). A lane
-whose call is too late is given up from outside (`watchdog.py`): once it is back it leaves its machine and ends.
+whose call or action is too late is given up from outside (`watchdog.py`): once it is back it leaves its machine and
+ends. Whatever fails, a look, a plan, an action or a bug, becomes a reason of its machine, and the lane goes on.
 """
 
 from __future__ import annotations
@@ -16,26 +17,37 @@ from dataclasses import dataclass, replace
 import structlog
 
 from sri_libvirt import failpoints
-from sri_libvirt.errors import HypervisorError, SRIError, StoreError, Unreachable
+from sri_libvirt.errors import HypervisorError, NotReady, SRIError, StoreError, Unreachable
 from sri_libvirt.hypervisor.base import Connection, Hypervisor
 from sri_libvirt.metrics import Metrics
+from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import stopping
-from sri_libvirt.reconcile.calls import Calls, watched
+from sri_libvirt.reconcile.calls import Calls, is_call, watched
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plan import Plan, plan
 from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
-from sri_libvirt.records import SECOND, Event, Machine
+from sri_libvirt.records import SECOND, Event, Machine, Reason
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
 
-LOOKS = frozenset({"connect", "offer", "snapshot", "last_words"})
-"""Calls of a look: where one of them hangs, another look would too."""
+LOOK = "Look"
+"""What a look is called, beside the actions."""
+
+LOOKS = frozenset({LOOK, "connect", "offer", "snapshot", "last_words"})
+"""Calls of a look, and the whole of it: where one of them hangs, another look would too."""
 
 MAX_PASSES = 24
 """Passes over one machine in a row; more means that actions do not bring it nearer, which is a bug or a race."""
+
+
+STORE_RETRY = 5 * SECOND
+BUG_RETRY = 30 * SECOND
+LEAST_RETRY = 5 * SECOND
+MOST_RETRY = 60 * SECOND
+"""When a machine is looked at again whose pass failed, or an action of which failed that has no back-off of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +66,34 @@ class Loop:
 
 
 class Lane(threading.Thread):
-    """One worker. Ends when the queue is closed, after the machine in hand, and when it was given up."""
+    """One worker. Ends when the queue is closed, after the machine in hand, and when it was given up.
 
-    def __init__(self, loop: Loop, number: int) -> None:
+    An `urgent` one takes machines whose guest is to go, and hands them back as soon as it is gone.
+    """
+
+    def __init__(self, loop: Loop, number: int, *, urgent: bool = False) -> None:
         super().__init__(name=f"lane-{number}", daemon=True)
+        self.urgent = urgent
         self._loop = loop
         self.calls = Calls(loop.call_deadline)
         self._connection: Connection | None = None
+        self._outcome = "ok"
 
     def run(self) -> None:
         queue = self._loop.queue
-        while (machine_id := queue.take()) is not None:
-            begun, outcome = time.monotonic(), "ok"
+        while (machine_id := queue.take(self.urgent)) is not None:
+            begun, self._outcome = time.monotonic(), "ok"
             try:
                 wake_at = self.reconcile(machine_id)
-            except SRIError as error:
+            except StoreError as error:
                 log.warning("pass failed", machine=machine_id, error=str(error))
-                wake_at, outcome = self._loop.clock() + 5 * SECOND, "error"
-            except Exception:
-                log.exception("a bug: the machine is tried again in 30 s", machine=machine_id)
-                self._tell_of_bug(machine_id)
-                wake_at, outcome = self._loop.clock() + 30 * SECOND, "bug"
-            self._loop.metrics.loop_pass(outcome, time.monotonic() - begun)
+                self._tell(machine_id, why.not_read(str(error)))
+                wake_at, self._outcome = self._loop.clock() + STORE_RETRY, "error"
+            except Exception as error:
+                log.exception("a bug: the machine is tried again later", machine=machine_id)
+                self._tell(machine_id, why.bug(error))
+                wake_at, self._outcome = self._loop.clock() + BUG_RETRY, "bug"
+            self._loop.metrics.loop_pass(self._outcome, time.monotonic() - begun)
             if self.calls.given_up:
                 self._leave(machine_id)
                 break
@@ -97,23 +115,42 @@ class Lane(threading.Thread):
             self._record(machine, decided)
             if not decided.actions:
                 return decided.wake_at
+            if self.urgent and not self._loop.queue.urgent(machine_id):
+                return self._loop.clock()  # the rest is for others: it may take its time
             if not self._perform(machine_id, decided):
-                return self._loop.clock() + 5 * SECOND
+                return self._retry(machine_id)
         log.warning("no fixed point", machine=machine_id, passes=MAX_PASSES)
         return self._loop.clock() + 5 * SECOND
 
     def _decide(self, machine: Machine) -> Plan:
         loop = self._loop
-        stuck = loop.queue.held(machine.id)  # before the look, which is later than every call that has come back
-        observed: Observed | NotSeen
-        if LOOKS.intersection(stuck):
-            observed = NotSeen("the look at it hangs", stuck)
-        else:
-            observed = replace(loop.observer.look(machine, self._connect), stuck=stuck)
-        decided = plan(machine, observed, loop.clock(), loop.policy)
+        with self.calls.acting(LOOK):
+            observed = self._look(machine)
+            try:
+                decided = plan(machine, observed, loop.clock(), loop.policy)
+            except Exception as error:
+                observed = self._met_bug(machine.id, error)
+                decided = plan(machine, observed, loop.clock(), loop.policy)
         if isinstance(observed, NotSeen):
             self._drop_connection()
         return decided
+
+    def _look(self, machine: Machine) -> Observed | NotSeen:
+        stuck = self._loop.queue.held(machine.id)  # before the look, which is later than every call that has come back
+        if LOOKS.intersection(stuck):
+            return NotSeen("the look at it hangs", stuck)
+        try:
+            return replace(self._loop.observer.look(machine, self._connect), stuck=stuck)
+        except (SRIError, OSError) as error:
+            log.warning("look failed", machine=machine.id, error=str(error))
+            return NotSeen(str(error), stuck, cause="refused")
+        except Exception as error:
+            return self._met_bug(machine.id, error)
+
+    def _met_bug(self, machine_id: str, error: Exception) -> NotSeen:
+        log.exception("a bug: nothing is done to the machine but what needs no look", machine=machine_id)
+        self._outcome = "bug"
+        return NotSeen(type(error).__name__, self._loop.queue.held(machine_id), cause="bug")
 
     def _record(self, machine: Machine, decided: Plan) -> None:
         """Write what the pass found, if it is news; before its actions, so that a crash loses no reason."""
@@ -144,7 +181,7 @@ class Lane(threading.Thread):
             name, begun, outcome = type(action).__name__, time.monotonic(), "bug"
             try:
                 connection = self._connect()
-                with failpoints.around(f"perform.{name}", HypervisorError):
+                with self.calls.acting(name), failpoints.around(f"perform.{name}", HypervisorError):
                     performer.perform(action, machine_id, connection)
                 outcome = "ok"
                 log.info("action done", machine=machine_id, action=name, seconds=round(time.monotonic() - begun, 4))
@@ -153,33 +190,46 @@ class Lane(threading.Thread):
                 outcome = type(error).__name__
                 self._drop_connection()
                 return True  # the next look says so, and for how long to wait
+            except StoreError:
+                outcome = "StoreError"
+                raise
             except (SRIError, OSError) as error:
                 log.warning("action failed", machine=machine_id, action=name, error=str(error))
                 failed, outcome = True, type(error).__name__
                 if not performer.note_failure(action, machine_id, error):
                     return False
+            except Exception as error:
+                log.exception("a bug: the action is tried again later", machine=machine_id, action=name)
+                failed, self._outcome, met = True, "bug", why.bug(error)
+                if not performer.note_failure(action, machine_id, NotReady(met.message, met.advice, met.code)):
+                    return False
             finally:
                 self._loop.metrics.action(name, outcome, time.monotonic() - begun)
         return True
 
+    def _retry(self, machine_id: str) -> int:
+        """When to try again what only time can help: as much later as it has failed already, within bounds."""
+        now, machine = self._loop.clock(), self._loop.store.machine(machine_id)
+        failing = [reason.since for reason in machine.reasons if reason.action] if machine else []
+        return now + min(max(now - min(failing, default=now), LEAST_RETRY), MOST_RETRY)
+
     def _leave(self, machine_id: str) -> None:
         """The late call is back, and what it did is on record: let others look at the machine."""
-        call = self.calls.given_up
-        assert call is not None
-        seconds = time.monotonic() - call.begun
-        log.warning("a late call of libvirt came back", machine=machine_id, call=call.name, seconds=round(seconds, 1))
-        message = f"the late call of libvirt ({call.name}) came back; the domain is read again"
-        event = Event(kind="late", reason=call.name, message=message, took=int(seconds * SECOND))
+        late = self.calls.given_up
+        assert late is not None
+        seconds = time.monotonic() - late.begun
+        what = "call of libvirt" if is_call(late.name) else "work on it"
+        log.warning("what was late came back", machine=machine_id, name=late.name, seconds=round(seconds, 1))
+        message = f"the late {what} ({late.name}) came back; the domain is read again"
+        event = Event(kind="late", reason=late.name, message=message, took=int(seconds * SECOND))
         with suppress(StoreError):  # the provider is being stopped
             self._loop.store.submit(lambda tx: tx.add_event(machine_id, event))
-        self._loop.queue.release(machine_id, call.name)
+        self._loop.queue.release(machine_id, late.name)
 
-    def _tell_of_bug(self, machine_id: str) -> None:
-        """Put it into the timeline, without waiting: it may be the store that fails."""
-        message = "the provider (or a plugin of it) met a bug of its own, tried again in 30 s; its log says more"
-        event = Event(kind="failed", reason="bug", message=message)
+    def _tell(self, machine_id: str, reason: Reason) -> None:
+        """Keep why a pass came to no plan, without waiting: it may be the store that fails."""
         with suppress(StoreError):  # the provider is being stopped
-            self._loop.store.submit(lambda tx: tx.add_event(machine_id, event))
+            self._loop.store.submit(lambda tx: tx.add_reason(machine_id, reason, kind="failed"))
 
     def _connect(self) -> Connection:
         if self._connection is None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from sri_libvirt.devices import Backing, DiskSource
 from sri_libvirt.domain import ports
-from sri_libvirt.errors import HypervisorError, NotReady
+from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.images import seed
 from sri_libvirt.images.base import ImageDriver
@@ -23,7 +23,7 @@ from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_direct
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action, Key
 from sri_libvirt.reconcile.plan import back_off
-from sri_libvirt.reconcile.reasons import device_words
+from sri_libvirt.reconcile.reasons import action_failed, device_words
 from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
 from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
@@ -33,6 +33,7 @@ ROOM_ADVICE = (
     "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity` shows "
     "who has what."
 )
+GONE_ADVICE = "Install the driver's package on this host again and restart the provider."
 
 
 class Plugins(Protocol):
@@ -134,6 +135,8 @@ class Performer:
                 if row is None:
                     return False
                 advice, code = (error.advice, error.code) if isinstance(error, NotReady) else ("", "")
+                if isinstance(error, InvalidSpec):
+                    advice = GONE_ADVICE
                 self.store.write(
                     lambda tx: tx.set_backing(
                         machine_id, row.key, row.backing, problem=message, advice=advice, problem_at=now, code=code
@@ -146,9 +149,8 @@ class Performer:
                 self._note_start_failure(machine, what, message, now)
                 return True
             case _:
-                name = type(action).__name__
-                event = Event(kind="failed", reason=name, message=f"{name} failed, tried again: {message}", time=now)
-                self.store.write(lambda tx: tx.add_event(machine_id, event))
+                reason = action_failed(type(action).__name__, message)
+                self.store.write(lambda tx: tx.add_reason(machine_id, reason, kind="failed"), relieving=True)
                 return False
 
     def _note_start_failure(self, machine: Machine, what: str, message: str, now: int) -> None:
@@ -284,6 +286,25 @@ class Performer:
         if row is None or (row.wanted and not final):
             return  # it came back while other actions ran
         paths = self.paths.machine(machine.id)
+        left_nothing = False
+        try:
+            self._undo(machine, row, paths, final=final)
+            # With the machine all its claims end.
+            left_nothing = not final and not self.plugins.keeps_data(row, paths)
+        except InvalidSpec as error:  # its driver was removed from this host; what it never made ready may go
+            if row.backing is not None:
+                raise NotReady(str(error), GONE_ADVICE) from error
+
+        def work(tx: Transaction) -> bool:
+            dropped = _drop(tx, row, final=final)
+            if dropped and left_nothing:
+                self.give_back(tx, row)
+            return dropped
+
+        if self.store.write(work, synced=False, relieving=True) and not final:
+            self._tell_of_device(machine, row, "detached")
+
+    def _undo(self, machine: Machine, row: Attachment, paths: MachinePaths, *, final: bool) -> None:
         match row.kind:
             case "image":
                 self.plugins.image(machine.spec.image.image).release(paths)
@@ -294,17 +315,6 @@ class Performer:
             case "nic":
                 if row.nic().network_id:
                     self.plugins.nic(row).release(machine.id, row.nic())
-        # With the machine all its claims end.
-        left_nothing = not final and not self.plugins.keeps_data(row, paths)
-
-        def work(tx: Transaction) -> bool:
-            dropped = _drop(tx, row, final=final)
-            if dropped and left_nothing:
-                self.give_back(tx, row)
-            return dropped
-
-        if self.store.write(work, synced=False, relieving=True) and not final:
-            self._tell_of_device(machine, row, "detached")
 
     def _remove_files(self, machine_id: str) -> None:
         root = self.paths.machine(machine_id).root

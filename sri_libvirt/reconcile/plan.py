@@ -28,7 +28,7 @@ from sri_libvirt.reconcile.actions import (
     Start,
     Undefine,
 )
-from sri_libvirt.reconcile.step import Step, cooling, release, soonest
+from sri_libvirt.reconcile.step import Step, cooling, failing, release, soonest
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
 from sri_libvirt.records import SECOND, Event, Machine, Reason, Run, StopCause
 
@@ -61,10 +61,7 @@ def back_off(failures: int) -> int:
 def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Policy) -> Plan:
     """Decide. Every action of the result is right to do now, in this order, until one fails."""
     if isinstance(observed, NotSeen):
-        step = Step(reasons=(why.unreachable(observed.message),), wake_at=now + 2 * SECOND)
-        if observed.stuck:  # its return wakes the machine
-            alive = bool(machine.run.started_at) and machine.run.stopped is None
-            step = stopping.stuck(machine, machine.run, observed.stuck, now, policy, alive=alive)
+        step = stopping.unseen(machine, observed, now, policy)
         status = machine.status if machine.observed_generation else statuses.unseen(machine, policy)
         return _finish(machine, step, status, machine.run, now, policy, machine.observed_generation)
     run, run_events = _account(machine, observed, now, policy)
@@ -281,7 +278,7 @@ def _finish(
     kept: list[Reason] = []
     events: list[Event] = []
     wake = step.wake_at
-    for reason in step.reasons:
+    for reason in (*step.reasons, *failing(machine, step)):
         old = before.get((reason.code, reason.message))
         reason = replace(reason, since=old.since or now, told=old.told) if old else replace(reason, since=now)
         if not reason.told:

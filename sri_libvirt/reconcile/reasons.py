@@ -15,6 +15,12 @@ CODES = frozenset(
     {
         "unreachable",
         "stuck-call",
+        "stuck-work",
+        "look-failed",
+        "bug",
+        "not-read",
+        "action-failed",
+        "waiting-for-lane",
         "foreign-domain",
         "starting",
         "device-not-ready",
@@ -70,13 +76,67 @@ def unreachable(message: str) -> Reason:
     )
 
 
-def stuck_call(calls: tuple[str, ...]) -> Reason:
+def stuck(names: tuple[str, ...]) -> Reason:
+    """Of late calls, which begin with a small letter, and late actions."""
+    if all(name[:1].isupper() for name in names):
+        return Reason(
+            "stuck-work",
+            f"work on this machine has not ended in time ({', '.join(names)}); what it did is not known, so the "
+            "machine is left alone until it does",
+            "A file system, a device or a driver that it needs hangs: look at the host's mounts, storage and kernel "
+            "log. Power OFF or delete ends its guest, after the grace time.",
+        )
     return Reason(
         "stuck-call",
-        f"a call of libvirt for this machine has not come back in time ({', '.join(calls)}); what it did is not known, "
+        f"a call of libvirt for this machine has not come back in time ({', '.join(names)}); what it did is not known, "
         "so the machine is left alone until it does",
         "Its QEMU or the storage below it hangs: look at the host's storage and the domain's log. Power OFF or delete "
         "ends a QEMU that hangs, after the grace time.",
+    )
+
+
+def look_failed(error: str) -> Reason:
+    return Reason(
+        "look-failed",
+        f"the machine cannot be looked at, so nothing is known and nothing is done; tried again: {error}",
+        "Its QEMU or the storage below it hangs, or its domain was damaged: look at virsh dominfo and the domain's "
+        "log. Power OFF or delete ends its guest without a look, after the grace time.",
+    )
+
+
+def bug(error: Exception | str) -> Reason:
+    name = error if isinstance(error, str) else type(error).__name__
+    return Reason(
+        "bug",
+        f"the provider, or a plugin of it, met a bug of its own ({name}) and tries again",
+        "The provider's log says where; please report it. Power OFF or delete ends its guest all the same, after the "
+        "grace time.",
+    )
+
+
+def not_read(error: str) -> Reason:
+    return Reason(
+        "not-read",
+        f"the machine's record cannot be read or written, so nothing is done, tried again: {error}",
+        "Mend what the message names, or put a backup back: `sri-libvirt store backups` lists them.",
+    )
+
+
+def action_failed(action: str, error: str) -> Reason:
+    return Reason(
+        "action-failed",
+        f"{action} failed, tried again: {error}",
+        "It is tried again, later each time, up to a minute. The provider's log and the domain's say more.",
+        action=action,
+    )
+
+
+def waiting_for_lane() -> Reason:
+    return Reason(
+        "waiting-for-lane",
+        "it is to be looked at and waits until the provider has finished with other machines",
+        "Slow starts or storage that hangs keep the lanes busy: `sri-libvirt machine list` shows what the others wait "
+        "for. --lanes sets how many machines are worked on at a time; stops and deletes have one of their own.",
     )
 
 

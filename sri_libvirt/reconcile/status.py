@@ -5,8 +5,11 @@ Why something is pending does not belong here (that is `plan.py` with `reasons.p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain.states import machine_state
+from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.reconcile.view import Observed, Policy
 from sri_libvirt.records import Attachment, Machine, Run, StopCause
 
@@ -23,16 +26,17 @@ def build(machine: Machine, observed: Observed, run: Run, policy: Policy) -> pb.
         status.image_ref = machine.spec.image.image
     rows = wanted_rows(machine)
     present = observed.live if observed.active else observed.persistent
+    before = {(kind, each.name): each.handle for kind, each in _devices(machine.status)}
     for volume in machine.spec.volumes:
         row = rows.get(("volume", volume.name))
         if row:
             state = pb.VOLUME_ATTACHED if _attached(row, present) else pb.VOLUME_PENDING
-            status.volumes.add(name=volume.name, handle=_handle(row, policy), state=state)
+            status.volumes.add(name=volume.name, handle=_handle(row, policy, before), state=state)
     for nic in machine.spec.network_interfaces:
         row = rows.get(("nic", nic.name))
         if row:
             attached = pb.NETWORK_INTERFACE_ATTACHED if _attached(row, present) else pb.NETWORK_INTERFACE_PENDING
-            status.network_interfaces.add(name=nic.name, handle=_handle(row, policy), state=attached)
+            status.network_interfaces.add(name=nic.name, handle=_handle(row, policy, before), state=attached)
     return status
 
 
@@ -49,8 +53,17 @@ def _attached(row: Attachment, present: frozenset[str]) -> bool:
     return row.backing is not None and row.alias in present
 
 
-def _handle(row: Attachment, policy: Policy) -> str:
-    return row.backing.handle if row.backing else policy.handle_of(row)
+def _devices(status: pb.MachineStatus) -> list[tuple[str, pb.VolumeStatus | pb.NetworkInterfaceStatus]]:
+    return [("volume", each) for each in status.volumes] + [("nic", each) for each in status.network_interfaces]
+
+
+def _handle(row: Attachment, policy: Policy, before: Mapping[tuple[str, str], str]) -> str:
+    if row.backing:
+        return row.backing.handle
+    try:
+        return policy.handle_of(row)
+    except InvalidSpec:  # its driver is gone, as the reason of its prepare says
+        return before.get((row.kind, row.name), "")
 
 
 def _state(machine: Machine, observed: Observed, run: Run, policy: Policy) -> pb.MachineState:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.actions import Action, ReleaseDevice
 from sri_libvirt.reconcile.view import Policy
-from sri_libvirt.records import Attachment, Event, Reason
+from sri_libvirt.records import Attachment, Event, Machine, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,12 @@ def join(steps: Iterable[Step]) -> Step:
         wake_at=soonest(*(step.wake_at for step in steps)),
         events=tuple(event for step in steps for event in step.events),
     )
+
+
+def failing(machine: Machine, step: Step) -> list[Reason]:
+    """Reasons of actions that failed and are still to be done."""
+    planned = {type(action).__name__ for action in step.actions}
+    return [reason for reason in machine.reasons if reason.action in planned]
 
 
 def soonest(*times: int | None) -> int | None:

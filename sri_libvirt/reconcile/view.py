@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sri_libvirt.hypervisor.base import DomainSnapshot, LastWords
 from sri_libvirt.records import SECOND, Attachment, Machine, Reason
@@ -14,13 +15,15 @@ from sri_libvirt.records import SECOND, Attachment, Machine, Reason
 
 @dataclass(frozen=True, slots=True)
 class NotSeen:
-    """The hypervisor could not be asked. Never to be read as "there is no domain".
+    """The domain was not seen. Never to be read as "there is no domain".
 
-    `stuck` are late calls of the machine that are still out, if it is for them that nobody asked.
+    `cause`: the hypervisor cannot be asked; or it was asked and "refused"; or a "bug" of ours or of a driver came in
+    between. `stuck` is late work on the machine that is still out, maybe the reason why nobody asked.
     """
 
     message: str
     stuck: tuple[str, ...] = ()
+    cause: Literal["unreachable", "refused", "bug"] = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,8 @@ class Observed:
 
     `live` and `persistent` are the aliases of our devices in the two XMLs; `run` is the run in the live metadata, or in
     the persistent one when the domain is off. `foreign`: the domain carries other marks than ours. `last_words` is
-    read only when a stop has to be explained. `stuck` are calls that passed their deadline and are still out: what
-    they will have done is not known.
+    read only when a stop has to be explained. `stuck` are calls and actions that passed their deadline and are still
+    out: what they will have done is not known.
     """
 
     domain: DomainSnapshot | None

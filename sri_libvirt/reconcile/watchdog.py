@@ -1,23 +1,30 @@
-"""Looks after the lanes: one whose call is past its deadline is replaced, with a connection of its own for the new one.
+"""Looks after the lanes: one whose call or action is past its deadline is replaced, with a connection of its own for
+the new one.
 
-The machine is held then: what became of the call is not known, so nobody touches the machine, but for a destroy, until
-the lane's thread has come back and the domain was read again (design 7). Other machines go on meanwhile. What a held
-machine may do does not belong here (that is `plan.py`), nor the deadlines (`calls.py`).
+The machine is held then: what became of it is not known, so nobody touches the machine, but for a destroy, until the
+lane's thread has come back and the domain was read again (design 7). Other machines go on meanwhile; one that waits
+for a lane for long is told so. What a held machine may do does not belong here (that is `plan.py`), nor the deadlines
+(`calls.py`).
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
+from sri_libvirt import process
 from sri_libvirt.errors import StoreError
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.calls import Call
 from sri_libvirt.reconcile.lane import Lane, Loop
 from sri_libvirt.records import Event
+from sri_libvirt.store.transaction import Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -28,21 +35,41 @@ LOOKED_AT_SECONDS = 30.0
 """When lanes count as not looked at any more; a look itself takes no time."""
 
 MOST_LATE = 16
-"""Lanes that may be out in late calls. libvirtd has 20 workers for all its clients: a call more would take the last of
-them from those that work, so the lanes that are left wait then."""
+"""Lanes that may be out late. libvirtd has 20 workers for all its clients: a call more would take the last of them from
+those that work, so the lanes that are left wait then."""
+
+
+def hangs_in_kernel(thread: int | None) -> bool:
+    """Whether a thread of ours is in uninterruptible sleep: not even the end of the process would end it."""
+    try:
+        state = Path(f"/proc/self/task/{thread}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state == "D"
 
 
 class Watchdog(threading.Thread):
-    """Starts `number` lanes and keeps that many at work. `lanes` are those, without the late ones."""
+    """Starts `number` lanes, and one for machines whose guest is to go, and keeps that many at work.
 
-    def __init__(self, loop: Loop, number: int, period: float = LOOK_SECONDS) -> None:
+    `lanes` are those, without the late ones.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        number: int,
+        period: float = LOOK_SECONDS,
+        hangs_in_kernel: Callable[[int | None], bool] = hangs_in_kernel,
+    ) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self.lanes = [Lane(loop, each) for each in range(number)]
+        self.lanes = [Lane(loop, each, urgent=each == number) for each in range(number + 1)]
         self._loop = loop
         self._period = period
-        self._made = number
+        self._hangs_in_kernel = hangs_in_kernel
+        self._made = len(self.lanes)
         self._late: list[Lane] = []
         self._told_of_most = False
+        self._told_to_wait: dict[str, int] = {}
         self._looked_at = 0.0
         self._ending = threading.Event()
 
@@ -58,6 +85,7 @@ class Watchdog(threading.Thread):
             try:
                 self._looked_at = time.monotonic()
                 self.look(self._looked_at)
+                self.tell_who_waits()
             except Exception:
                 log.exception("a bug: the lanes are looked at again")
 
@@ -68,9 +96,12 @@ class Watchdog(threading.Thread):
             self.join()
 
     def problem(self, now: float) -> str:
-        """What keeps machines from being worked on: "" when lanes are at work, and are looked at, or before `start`.
+        """What keeps machines from being worked on, and would not if this process began anew; "" before `start`.
 
-        A lane that is stuck in libvirt is none: that is libvirt's fault, and is dealt with here.
+        So a lane that is stuck in libvirt, or in the kernel, is none, and not even all of them are: libvirt keeps the
+        call, and a process with a thread in the kernel cannot end, so that the next one could not begin. The machines
+        say what they wait for then. But when no lane can be replaced any more for work that hangs in our own code,
+        or in a driver's, only a restart ends that.
         """
         if self.ident is None:
             return ""
@@ -78,30 +109,54 @@ class Watchdog(threading.Thread):
         if dead or not self.is_alive():
             return f"ended by themselves: {', '.join(dead or [self.name])}"
         late = now - self._looked_at
-        return f"nobody has looked at the lanes for {late:.0f} s" if late > LOOKED_AT_SECONDS else ""
+        if late > LOOKED_AT_SECONDS:
+            return f"nobody has looked at the lanes for {late:.0f} s"
+        if not self._told_of_most or any(self._hangs_in_kernel(lane.native_id) for lane in self._late):
+            return ""
+        ours = [lane.name for lane in self._late if not lane.calls.in_hypervisor]
+        return f"no lane can be replaced, and these hang in no call of libvirt: {', '.join(ours)}" if ours else ""
 
     def look(self, now: float) -> None:
-        """Replace every lane whose call is past its deadline at `now` (seconds of `time.monotonic`)."""
+        """Replace every lane that is past a deadline at `now` (seconds of `time.monotonic`)."""
         self._late = [lane for lane in self._late if lane.is_alive()]
+        self._loop.metrics.left_behind(lanes=len(self._late), programs=process.left_behind())
         for place, lane in enumerate(self.lanes):
             if len(self._late) >= MOST_LATE:
                 if not self._told_of_most:
-                    log.error("too many calls of libvirt are late: no more lanes are replaced", late=len(self._late))
+                    log.error("too much work is late: no more lanes are replaced", late=len(self._late))
                 self._told_of_most = True
                 return
-            call = lane.calls.give_up(now, self._loop.queue.hold)
-            if call is not None:
-                self._replace(place, call, now)
+            late = lane.calls.give_up(now, self._loop.queue.hold)
+            if late is not None:
+                self._replace(place, late, now)
         self._told_of_most = False
 
-    def _replace(self, place: int, call: Call, now: float) -> None:
-        log.error("a call of libvirt does not come back: its machine is held, its lane is replaced",
-                  machine=call.machine_id, call=call.name, seconds=round(now - call.begun, 1))  # fmt: skip
+    def tell_who_waits(self) -> None:
+        """Give machines that wait for a lane for long a reason; their next pass takes it away."""
+        now = self._loop.clock()
+        waiting = self._loop.queue.waiting(now - self._loop.policy.long_wait)
+        news = {each: since for each, since in waiting.items() if self._told_to_wait.get(each) != since}
+        self._told_to_wait = waiting
+        for machine_id, since in news.items():
+            self._tell_to_wait(machine_id, since)
+
+    def _tell_to_wait(self, machine_id: str, since: int) -> None:
+        def note(tx: Transaction) -> None:
+            if machine_id in self._loop.queue.waiting(since + 1):  # still
+                tx.add_reason(machine_id, replace(why.waiting_for_lane(), since=since), kind="waiting")
+
+        with suppress(StoreError):  # the provider is being stopped
+            # One whose pass began just then has not seen the reason and would leave it: another pass.
+            self._loop.store.submit(note).add_done_callback(lambda _: self._loop.queue.wake(machine_id))
+
+    def _replace(self, place: int, late: Call, now: float) -> None:
+        log.error("what a lane does takes too long: its machine is held, it is replaced",
+                  machine=late.machine_id, name=late.name, seconds=round(now - late.begun, 1))  # fmt: skip
         self._late.append(self.lanes[place])
-        self.lanes[place] = Lane(self._loop, self._made)
+        self.lanes[place] = Lane(self._loop, self._made, urgent=self.lanes[place].urgent)
         self._made += 1
         self.lanes[place].start()
-        reason = why.stuck_call((call.name,))
-        event = Event(kind="failed", reason=reason.code, message=reason.message, took=int((now - call.begun) * 1e9))
+        reason = why.stuck((late.name,))
+        event = Event(kind="failed", reason=reason.code, message=reason.message, took=int((now - late.begun) * 1e9))
         with suppress(StoreError):  # the provider is being stopped
-            self._loop.store.submit(lambda tx: tx.add_event(call.machine_id, event))
+            self._loop.store.submit(lambda tx: tx.add_event(late.machine_id, event))

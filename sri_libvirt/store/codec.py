@@ -51,6 +51,14 @@ def reasons(value: Iterable[Reason]) -> str:
     return json.dumps(list(value), default=_fields)
 
 
+def reasons_of(text: str) -> list[Reason]:
+    """The reasons of a column; none of one that cannot be read."""
+    try:
+        return [Reason(**reason) for reason in json.loads(text)]
+    except (ValueError, TypeError):
+        return []
+
+
 def backing(value: devices.Backing | None) -> str | None:
     """A backing, None for not prepared."""
     return None if value is None else devices.to_json(value)

@@ -41,6 +41,7 @@ class Frame:
     sequence: int
     deleted: bool
     state: pb.MachineState = pb.MACHINE_PENDING
+    powered_off: bool = False
 
     @classmethod
     def of(cls, machine: Machine) -> Frame:
@@ -55,7 +56,13 @@ class Frame:
         """The frame of a message whose bytes are `data`."""
         metadata = shown.metadata
         labels = {sys.intern(key): value for key, value in metadata.labels.items()}  # the same keys everywhere
-        return cls(data, labels, sequence, bool(metadata.deleted_at), shown.status.state)
+        off = shown.spec.power == pb.POWER_OFF
+        return cls(data, labels, sequence, bool(metadata.deleted_at), shown.status.state, off)
+
+    def is_to_go(self, drained: bool) -> bool:
+        """Whether a guest that may be there is to go, with all that comes after it; `drained`: as every guest is."""
+        may_run = self.state in (pb.MACHINE_RUNNING, pb.MACHINE_PENDING)
+        return self.deleted or (may_run and (self.powered_off or drained))
 
     @property
     def size(self) -> int:

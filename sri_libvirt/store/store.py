@@ -111,6 +111,11 @@ class Store:
         """The listed state of every machine, and whether it is being deleted; no SQL."""
         return self._listing.states()
 
+    def is_to_go(self, machine_id: str, *, drained: bool) -> bool:
+        """Whether a machine's guest is to go, as it is listed; `drained`: as every guest is. No SQL."""
+        frame = self._listing.get(machine_id)
+        return frame is not None and frame.is_to_go(drained)
+
     def usage(self) -> Usage:
         """What is claimed, and how many machines there are of each class, as last committed; no SQL."""
         return self._writer.usage

@@ -78,8 +78,8 @@ class CompressedProvider:
     def _looked(self) -> bool:
         """Whether the lanes have done all that is due; those that hang never have."""
         queue = self.loop.provider.queue
-        with queue._changed:
-            return not queue._busy and all(at > self.now for at in queue._due.values())
+        with queue._lock:
+            return not queue._busy and all(due.time > self.now for due in queue._due.values())
 
     async def _serve(self) -> None:
         self._eventloop, self._stop = asyncio.get_running_loop(), asyncio.Event()

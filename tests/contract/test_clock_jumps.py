@@ -51,8 +51,8 @@ class Hands:
 def at_rest(loop: Loop) -> bool:
     """Whether the lanes have done all that is due."""
     queue = loop.provider.queue
-    with queue._changed:
-        return not queue._busy and all(at > loop.store.clock() for at in queue._due.values())
+    with queue._lock:
+        return not queue._busy and all(due.time > loop.store.clock() for due in queue._due.values())
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 from sri_libvirt import names
 from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.domain import observed
+from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Connection, LastWords
 from sri_libvirt.paths import MachinePaths, StatePaths
 from sri_libvirt.reconcile.perform import Performer
@@ -33,6 +34,8 @@ class Drivers:
     """All drivers in one: prepares anything, except what is `broken` (by name; "image" for images)."""
 
     broken: dict[str, Exception] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    """Devices whose driver is not there any more."""
     calls: list[tuple[str, ...]] = field(default_factory=list)
     meanwhile: Callable[[], object] = lambda: None
     """What happens while a driver works."""
@@ -41,6 +44,8 @@ class Drivers:
         return ImageDriver(self)
 
     def volume(self, row: Attachment) -> DeviceDriver:
+        if row.name in self.absent:
+            raise InvalidSpec("connection.driver", "there is no volume driver for this")
         return DeviceDriver(self, row)
 
     def nic(self, row: Attachment) -> DeviceDriver:

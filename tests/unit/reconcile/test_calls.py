@@ -8,6 +8,7 @@ import pytest
 
 from sri_libvirt.errors import Unreachable
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.reconcile import calls as calls_module
 from sri_libvirt.reconcile.calls import Calls, watched
 from sri_libvirt.records import SECOND
 
@@ -25,8 +26,10 @@ def hold(machine_id: str, call: str) -> None:
     held.append((machine_id, call))
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("start", 120), ("snapshot", 30), ("a new call", 30)])
-def test_a_call_is_late_at_its_deadline_and_given_up_once(name: str, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("start", 120), ("snapshot", 45), ("a new call", 45), ("press_power_button", 7.5)]
+)
+def test_a_call_is_late_at_its_deadline_and_given_up_once(name: str, seconds: float) -> None:
     calls = Calls(LIMIT)
     calls.of_machine("m")
     with calls.making(name):
@@ -39,6 +42,33 @@ def test_a_call_is_late_at_its_deadline_and_given_up_once(name: str, seconds: in
         assert calls.give_up(begun + 2 * seconds, hold) is None
     assert calls.given_up == late
     assert held == [("m", name)]
+
+
+def test_libvirt_refuses_a_usual_call_well_before_it_is_given_up() -> None:
+    """It waits 30 s for a domain that another call holds (QEMU_JOB_WAIT_TIME); by default ours is clearly longer."""
+    usual = LIMIT / SECOND * calls_module.SHARES["usual"]
+    assert usual >= 30 * 1.25
+
+
+def test_an_action_is_late_at_its_deadline_whatever_it_does() -> None:
+    calls = Calls(LIMIT)
+    calls.of_machine("m")
+    with calls.acting("PrepareDevice"):
+        begun = time.monotonic()
+        assert not calls.in_hypervisor
+        with calls.making("network_active"):
+            assert calls.in_hypervisor
+        assert calls.give_up(begun + 149, hold) is None
+        assert calls.give_up(begun + 150, hold) is not None
+    assert held == [("m", "PrepareDevice")]
+
+
+def test_a_call_within_an_action_is_late_before_it() -> None:
+    calls = Calls(LIMIT)
+    calls.of_machine("m")
+    with calls.acting("Define"), calls.making("define"):
+        assert calls.give_up(time.monotonic() + 3600, hold) is not None
+    assert held == [("m", "define")]
 
 
 def test_between_calls_nothing_is_late() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
+from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady, Unreachable
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.metrics import Metrics
+from sri_libvirt.reconcile import lane
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.lane import MAX_PASSES, Lane, Loop
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
+from sri_libvirt.reconcile.plan import plan
 from sri_libvirt.reconcile.queue import WakeQueue
+from sri_libvirt.reconcile.view import NotSeen, Policy
 from sri_libvirt.records import SECOND, Attachment, Machine
 from sri_libvirt.store import Store
 from tests.unit.reconcile.parts import Clock, Compiler, Drivers, HostStub, performer
@@ -46,7 +50,7 @@ class Opened(FakeHypervisor):
 class Bench:
     """A lane that a test drives step by step, or starts."""
 
-    def __init__(self, store: Store, root: Path, clock: Clock) -> None:
+    def __init__(self, store: Store, root: Path, clock: Clock, policy: Policy = POLICY) -> None:
         self.store = store
         self.clock = clock
         self.drivers = Drivers()
@@ -56,7 +60,7 @@ class Bench:
         self.performer: Performer = performer(store, root, clock, self.drivers, Compiler(store.instance))
         observer = Observer(store.instance, HostStub(), lambda connection: None)
         self.lane = Lane(
-            Loop(store, self.queue, self.hypervisor, self.performer, observer, POLICY, self.metrics, clock), 1
+            Loop(store, self.queue, self.hypervisor, self.performer, observer, policy, self.metrics, clock), 1
         )
 
     def put(self, *rows: Attachment, **changes: Any) -> None:
@@ -203,7 +207,29 @@ def test_an_action_that_only_time_helps_is_tried_again_later(bench: Bench) -> No
     bench.store.write(lambda tx: tx.set_deleted(ID, T0 + 1))
     bench.hypervisor.fail_next("press_power_button", HypervisorError("the guest agent is stuck"))
     assert bench.lane.reconcile(ID) == T0 + 5 * SECOND
-    assert bench.store.events(ID)[-1].reason == "PressButton"
+    assert (bench.store.events(ID)[-1].kind, bench.store.events(ID)[-1].reason) == ("failed", "action-failed")
+
+
+def test_reason_action_failed_stays_while_it_is_to_be_done_and_is_told_once(bench: Bench) -> None:
+    """Each try used to be one more event and no reason at all."""
+    bench.put()
+    bench.lane.reconcile(ID)
+    bench.store.write(lambda tx: tx.set_deleted(ID, T0 + 1))
+    bench.hypervisor.fail_next("undefine", *[HypervisorError("a snapshot is in its way")] * 9)
+    waits = []
+    for _ in range(9):
+        wake = bench.lane.reconcile(ID)
+        assert wake is not None
+        assert "action-failed" in bench.codes()
+        (reason,) = [each for each in bench.machine.reasons if each.code == "action-failed"]
+        assert (reason.action, reason.since, "in its way" in reason.message) == ("Undefine", T0, True)
+        waits.append((wake - bench.clock.now) // SECOND)
+        bench.clock.now = wake
+    assert waits == [5, 5, 10, 20, 40, 60, 60, 60, 60], "later each time"
+    told = [event for event in bench.store.events(ID) if event.reason == "action-failed"]
+    assert len(told) == 1
+    assert bench.lane.reconcile(ID) is None
+    assert bench.store.machine(ID) is None
 
 
 def test_passes_in_a_row_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,21 +265,169 @@ def test_a_bug_is_logged_told_and_does_not_end_the_lane(bench: Bench, monkeypatc
     assert bench.actions("ChooseProfile", "bug") == 1
     (line,) = [line for line in logs if line["log_level"] == "error"]
     assert (line["machine"], line["exc_info"]) == (ID, True)
-    wait_for(lambda: [event.reason for event in bench.store.events(ID)][-1] == "bug")
-    assert len(bench.queue) == 1, "it is looked at again"
+    wait_for(lambda: bench.codes() == ["start-failed"])
+    assert "a bug of its own (KeyError)" in bench.machine.reasons[0].message
+    wait_for(lambda: len(bench.queue) == 1)
+    bench.clock.now += SECOND  # the back-off of a first failed start
     monkeypatch.setattr(Performer, "perform", perform)
     bench.queue.wake(ID)
     wait_for(bench.runs)
 
 
-def test_a_pass_that_fails_is_done_again_soon(bench: Bench) -> None:
+def test_reason_look_failed_and_the_look_is_tried_again_later_each_time(bench: Bench) -> None:
+    """libvirt refuses the look, as it does for a domain whose QEMU hangs while others wait for it (code 68)."""
     bench.put()
-    bench.hypervisor.fail_next("snapshot", HypervisorError("odd"))
+    bench.lane.reconcile(ID)
+    before = bench.machine
+    bench.hypervisor.fail_next("snapshot", *[HypervisorError("cannot acquire state change lock", 68)] * 8)
+    waits = []
+    for _ in range(8):
+        wake = bench.lane.reconcile(ID)
+        assert bench.codes() == ["look-failed"]
+        assert wake is not None
+        waits.append((wake - bench.clock.now) // SECOND)
+        bench.clock.now = wake
+    assert waits == [2, 2, 4, 8, 14, 30, 60, 60], "doubled, but for the look that tells of a long wait"
+    assert [event.reason for event in bench.store.events(ID)].count("look-failed") == 1
+    assert (bench.machine.status, bench.machine.observed_generation) == (before.status, before.observed_generation)
+    assert bench.lane.reconcile(ID) is None
+    assert bench.codes() == []
+
+
+@pytest.mark.parametrize("error", [HypervisorError("cannot acquire state change lock", 68), KeyError("a bug")])
+def test_a_machine_that_cannot_be_looked_at_can_be_deleted(bench: Bench, error: Exception) -> None:
+    """After its grace time its guest is ended without a look, and then there is nothing left that cannot be read."""
+    bench.put()
+    bench.lane.reconcile(ID)
+    bench.store.write(lambda tx: tx.set_deleted(ID, T0))
+    look = FakeConnection.snapshot
+
+    def broken(self: FakeConnection, machine_id: str) -> object:
+        found = look(self, machine_id)
+        if found is not None:
+            raise error
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeConnection, "snapshot", broken)
+        wakes = [bench.lane.reconcile(ID)]
+        assert bench.codes() == ["bug" if isinstance(error, KeyError) else "look-failed"]
+        while (wake := wakes[-1]) is not None:
+            assert bench.machine.status.state == pb.MACHINE_RUNNING
+            bench.clock.now = wake
+            wakes.append(bench.lane.reconcile(ID))
+    assert bench.store.machine(ID) is None
+    assert bench.clock.now == T0 + POLICY.shutdown_grace
+    assert bench.hypervisor.connect().domain_ids() == []
+
+
+def test_a_machine_that_cannot_be_looked_at_is_switched_off_and_its_domain_stays(bench: Bench) -> None:
+    bench.put()
+    bench.lane.reconcile(ID)
+    spec = bench.machine.spec
+    spec.power = pb.POWER_OFF
+    bench.store.write(lambda tx: tx.set_spec(ID, spec, 2, power_at=T0))
+    bench.clock.now = T0 + POLICY.shutdown_grace
+    bench.hypervisor.fail_next("snapshot", HypervisorError("cannot acquire state change lock", 68))
+    bench.lane.reconcile(ID)
+    assert bench.machine.status.state == pb.MACHINE_SUSPENDED
+    assert bench.hypervisor.connect().domain_ids() == [ID]
+
+
+def test_reason_bug_when_a_plan_fails_and_the_way_to_stop_stays_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put()
+    bench.lane.reconcile(ID)
+    real = plan
+
+    def buggy(machine: Machine, observed: object, *rest: Any) -> object:
+        if not isinstance(observed, NotSeen):
+            raise ZeroDivisionError
+        return real(machine, observed, *rest)
+
+    monkeypatch.setattr(lane, "plan", buggy)
     bench.queue.wake(ID)
     bench.lane.start()
-    wait_for(lambda: bench.passes("error") == 1 and len(bench.queue) == 1)
+    wait_for(lambda: bench.passes("bug") == 1)
+    (reason,) = bench.machine.reasons
+    assert (reason.code, "ZeroDivisionError" in reason.message) == ("bug", True)
+    bench.clock.now += 120 * SECOND
     bench.queue.wake(ID)
-    wait_for(bench.runs)
+    wait_for(lambda: bench.passes("bug") == 2)
+    assert bench.machine.reasons[0].since == T0
+    bench.store.write(lambda tx: tx.set_deleted(ID, T0))
+    bench.queue.wake(ID)
+    wait_for(lambda: bench.hypervisor.connect().domain_ids() == [])
+    assert [event.reason for event in bench.store.events(ID)].count("bug") == 1
+
+
+def test_a_bug_in_everything_is_a_reason_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.put()
+    monkeypatch.setattr(lane, "plan", lambda *_: 1 / 0)
+    bench.lane.start()
+    for count in (1, 2):
+        bench.queue.wake(ID)
+        wait_for(lambda count=count: bench.passes("bug") == count)  # type: ignore[misc]
+        wait_for(lambda: bench.codes() == ["bug"])
+    assert [event.reason for event in bench.store.events(ID)] == ["bug"], "once"
+
+
+def test_reason_not_read_is_kept_with_a_record_that_is_damaged(bench: Bench, root: Path) -> None:
+    bench.put()
+    bench.store.write(lambda tx: tx._update(ID, run="{}"))
+    bench.queue.wake(ID)
+    bench.lane.start()
+    wait_for(lambda: bench.passes("error") == 1)
+    wait_for(lambda: [(event.kind, event.reason) for event in bench.store.events(ID)] == [("failed", "not-read")])
+    assert "put back a backup" in bench.store.events(ID)[0].message
+    bench.queue.wake(ID)
+    wait_for(lambda: bench.passes("error") == 2)
+    assert len(bench.store.events(ID)) == 1
+
+
+def test_a_driver_that_is_gone_is_a_reason_and_no_obstacle(store: Store, root: Path, clock: Clock) -> None:
+    """Its package was removed: the machine's devices keep their handles, the machine can be switched off and goes."""
+    bench = Bench(store, root, clock, policy=replace(POLICY, handle_of=gone))
+    bench.put(volume_row("known"), volume_row("new", target="vdb", incarnation=1))
+    bench.drivers.absent = {"new"}
+    bench.lane.reconcile(ID)
+    assert bench.codes() == ["device-not-ready"]
+    assert "no volume driver" in bench.machine.reasons[0].message
+    assert [(each.name, each.handle != "") for each in bench.machine.status.volumes] == [
+        ("known", True),
+        ("new", False),
+    ]
+    assert bench.machine.observed_generation == 1
+    bench.drivers.absent = {"known", "new"}
+    bench.clock.now += SECOND
+    bench.store.write(lambda tx: tx.set_deleted(ID, bench.clock.now))
+    bench.lane.reconcile(ID)
+    assert [row.name for row in bench.machine.attachments] == ["known"], "what it was never made ready for goes"
+    (reason,) = bench.machine.reasons
+    assert (reason.code, "Install" in reason.advice) == ("release-failed", True)
+
+
+def gone(row: Attachment) -> str:
+    raise InvalidSpec("connection.driver", f"there is no volume driver for {row.name}")
+
+
+# --- the lane for stops --------------------------------------------------------------------------
+
+
+def test_a_lane_for_stops_leaves_the_rest_to_others(store: Store, root: Path, clock: Clock) -> None:
+    """A machine that is created switched off is to go only until it was looked at; its devices may take their time."""
+    bench = Bench(store, root, clock)
+    bench.queue.urgent = lambda each: store.is_to_go(each, drained=False)
+    stops = Lane(bench.lane._loop, 2, urgent=True)
+    bench.put(volume_row(), power=pb.POWER_OFF)
+    assert bench.queue.urgent(ID)
+    assert stops.reconcile(ID) == T0
+    assert bench.machine.status.state == pb.MACHINE_SUSPENDED
+    assert bench.drivers.calls == []
+    assert not bench.queue.urgent(ID)
+    assert bench.lane.reconcile(ID) is None
+    assert bench.drivers.calls != []
 
 
 def test_a_lane_looks_again_when_the_plan_says_so(bench: Bench) -> None:

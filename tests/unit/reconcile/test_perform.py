@@ -408,7 +408,10 @@ def test_a_resume_is_remembered(bench: Bench) -> None:
 def test_what_else_fails_is_told_and_only_time_helps(bench: Bench, action: Action) -> None:
     bench.put(machine())
     assert not bench.fail(action, HypervisorError("stuck"))
-    assert bench.told() == [("failed", type(action).__name__, 0)]
+    assert not bench.fail(action, HypervisorError("stuck"))
+    assert bench.told() == [("failed", "action-failed", 0)], "once"
+    (reason,) = bench.machine.reasons
+    assert (reason.code, reason.action, reason.since) == ("action-failed", type(action).__name__, T0)
     assert bench.machine.run == Run()
 
 

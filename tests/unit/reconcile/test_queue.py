@@ -99,3 +99,94 @@ def test_a_machine_can_be_held_by_several_calls() -> None:
     queue.hold("a", "destroy")
     queue.release("a", "attach_device")
     assert queue.held("a") == ("destroy",)
+
+
+# --- machines whose guest is to go ---------------------------------------------------------------
+
+
+def urgent_queue(urgent: set[str]) -> WakeQueue:
+    return WakeQueue(Clock(), urgent.__contains__)
+
+
+def test_what_is_to_go_is_handed_out_before_what_was_due_earlier() -> None:
+    queue = urgent_queue({"stop"})
+    queue.wake("start", 1)
+    queue.wake("stop", 90)
+    assert [queue.take(), queue.take()] == ["stop", "start"]
+
+
+def test_a_lane_for_stops_takes_nothing_else() -> None:
+    queue = urgent_queue({"stop"})
+    queue.wake("start")
+    got: list[str | None] = []
+    lane = threading.Thread(target=lambda: got.append(queue.take(urgent_only=True)))
+    lane.start()
+    queue.wake("stop")
+    lane.join(10)
+    assert got == ["stop"]
+    assert queue.take() == "start"
+
+
+def test_a_wake_of_a_usual_machine_is_not_lost_on_the_lane_for_stops() -> None:
+    queue = urgent_queue(set())
+    got: list[str | None] = []
+    stops = threading.Thread(target=lambda: queue.take(urgent_only=True))
+    usual = threading.Thread(target=lambda: got.append(queue.take()))
+    stops.start()
+    usual.start()
+    queue.wake("start")
+    usual.join(10)
+    assert got == ["start"]
+    queue.close()
+    stops.join(10)
+    assert not stops.is_alive()
+
+
+def test_a_machine_that_waits_becomes_urgent_by_a_wake() -> None:
+    urgent: set[str] = set()
+    queue = urgent_queue(urgent)
+    queue.wake("a", 10)
+    queue.wake("b", 20)
+    urgent.add("b")
+    queue.wake("b")
+    assert [queue.take(), queue.take()] == ["b", "a"]
+    assert len(queue) == 0
+
+
+def test_a_busy_machine_becomes_urgent_by_a_wake_meanwhile() -> None:
+    urgent: set[str] = set()
+    queue = urgent_queue(urgent)
+    queue.wake("a")
+    assert queue.take() == "a"
+    urgent.add("a")
+    queue.wake("a")
+    queue.wake("b", 1)
+    queue.done("a")
+    assert [queue.take(), queue.take()] == ["a", "b"]
+
+
+def test_a_machine_that_is_urgent_no_more_goes_back_to_the_others() -> None:
+    urgent = {"a"}
+    queue = urgent_queue(urgent)
+    queue.wake("a")
+    assert queue.take(urgent_only=True) == "a"
+    urgent.clear()
+    queue.done("a")
+    queue.wake("a")
+    queue.wake("b", 1)
+    assert [queue.take(), queue.take()] == ["b", "a"]
+
+
+def test_who_waits_for_a_lane_since_when() -> None:
+    clock = Clock()
+    queue = WakeQueue(clock)
+    for machine_id, at in (("busy", 1), ("waits", 10), ("is not due", 150)):
+        queue.wake(machine_id, at)
+    assert queue.take() == "busy"
+    queue.wake("busy", 2)
+    assert queue.waiting(100) == {}
+    assert queue.waiting(101) == {"waits": 100}, "since it was woken, whatever time was named"
+    clock.now = 160
+    queue.done("busy")
+    assert queue.waiting(160) == {"waits": 100, "is not due": 150}
+    assert queue.waiting(161) == {"waits": 100, "is not due": 150, "busy": 160}

@@ -31,7 +31,13 @@ def gone(profile: Profile) -> Reason:
 
 SAMPLES = {
     "unreachable": why.unreachable("connection refused"),
-    "stuck-call": why.stuck_call(("start",)),
+    "stuck-call": why.stuck(("start", "Destroy")),
+    "stuck-work": why.stuck(("PrepareDevice",)),
+    "look-failed": why.look_failed("cannot acquire state change lock"),
+    "bug": why.bug(KeyError("secret")),
+    "not-read": why.not_read("the record of machine 1 is damaged"),
+    "action-failed": why.action_failed("RemoveFiles", "Device or resource busy"),
+    "waiting-for-lane": why.waiting_for_lane(),
     "foreign-domain": why.foreign_domain(),
     "starting": why.starting(),
     "device-not-ready": why.device_not_ready(ROW),

@@ -217,3 +217,34 @@ def test_a_guest_that_cannot_even_be_looked_at_is_destroyed_after_its_grace_when
     assert plan(sent, NotSeen("hangs", ("snapshot", "destroy")), grace * 2, POLICY).actions == ()
     never = replace(world.record, run=Run())
     assert plan(never, hangs, grace * 2, POLICY).actions == (), "nothing says that the domain is ours"
+
+
+def test_reason_stuck_work_names_the_action_that_hangs_and_leaves_the_machine_alone() -> None:
+    world = World(machine(volume_row()), stuck=("PrepareDevice",))
+    made = world.settle()
+    assert made is not None
+    assert (world.done, codes(world)) == ([], ["stuck-work"])
+    assert "(PrepareDevice)" in made.reasons[0].message
+
+
+@pytest.mark.parametrize("cause", ["refused", "bug"])
+def test_a_look_that_fails_leaves_the_axe_and_a_deleted_machine_goes_with_its_domain(cause: str) -> None:
+    world = running()
+    assert world.record is not None
+    unseen = NotSeen("cannot acquire state change lock", cause=cause)  # type: ignore[arg-type]
+    assert plan(world.record, unseen, world.now + 3600 * SECOND, POLICY).actions == (), "it is wanted"
+    power(world, pb.POWER_OFF)
+    end = world.now + POLICY.shutdown_grace
+    assert plan(world.record, unseen, end - 1, POLICY).actions == ()
+    assert plan(world.record, unseen, end, POLICY).actions == (act.Destroy(),)
+    delete(world)
+    assert plan(world.record, unseen, end, POLICY).actions == (act.Destroy(), act.Undefine())
+    never = replace(world.record, run=Run())
+    assert plan(never, unseen, end, POLICY).actions == (), "nothing says that the domain is ours"
+
+
+def test_unreachable_is_no_failed_look() -> None:
+    world = running()
+    delete(world)
+    assert world.record is not None
+    assert plan(world.record, NotSeen("connection refused"), T0 + 3600 * SECOND, POLICY).actions == ()
