@@ -188,7 +188,7 @@ def _start(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
     reasons = (why.starting(), *rest.reasons)
     domain = observed.domain
     prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and row.port)
-    if domain is not None and domain.managed_save and observed.run == run.uuid and not run.error:
+    if domain is not None and domain.managed_save and run.uuid and observed.run == run.uuid and not run.error:
         changed = max((machine.power_at, *(row.changed_at for row in machine.attachments)))
         if changed <= run.stopped_at:
             return Step(actions=(*prepare, Start(restore=True)), reasons=reasons)
