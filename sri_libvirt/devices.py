@@ -7,11 +7,24 @@ Domain XML does not belong here, nor do addresses, aliases and serials (those ar
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 DiskFormat = Literal["qcow2", "raw"]
+
+HANDLE_BYTES = 256
+"""The longest handle that a status shows: the reply to ListMachines has room for so much of every device."""
+
+
+def shown_handle(handle: str) -> str:
+    """A driver's handle as the status shows it: one that is too long keeps its beginning, and a digest of it all."""
+    data = handle.encode()
+    if len(data) <= HANDLE_BYTES:
+        return handle
+    digest = hashlib.sha256(data).hexdigest()[:32]
+    return f"{data[: HANDLE_BYTES - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)

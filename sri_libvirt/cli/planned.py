@@ -140,5 +140,5 @@ class _EmptyStore:
 
     def add_event(self, machine_id: str, event: object) -> None: ...
 
-    def listing_bytes(self) -> int:
+    def listing_most(self) -> int:
         return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import shown_handle
 from sri_libvirt.domain.states import machine_state
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.reconcile.view import Observed, Policy
@@ -59,9 +60,9 @@ def _devices(status: pb.MachineStatus) -> list[tuple[str, pb.VolumeStatus | pb.N
 
 def _handle(row: Attachment, policy: Policy, before: Mapping[tuple[str, str], str]) -> str:
     if row.backing:
-        return row.backing.handle
+        return shown_handle(row.backing.handle)
     try:
-        return policy.handle_of(row)
+        return shown_handle(policy.handle_of(row))
     except InvalidSpec:  # its driver is gone, as the reason of its prepare says
         return before.get((row.kind, row.name), "")
 

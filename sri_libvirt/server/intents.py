@@ -13,7 +13,7 @@ from typing import TypeVar
 from sri_libvirt import names, printable, userdata
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import claims
-from sri_libvirt.errors import AlreadyExists, Exhausted, FailedPrecondition, InvalidSpec, NotFound, Unavailable
+from sri_libvirt.errors import AlreadyExists, FailedPrecondition, InvalidSpec, NotFound, Unavailable
 from sri_libvirt.records import (
     GIB,
     LABEL_NAME,
@@ -26,16 +26,13 @@ from sri_libvirt.records import (
     MachineClass,
     class_name,
 )
-from sri_libvirt.server import validate
+from sri_libvirt.server import bounds, validate
 from sri_libvirt.store import Transaction
 
 Entry = TypeVar("Entry", pb.Volume, pb.NetworkInterface)
 
 Take = Callable[[Transaction, Attachment], object]
 """Lets a machine have what a device claims, if there is room."""
-
-LISTING_BYTES = 3 * 1024 * 1024
-"""No machine is created that would make the list reply larger: clients take 4 MiB (contract G.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +82,7 @@ def create(
     tx.claim(machine.id, claims.of_class(machine_class))
     for row in machine.attachments:
         take(tx, row)
-    if (size := tx.listing_bytes()) > LISTING_BYTES:
-        raise Exhausted(
-            f"the list of all machines would take {size} bytes, more than the {LISTING_BYTES} that every client can "
-            "receive: delete machines, or use shorter labels, annotations and volume data"
-        )
+    bounds.check_create(tx)
     _note(tx, draft.id, draft.now, "created", f"created with class {class_name(draft.spec)}")
     if note := userdata.note(draft.spec.ignition_data, seeded=machine.seeded):
         _note(tx, draft.id, draft.now, "user-data", note)
@@ -109,7 +102,9 @@ def annotate(tx: Transaction, machine_id: str, annotations: dict[str, str]) -> N
     """Replace the whole map: never a new generation (contract A.1), and nothing for the loop to do."""
     machine = _machine(tx, machine_id)
     validate.size("annotations", machine.labels, annotations, machine.spec)
+    before = tx.listing_most()
     tx.set_annotations(machine_id, annotations)
+    bounds.check_growth(tx, before, bounds.ANNOTATE)
 
 
 def set_power(tx: Transaction, machine_id: str, power: pb.Power, now: int) -> bool:
@@ -131,6 +126,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
     machine.spec.volumes.append(volume)
     validate.devices("volume", machine.spec, seeded=machine.seeded)
     validate.size("volume", machine.labels, machine.annotations, machine.spec)
+    before = tx.listing_most()
     taken = {row.target: row for row in machine.attachments if row.wanted}
     if volume.device and (other := taken.get(names.target_of(volume.device))):
         raise validate.same_target("volume.device", volume.device, f"volume {printable.quote(other.name)}")
@@ -148,6 +144,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
     else:
         tx.set_wanted(machine_id, row.key, True, now, volume.SerializeToString(deterministic=True))
     tx.set_spec(machine_id, machine.spec, machine.generation + 1)
+    bounds.check_growth(tx, before, bounds.ATTACH)
     _note(tx, machine_id, now, "attach", f"volume {printable.quote(volume.name)} was attached to the spec")
     return True
 
@@ -162,6 +159,7 @@ def attach_nic(
     machine.spec.network_interfaces.append(nic)
     validate.devices("network_interface", machine.spec, seeded=machine.seeded)
     validate.size("network_interface", machine.labels, machine.annotations, machine.spec)
+    before = tx.listing_most()
     row = _unwanted(machine, "nic", nic.name, lambda row: row.nic() == nic)
     if row is None:
         _check_leaving(machine)
@@ -172,6 +170,7 @@ def attach_nic(
     else:
         tx.set_wanted(machine_id, row.key, True, now)
     tx.set_spec(machine_id, machine.spec, machine.generation + 1)
+    bounds.check_growth(tx, before, bounds.ATTACH)
     _note(tx, machine_id, now, "attach", f"network interface {printable.quote(nic.name)} was attached to the spec")
     return True
 

@@ -10,17 +10,31 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import HANDLE_BYTES
 from sri_libvirt.records import Machine
 
 IGNITION_LISTED = 4096
 """Ignition data larger than this many bytes is never listed (contract G.3)."""
 
 
+_LONGEST = (1 << 63) - 1
+"""The number that takes the most bytes in a message."""
+
+_LONGEST_TEXT = str(_LONGEST)
+_LONGEST_HANDLE = "h" * HANDLE_BYTES
+
+
 def message(machine: Machine) -> pb.Machine:
-    """The machine as the SRI shows it: metadata, spec and status always present (contract A.1)."""
+    """The machine as the SRI shows it: metadata, spec and status always present (contract A.1).
+
+    Of the status only what the spec has now: the loop may have looked before a detach.
+    """
     shown = pb.Machine(spec=machine.spec, status=machine.status)
+    _keep(shown.status.volumes, {each.name for each in shown.spec.volumes})
+    _keep(shown.status.network_interfaces, {each.name for each in shown.spec.network_interfaces})
     shown.status.observed_generation = machine.observed_generation
     shown.status.SetInParent()
     shown.metadata.id = machine.id
@@ -32,9 +46,46 @@ def message(machine: Machine) -> pb.Machine:
     return shown
 
 
+def _keep(statuses: Any, names: set[str]) -> None:
+    """Take out what has another name."""
+    for index in range(len(statuses) - 1, -1, -1):
+        if statuses[index].name not in names:
+            del statuses[index]
+
+
+def _largest(shown: pb.Machine) -> int:
+    """Bytes of the largest message that a machine of this spec can become: all that the loop and power can change.
+
+    An annotation that is a number is counted at its longest, too: the poollet counts generations in them.
+    """
+    most = pb.Machine(metadata=shown.metadata, spec=shown.spec)
+    most.metadata.generation = most.metadata.deleted_at = _LONGEST
+    for key, value in shown.metadata.annotations.items():
+        if len(value) < len(_LONGEST_TEXT) and value.isdigit():
+            most.metadata.annotations[key] = _LONGEST_TEXT
+    most.spec.power = pb.POWER_OFF
+    status = most.status
+    status.observed_generation, status.state = _LONGEST, pb.MACHINE_TERMINATED
+    status.image_ref = shown.spec.image.image
+    for volume in shown.spec.volumes:
+        status.volumes.add(name=volume.name, handle=_LONGEST_HANDLE, state=pb.VOLUME_ATTACHED)
+    for nic in shown.spec.network_interfaces:
+        status.network_interfaces.add(name=nic.name, handle=_LONGEST_HANDLE, state=pb.NETWORK_INTERFACE_ATTACHED)
+    return most.ByteSize()
+
+
+def _listed(length: int) -> int:
+    """Bytes that a message of this length takes in a list reply, with field tag and length."""
+    return 1 + (max(length.bit_length(), 1) + 6) // 7 + length
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One machine of the listing: `data` is its serialised message, `sequence` its place in the order of creation."""
+    """One machine of the listing: `data` is its serialised message, `sequence` its place in the order of creation.
+
+    `most` is how many bytes of a list reply it can take with the spec, labels and annotations that it has, whatever
+    becomes of it.
+    """
 
     data: bytes
     labels: dict[str, str]
@@ -42,6 +93,7 @@ class Frame:
     deleted: bool
     state: pb.MachineState = pb.MACHINE_PENDING
     powered_off: bool = False
+    most: int = 0
 
     @classmethod
     def of(cls, machine: Machine) -> Frame:
@@ -57,7 +109,8 @@ class Frame:
         metadata = shown.metadata
         labels = {sys.intern(key): value for key, value in metadata.labels.items()}  # the same keys everywhere
         off = shown.spec.power == pb.POWER_OFF
-        return cls(data, labels, sequence, bool(metadata.deleted_at), shown.status.state, off)
+        most = _listed(max(_largest(shown), len(data)))  # larger than its largest: listed by an older version
+        return cls(data, labels, sequence, bool(metadata.deleted_at), shown.status.state, off, most)
 
     def is_to_go(self, drained: bool) -> bool:
         """Whether a guest that may be there is to go, with all that comes after it; `drained`: as every guest is."""
@@ -66,8 +119,8 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in a list reply, with field tag and length."""
-        return 1 + (max(len(self.data).bit_length(), 1) + 6) // 7 + len(self.data)
+        """Bytes that it takes in a list reply now."""
+        return _listed(len(self.data))
 
 
 class Listing:
@@ -76,13 +129,13 @@ class Listing:
     def __init__(self, frames: Mapping[str, Frame]) -> None:
         self._lock = threading.Lock()
         self._frames = dict(frames)
-        self._size = sum(frame.size for frame in self._frames.values())
+        self._most = sum(frame.most for frame in self._frames.values())
         self._order: list[str] | None = None
 
     @property
-    def size(self) -> int:
-        """Bytes of an unfiltered list reply."""
-        return self._size
+    def most(self) -> int:
+        """Bytes that an unfiltered list reply can come to with the machines as they are asked for."""
+        return self._most
 
     def get(self, machine_id: str) -> Frame | None:
         """One machine's frame."""
@@ -95,8 +148,8 @@ class Listing:
                 old = self._frames.pop(machine_id, None) if frame is None else self._frames.get(machine_id)
                 if frame is not None:
                     self._frames[machine_id] = frame
-                    self._size += frame.size
-                self._size -= old.size if old else 0
+                    self._most += frame.most
+                self._most -= old.most if old else 0
                 if old is None or frame is None or old.deleted != frame.deleted:
                     self._order = None
 

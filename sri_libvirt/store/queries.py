@@ -24,11 +24,13 @@ _ATTACHMENT = """
 """
 
 
-def machine(connection: sqlite3.Connection, machine_id: str) -> Machine | None:
-    """The machine with its attachments, or None."""
+def machine(connection: sqlite3.Connection, machine_id: str, *, devices: bool = True) -> Machine | None:
+    """The machine, or None; with its attachments, unless the machine alone is asked for."""
     row = connection.execute(f"{_MACHINE} WHERE id = ?", (machine_id,)).fetchone()
     if row is None:
         return None
+    if not devices:
+        return codec.machine(row, ())
     attachments = connection.execute(f"{_ATTACHMENT} WHERE machine = ? ORDER BY kind, name, incarnation", (machine_id,))
     return codec.machine(row, attachments)
 

@@ -65,7 +65,7 @@ class Transaction:
     def finish(self) -> Mapping[str, Frame | None]:
         """Rebuild the frames of what was touched; returns all that this work changed. Called by the writer."""
         for machine_id in self._touched:
-            machine = self.machine(machine_id)
+            machine = queries.machine(self._connection, machine_id, devices=False)
             frame = None if machine is None else Frame.of(machine)
             self._frames[machine_id] = frame
             if frame is not None:
@@ -97,12 +97,12 @@ class Transaction:
         row = self._connection.execute("SELECT machine, name FROM attachment WHERE mac = ? LIMIT 1", (mac,)).fetchone()
         return None if row is None else (row["machine"], row["name"])
 
-    def listing_bytes(self) -> int:
-        """Size of the whole list reply with what this work has done so far."""
+    def listing_most(self) -> int:
+        """What the whole list reply can come to with what this work has done so far (`Frame.most`)."""
         self.finish()
         changed = {**self._pending, **self._frames}
-        before = sum(old.size for old in map(self._listing.get, changed) if old)
-        return self._listing.size - before + sum(frame.size for frame in changed.values() if frame)
+        before = sum(old.most for old in map(self._listing.get, changed) if old)
+        return self._listing.most - before + sum(frame.most for frame in changed.values() if frame)
 
     def claims(self, machine_id: str) -> list[Claim]:
         """What a machine has of the host."""

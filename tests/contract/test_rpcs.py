@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,33 @@ async def test_large_ignition_is_in_the_create_reply_only(provider: Provider) ->
     stored = provider.store.machine(large.metadata.id)
     assert stored is not None
     assert len(stored.spec.ignition_data) == 4097
+
+
+@pytest.mark.rule("R-G3-3", "R-G8-1")
+async def test_no_attach_makes_a_list_that_clients_could_not_receive(provider: Provider) -> None:
+    """40 machines of a few bytes, and as much as a spec takes attached to each."""
+    ids = [(await provider.create()).metadata.id for _ in range(40)]
+    nic = pb.NetworkInterface(name="n", network_id="isolated", attributes={"a": "x" * (126 << 10)})
+    attached = 0
+    for machine_id in ids:
+        request = pb.AttachNetworkInterfaceRequest(machine_id=machine_id, network_interface=nic)
+        with suppress(grpc.aio.AioRpcError):
+            await provider.stub.AttachNetworkInterface(request)
+            attached += 1
+    assert attached == 28, "3.5 MiB of them"
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "the list of all machines could take 3"):
+        await provider.stub.AttachNetworkInterface(request)
+    machines = await provider.machines()  # this very client takes 4 MiB
+    assert len(machines) == 40
+    large = next(machine for machine in machines if machine.spec.network_interfaces)
+    await provider.stub.AttachNetworkInterface(
+        pb.AttachNetworkInterfaceRequest(machine_id=large.metadata.id, network_interface=nic)
+    )  # it has it already
+    await provider.stub.UpdateMachinePower(
+        pb.UpdateMachinePowerRequest(machine_id=large.metadata.id, power=pb.POWER_OFF)
+    )
+    await provider.stub.DetachNetworkInterface(pb.DetachNetworkInterfaceRequest(machine_id=large.metadata.id, name="n"))
+    await provider.stub.AttachNetworkInterface(request)  # there is room again
 
 
 @pytest.mark.rule("R-G3-3")

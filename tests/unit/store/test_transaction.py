@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import LABEL_UID, SECOND, Event, Machine, Reason, Run, StopCause, StopEvent
 from sri_libvirt.resources import CPU, Claim, Usage
 from sri_libvirt.store import Reader, Store, Transaction, timeline
+from sri_libvirt.store.frames import Frame
 from tests.unit.store.records import DISK, NIC, PROFILE, full, labelled, machine, row
 
 
@@ -180,17 +182,27 @@ def test_a_uid_is_found_only_with_all_three_labels(store: Store) -> None:
     assert store.machine("d") is None
 
 
-def test_the_size_of_the_listing_is_that_of_the_reply(store: Store) -> None:
+def test_the_most_of_the_listing_is_summed_up_as_the_work_goes(store: Store) -> None:
     store.write(lambda tx: tx.insert(full("m0")))
 
     def work(tx: Transaction) -> int:
         tx.insert(machine("m1", annotations={"a": "x" * 300}))
         tx.insert(machine("m2", annotations={"a": "x" * 20_000}))
         tx.forget("m0")
-        return tx.listing_bytes()
+        return tx.listing_most()
 
-    assert store.write(work) == reply_size(store)
-    assert store.write(lambda tx: tx.listing_bytes()) == reply_size(store) > 20_000
+    most = store.write(work)
+    assert most == store.write(lambda tx: tx.listing_most())
+    frames = [Frame.read(pb.Machine.FromString(data), data, 0) for data in store.frames()]
+    assert most == sum(frame.most for frame in frames) > reply_size(store) > 20_000
+
+
+def test_a_new_start_counts_the_same(tmp_path: Path, store: Store, clock: Clock) -> None:
+    store.write(lambda tx: tx.insert(full()))
+    most = store.write(lambda tx: tx.listing_most())
+    store.close()
+    with closing(Store.open(StatePaths(tmp_path / "state"), clock)) as again:
+        assert again.write(lambda tx: tx.listing_most()) == most
 
 
 def test_forget_leaves_the_timeline_only(store: Store) -> None:
