@@ -24,7 +24,7 @@ from pathlib import Path
 
 import structlog
 
-from sri_libvirt import failpoints
+from sri_libvirt import failpoints, process
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import ladder
 from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, budget, of_inventory
@@ -37,6 +37,7 @@ from sri_libvirt.host import inventory, kvm, live, space, storage
 from sri_libvirt.host.boot import Host
 from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import StatePaths
@@ -160,7 +161,8 @@ class Provider:
         host = host or Host()
         wake_everybody = partial(wake_all, store, self.queue)
         self._virtualisation = Virtualisation(settings, store, kvm.probe, clock, changed=wake_everybody)
-        plugins = PluginTables(settings.image_dirs)
+        jobs = Jobs()
+        plugins = PluginTables(settings.image_dirs, jobs)
         self._paths = paths
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)
@@ -214,6 +216,7 @@ class Provider:
         )
         self._watchdog = Watchdog(loop, settings.lanes)
         self.lanes = self._watchdog.lanes
+        self.metrics.left_behind(lanes=self._watchdog.late, programs=process.left_behind, looks=jobs.late)
         neighbours = Neighbours(store, self._hypervisor.connect, self.pool.set_neighbours)
         self.pool.set_neighbours(neighbours.remembered())
         offered = partial(self._virtualisation.survey, self._hypervisor.connect)

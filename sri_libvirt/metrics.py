@@ -40,7 +40,7 @@ class Metrics:
 
         self._left = Gauge(
             "sri_libvirt_left_behind",
-            "What passed its deadline and goes on: lanes in calls and actions, programs that cannot be killed.",
+            "What passed its deadline and goes on: work of lanes, looks at files, programs that cannot be killed.",
             ["what"],
             registry=self.registry,
         )
@@ -68,10 +68,10 @@ class Metrics:
         """Say how many orphans the latest look found."""
         self._orphans.set(count)
 
-    def left_behind(self, **counts: int) -> None:
-        """Say how many of each kind passed a deadline and go on."""
+    def left_behind(self, **counts: Callable[[], int]) -> None:
+        """Ask these at every scrape how many of each kind passed a deadline and go on."""
         for what, count in counts.items():
-            self._left.labels(what).set(count)
+            self._left.labels(what).set_function(count)
 
     def follow(
         self,

@@ -91,10 +91,18 @@ def check(path: Path) -> None:
             raise
 
 
-def make(path: Path, size: int, base: BackingFile | None = None) -> None:
-    """Make a sparse disk of `size` bytes, an overlay when there is a base. Mode 0600: libvirt hands it to QEMU's user.
+def make(path: Path, size: int) -> None:
+    """Make a sparse disk of `size` bytes. Mode 0600: libvirt hands it to QEMU's user.
 
     It replaces whatever is at `path`. Raises ProcessError or OSError; nothing half-made stays behind then.
+    """
+    finish(make_unfinished(path, size), path)
+
+
+def make_unfinished(path: Path, size: int, base: BackingFile | None = None) -> Path:
+    """Make what `finish` makes the disk `path`, an overlay when there is a base; it lies beside it and is nothing yet.
+
+    Raises ProcessError or OSError.
     """
     unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
     unfinished.unlink(missing_ok=True)
@@ -102,6 +110,15 @@ def make(path: Path, size: int, base: BackingFile | None = None) -> None:
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, "--", str(unfinished), str(size)]
     try:
         process.run(argv, deadline=_PROGRAM_SECONDS)
+    except process.ProcessError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return unfinished
+
+
+def finish(unfinished: Path, path: Path) -> None:
+    """Make it the disk, with its name and mode. Raises OSError; it does not stay behind then."""
+    try:
         paths.install(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -65,12 +65,15 @@ class DomainCompiler:
         wanted = machine_class.policy.template_dir
         with self._lock:
             found = self._renderers.get(wanted)
-            if found is None:
-                try:
-                    found = self._renderers[wanted] = Renderer(Path(wanted), *self._general)
-                except ConfigError as error:  # gone since the start: the machine waits for it
-                    raise HypervisorError(str(error)) from error
-            return found
+        if found is None:
+            # Not under the lock: a directory that hangs must not hold up machines of other classes.
+            try:
+                found = Renderer(Path(wanted), *self._general)
+            except ConfigError as error:  # gone since the start: the machine waits for it
+                raise HypervisorError(str(error)) from error
+            with self._lock:
+                found = self._renderers.setdefault(wanted, found)
+        return found
 
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""

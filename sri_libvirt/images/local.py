@@ -4,7 +4,9 @@ The reference is a tenant's string and names a file of the host. So: only regula
 directories, after resolving links; nothing that would make QEMU open another file (backing or external data file); the
 format is read from the first bytes by us and pinned, so that QEMU never probes. Which file it was is kept with the
 overlay, which is useless on any other: from then on the file that the overlay names is looked at, wherever links of the
-reference and the settings have gone. Fetching images from elsewhere does not belong here.
+reference and the settings have gone.
+Their file system is an operator's and may hang: every look at it is a job that can be left behind (`jobs.py`), so that
+machines on one that hangs wait, and say so, and no lane does. Fetching images from elsewhere does not belong here.
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ import hashlib
 import os
 import shlex
 import stat
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from sri_libvirt import qcow2
 from sri_libvirt.devices import BackingFile, DiskFormat, DiskSource, FileIdentity
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images import formats
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.process import ProcessError
 from sri_libvirt.records import SECOND
@@ -31,6 +36,10 @@ HANDLE = "image"
 _SECTOR = 512
 _MIB = 1 << 20
 _SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
+_REMEMBERED = 1024
+"""Images that need not be checked again as long as they are the same files."""
+
+T = TypeVar("T")
 
 
 class LocalImages:
@@ -38,8 +47,10 @@ class LocalImages:
 
     name = "local"
 
-    def __init__(self, image_dirs: Sequence[Path]) -> None:
+    def __init__(self, image_dirs: Sequence[Path], jobs: Jobs | None = None) -> None:
         self._image_dirs = tuple(image_dirs)
+        self._jobs = jobs or Jobs()
+        self._checked: deque[tuple[Path, FileIdentity]] = deque(maxlen=_REMEMBERED)
 
     def supports(self, image: str) -> bool:
         return path_of(image) is not None
@@ -50,7 +61,7 @@ class LocalImages:
         disk_bytes = -(-disk_bytes // _SECTOR) * _SECTOR
         try:
             if made is not None:
-                return _check_made(image, made, overlay)
+                return self._check_made(image, made, overlay)
             if overlay.exists():
                 return self._adopt(image, overlay, disk_bytes)
             return self._make(image, overlay, disk_bytes)
@@ -63,13 +74,14 @@ class LocalImages:
         paths.image_disk.unlink(missing_ok=True)
 
     def _make(self, image: str, overlay: Path, disk_bytes: int) -> DiskSource:
-        path = self._resolve(image)
-        base, note = _base(image, path, disk_bytes)
+        path = self._look(image, ("resolve",), lambda: self._resolve(image))
+        base, note = self._base(image, path, disk_bytes)
         if base.format == "qcow2":
-            qcow2.check(path)  # safe now: its header names no other file
-        qcow2.make(overlay, disk_bytes, base)
+            self._check(image, path, base.identity)  # safe now: its header names no other file
+        made = self._look(image, ("make", overlay), lambda: qcow2.make_unfinished(overlay, disk_bytes, base))
+        qcow2.finish(made, overlay)
         # qemu-img opened the base by its name: it must still be the file that was looked at.
-        if not _untouched(base.identity, _identity(path.stat())):
+        if not _untouched(base.identity, self._look(image, ("stat", path), lambda: _identity(path.stat()))):
             overlay.unlink()
             raise NotReady(f"the image {image} changed while a disk was made of it", "It is tried again.")
         return DiskSource(HANDLE, str(overlay), "qcow2", disk_bytes, backing=base, note=note)
@@ -78,14 +90,54 @@ class LocalImages:
         """A disk that was made and not recorded: it may hold data of a run that the store does not remember."""
         found = qcow2.inspect(overlay)
         path = Path(found.backing)
-        if found.backing and self._allowed(path) and not found.corrupt:
-            base, note = _base(image, path, disk_bytes)
+        allowed = found.backing and self._look(image, ("allowed", path), lambda: self._allowed(path))
+        if allowed and not found.corrupt:
+            base, note = self._base(image, path, disk_bytes)
             whole = (found.backing_format, found.size) == (base.format, disk_bytes)
             if whole and base.identity.mtime_ns <= overlay.stat().st_mtime_ns:
                 return DiskSource(HANDLE, str(overlay), "qcow2", disk_bytes, backing=base, note=note)
         raise NotReady(
             f"{overlay} is there and is not a disk of its image as that is now", "Move it away if nobody needs it."
         )
+
+    def _check_made(self, image: str, made: DiskSource, overlay: Path) -> DiskSource:
+        """What an earlier prepare returned must still be true: a changed base makes garbage of an overlay."""
+        base = made.backing
+        assert base is not None
+        kept, path = base.identity, Path(base.path)
+        now = self._look(image, ("see", path), lambda: _see(image, path)).identity
+        if not kept.digest or not _untouched(kept, now):
+            now = self._look(image, ("sample", path), lambda: _see(image, path, sampled=True)).identity
+            if not _untouched(kept, now) and not _restored(kept, now):
+                raise _changed(image, path, kept, now)
+            made = replace(made, backing=replace(base, identity=now))
+        if not overlay.exists():
+            advice = "Restore it, or delete the machine and create it anew."
+            raise NotReady(f"the machine's disk {overlay} is gone", advice)
+        if (size := qcow2.inspect(overlay).size) != made.size:
+            raise NotReady(f"the machine's disk {overlay} has {size} bytes, not {made.size}", _CHECK_ADVICE)
+        return made
+
+    def _base(self, image: str, path: Path, disk_bytes: int) -> tuple[BackingFile, str]:
+        return self._look(image, ("base", path, disk_bytes), lambda: _base(image, path, disk_bytes))
+
+    def _check(self, image: str, path: Path, identity: FileIdentity) -> None:
+        """Check an image once; that takes long of a large one, so it is a place of its own."""
+        if (path, identity) in self._checked:
+            return
+        what = f"checking the image {image} (qemu-img check)"
+        self._jobs.result(f"this image ({path})", identity, what, lambda: qcow2.check(path))
+        self._checked.append((path, identity))
+
+    def _look(self, image: str, key: tuple[Hashable, ...], work: Callable[[], T]) -> T:
+        """The result of a work on the image's file system. Raises NotReady while that hangs."""
+        return self._jobs.result(self._place(image), (image, *key), f"looking at the image {image}", work)
+
+    def _place(self, image: str) -> str:
+        """Whose file system that is, by the words of the reference alone: to ask the file system might hang."""
+        path = Path(os.path.normpath(path_of(image) or "/"))
+        found = next((each for each in self._image_dirs if path.is_relative_to(each)), None)
+        return f"the image directory {found}" if found else "paths outside the image directories"
 
     def _resolve(self, image: str) -> Path:
         path = path_of(image)
@@ -223,24 +275,6 @@ def _restored(kept: FileIdentity, now: FileIdentity) -> bool:
     """Another file of the same content and time, as a backup puts one back; some keep whole seconds only."""
     whole_second = bool(kept.digest) and now.inode != kept.inode and now.mtime_ns == kept.mtime_ns // SECOND * SECOND
     return _same_content(kept, now) and (now.mtime_ns == kept.mtime_ns or whole_second)
-
-
-def _check_made(image: str, made: DiskSource, overlay: Path) -> DiskSource:
-    """What an earlier prepare returned must still be true: a changed base makes garbage of an overlay."""
-    base = made.backing
-    assert base is not None
-    kept, path = base.identity, Path(base.path)
-    now = _see(image, path).identity
-    if not kept.digest or not _untouched(kept, now):
-        now = _see(image, path, sampled=True).identity
-        if not _untouched(kept, now) and not _restored(kept, now):
-            raise _changed(image, path, kept, now)
-        made = replace(made, backing=replace(base, identity=now))
-    if not overlay.exists():
-        raise NotReady(f"the machine's disk {overlay} is gone", "Restore it, or delete the machine and create it anew.")
-    if (size := qcow2.inspect(overlay).size) != made.size:
-        raise NotReady(f"the machine's disk {overlay} has {size} bytes, not {made.size}", _CHECK_ADVICE)
-    return made
 
 
 def _changed(image: str, path: Path, kept: FileIdentity, now: FileIdentity) -> NotReady:

@@ -12,6 +12,7 @@ from pathlib import Path
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.registry import ImageRegistry
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
 from sri_libvirt.paths import MachinePaths
@@ -24,8 +25,8 @@ from sri_libvirt.volumes.registry import VolumeRegistry
 class PluginTables:
     """All drivers of this process. Raises ConfigError when a third party's cannot be loaded."""
 
-    def __init__(self, image_dirs: Sequence[Path]) -> None:
-        self._images = ImageRegistry.load(image_dirs)
+    def __init__(self, image_dirs: Sequence[Path], jobs: Jobs | None = None) -> None:
+        self._images = ImageRegistry.load(image_dirs, jobs)
         self._volumes = VolumeRegistry.load()
         self._nics = NicRegistry.load()
 

@@ -24,6 +24,7 @@ CODES = frozenset(
         "foreign-domain",
         "starting",
         "device-not-ready",
+        "slow-storage",
         "no-room",
         "release-failed",
         "no-port",

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import structlog
 
-from sri_libvirt import process
 from sri_libvirt.errors import StoreError
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.calls import Call
@@ -95,6 +94,10 @@ class Watchdog(threading.Thread):
         if self.ident is not None:
             self.join()
 
+    def late(self) -> int:
+        """How many lanes are out late."""
+        return len(self._late)
+
     def problem(self, now: float) -> str:
         """What keeps machines from being worked on, and would not if this process began anew; "" before `start`.
 
@@ -119,7 +122,6 @@ class Watchdog(threading.Thread):
     def look(self, now: float) -> None:
         """Replace every lane that is past a deadline at `now` (seconds of `time.monotonic`)."""
         self._late = [lane for lane in self._late if lane.is_alive()]
-        self._loop.metrics.left_behind(lanes=len(self._late), programs=process.left_behind())
         for place, lane in enumerate(self.lanes):
             if len(self._late) >= MOST_LATE:
                 if not self._told_of_most:

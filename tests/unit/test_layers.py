@@ -24,6 +24,7 @@ STOREYS = (
         "devices",
         "errors",
         "failpoints",
+        "jobs",
         "log",
         "metrics",
         "names",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from sri_libvirt import process, qcow2
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images.local import LocalImages
-from sri_libvirt.paths import MachinePaths
+from sri_libvirt.jobs import Jobs
+from sri_libvirt.paths import MachinePaths, make_directory
+from tests.contract.hung import Hung, serving
 
 ROOT_DISK = 64 << 20
 
@@ -285,13 +289,14 @@ def test_a_base_that_comes_back_is_the_same(images: Path, raw: Path, paths: Mach
 def test_a_base_that_changes_meanwhile(
     images: Path, raw: Path, paths: MachinePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = qcow2.make
+    make = qcow2.make_unfinished
 
-    def and_touch(*args: object) -> None:
-        make(*args)  # type: ignore[arg-type]
+    def and_touch(*args: object) -> Path:
+        made = make(*args)  # type: ignore[arg-type]
         os.utime(raw)
+        return made
 
-    monkeypatch.setattr(qcow2, "make", and_touch)
+    monkeypatch.setattr(qcow2, "make_unfinished", and_touch)
     refused(images, raw, paths, "changed while")
 
 
@@ -333,3 +338,67 @@ def test_an_unrecorded_disk_of_an_older_base_is_not_adopted(images: Path, raw: P
     os.utime(raw, ns=(later, later))
     with pytest.raises(NotReady, match="not a disk of its image"):
         prepare(images, raw, paths)
+
+
+def test_an_image_is_checked_once(images: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when it is another file: a check of a large one takes minutes."""
+    checked: list[Path] = []
+    monkeypatch.setattr(qcow2, "check", checked.append)
+    driver = LocalImages([images])
+    for number in range(4):
+        if number == 2:
+            os.utime(plain, ns=(1, 1))
+        driver.prepare(str(plain), MachinePaths(make_directory(tmp_path / str(number), 0o711)), ROOT_DISK, None)
+    assert checked == [plain, plain]
+
+
+# --- file systems that hang ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hung(tmp_path: Path, images: Path) -> Iterator[Hung]:
+    with serving(tmp_path, images / "remote.raw") as hung:
+        yield hung
+
+
+def test_an_image_on_a_file_system_that_hangs_waits_with_the_directory_and_since_when(
+    images: Path, raw: Path, hung: Hung, paths: MachinePaths
+) -> None:
+    jobs = Jobs(patience=0.3)
+    driver = LocalImages([images], jobs)
+    hung.stop()
+    begun = time.monotonic()
+    with pytest.raises(NotReady) as first:
+        driver.prepare(str(hung.path), paths, ROOT_DISK, None)
+    words = rf"looking at the image {hung.path} goes on since .* UTC, and nothing more is begun at the image directory"
+    assert re.match(words, str(first.value))
+    assert str(images) in str(first.value)
+    assert (first.value.code, "findmnt" in first.value.advice) == ("slow-storage", True)
+    waited = time.monotonic()
+    for reference in (hung.path, raw):  # neither is tried: who asks is told at once
+        with pytest.raises(NotReady, match="nothing more is begun") as again:
+            driver.prepare(str(reference), paths, ROOT_DISK, None)
+        assert str(again.value) == str(first.value), "one reason, not one each second"
+    assert time.monotonic() - waited < 5
+    assert waited - begun < 30
+    assert jobs.late() == 1
+    hung.go_on()
+    end = time.monotonic() + 30
+    while jobs.late():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert driver.prepare(str(raw), paths, ROOT_DISK, None)
+
+
+def test_what_hangs_in_one_directory_is_nothing_to_another(
+    images: Path, hung: Hung, paths: MachinePaths, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "disk.raw").write_bytes(os.urandom(65536))
+    (other / "disk.raw").chmod(0o444)
+    driver = LocalImages([images, other], Jobs(patience=0.3))
+    hung.stop()
+    with pytest.raises(NotReady, match="goes on since"):
+        driver.prepare(str(hung.path), paths, ROOT_DISK, None)
+    assert driver.prepare(str(other / "disk.raw"), paths, ROOT_DISK, None)

@@ -189,6 +189,14 @@ def test_a_device_that_fails_does_not_keep_the_others_from_being_prepared(bench:
     assert bench.hypervisor.connections[0].domain_ids() == []
 
 
+def test_reason_slow_storage_is_given_for_a_device_whose_files_hang(bench: Bench) -> None:
+    bench.put(volume_row("bad"))
+    bench.drivers.broken["bad"] = NotReady("looking at /images/a goes on since noon", "See findmnt.", "slow-storage")
+    assert bench.lane.reconcile(ID) == T0 + POLICY.prepare_retry
+    (reason,) = bench.machine.reasons
+    assert (reason.code, "since noon" in reason.message, reason.advice) == ("slow-storage", True, "See findmnt.")
+
+
 def test_a_release_that_fails_does_not_keep_the_others(bench: Bench) -> None:
     bench.put(volume_row("bad"), volume_row("good", target="vdb"), deleted_at=T0)
     bench.drivers.broken["bad"] = NotReady("busy")

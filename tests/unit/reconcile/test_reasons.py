@@ -41,6 +41,7 @@ SAMPLES = {
     "foreign-domain": why.foreign_domain(),
     "starting": why.starting(),
     "device-not-ready": why.device_not_ready(ROW),
+    "slow-storage": why.device_not_ready(replace(ROW, problem_code="slow-storage")),
     "no-room": why.device_not_ready(replace(ROW, problem_code="no-room")),
     "release-failed": why.release_failed(ROW),
     "no-port": why.no_port(ROW, 24),

@@ -10,7 +10,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from sri_libvirt import process
 from sri_libvirt.reconcile import watchdog
 from sri_libvirt.reconcile.lane import Lane, Loop
 from sri_libvirt.reconcile.queue import WakeQueue
@@ -75,7 +74,6 @@ def test_only_what_a_restart_mends_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, in_libvirt: bool, in_kernel: bool, mended_by_restart: bool
 ) -> None:
     monkeypatch.setattr(watchdog, "MOST_LATE", 3)
-    monkeypatch.setattr(process, "left_behind", lambda: 0)
     queue = WakeQueue(lambda: 1)
     watching = watch(queue, in_kernel)
     watching.look = lambda now: None  # type: ignore[method-assign]  # driven by hand
