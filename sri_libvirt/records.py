@@ -33,6 +33,9 @@ META_NEIGHBOURS = "neighbours"
 
 AttachmentKind = Literal["image", "seed", "volume", "nic"]
 
+Key = tuple[AttachmentKind, str, int]
+"""An attachment within its machine: kind, name, incarnation."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClassPolicy:
@@ -160,7 +163,7 @@ class Attachment:
     problem_code: str = ""
 
     @property
-    def key(self) -> tuple[AttachmentKind, str, int]:
+    def key(self) -> Key:
         return (self.kind, self.name, self.incarnation)
 
     @property

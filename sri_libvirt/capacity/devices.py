@@ -61,10 +61,13 @@ class DeviceClaims:
 
     def give_back(self, ledger: Ledger, row: Attachment) -> None:
         """End the claims of a device that is gone and left nothing, but for those that another device asks for, too."""
+        holders = {claim.holder for claim in self._claims_of(row)}
+        if not holders:
+            return
         machine = ledger.machine(row.machine)
         others = machine.attachments if machine else ()
         shared = {claim.holder for each in others if each.key != row.key for claim in self._claims_or_none(each)}
-        for holder in {claim.holder for claim in self._claims_of(row)} - shared:
+        for holder in holders - shared:
             ledger.unclaim(row.machine, holder)
 
     def adopt(self, ledger: OldLedger, kept: Callable[[str], Sequence[Claim]]) -> int:

@@ -12,9 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sri_libvirt.domain.disks import by_device
-from sri_libvirt.records import Attachment, AttachmentKind
-
-Key = tuple[AttachmentKind, str, int]
+from sri_libvirt.records import Attachment, AttachmentKind, Key
 
 IMAGE_PORT = 1
 

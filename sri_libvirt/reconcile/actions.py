@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sri_libvirt.records import AttachmentKind
-
-Key = tuple[AttachmentKind, str, int]
+from sri_libvirt.records import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +111,6 @@ Action = (
     | RemoveFiles
     | Forget
 )
+
+OfDevice = PrepareDevice | PlugDevice | UnplugDevice | ReleaseDevice
+"""Actions on one device of the machine; all others are on the machine as a whole."""

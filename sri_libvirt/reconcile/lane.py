@@ -117,7 +117,7 @@ class Lane(threading.Thread):
                 return decided.wake_at
             if self.urgent and not self._loop.queue.urgent(machine_id):
                 return self._loop.clock()  # the rest is for others: it may take its time
-            if not self._perform(machine_id, decided):
+            if not self._perform(machine, decided):
                 return self._retry(machine_id)
         log.warning("no fixed point", machine=machine_id, passes=MAX_PASSES)
         return self._loop.clock() + 5 * SECOND
@@ -171,9 +171,9 @@ class Lane(threading.Thread):
             relieving=stopping.gives_back(machine, self._loop.policy),
         )
 
-    def _perform(self, machine_id: str, decided: Plan) -> bool:
+    def _perform(self, machine: Machine, decided: Plan) -> bool:
         """Perform in order until one fails. False: nothing is gained by looking again at once."""
-        performer = self._loop.performer
+        performer, machine_id = self._loop.performer, machine.id
         failed = False
         for action in decided.actions:
             if self.calls.given_up or (failed and not performer.independent(action)):
@@ -182,7 +182,7 @@ class Lane(threading.Thread):
             try:
                 connection = self._connect()
                 with self.calls.acting(name), failpoints.around(f"perform.{name}", HypervisorError):
-                    performer.perform(action, machine_id, connection)
+                    performer.perform(action, machine, connection)
                 outcome = "ok"
                 log.info("action done", machine=machine_id, action=name, seconds=round(time.monotonic() - begun, 4))
             except Unreachable as error:

@@ -21,7 +21,7 @@ from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
 from sri_libvirt.reconcile import actions as act
-from sri_libvirt.reconcile.actions import Action, Key
+from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.plan import back_off
 from sri_libvirt.reconcile.reasons import action_failed, device_words
 from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
@@ -78,14 +78,31 @@ class Performer:
     give_back: Callable[[Transaction, Attachment], None] = lambda _tx, _row: None
     """Ends the claims of a device that left nothing."""
 
-    def perform(self, action: Action, machine_id: str, connection: Connection) -> None:
-        """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError."""
-        machine = self.store.machine(machine_id)
-        if machine is None:
-            return
+    def perform(self, action: Action, seen: Machine, connection: Connection) -> None:
+        """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError.
+
+        `seen` is the machine as the pass has read it. What may have changed since is read anew: of an action on one
+        device that device's row alone, for a pass has as many of these as the machine has devices.
+        """
+        if isinstance(action, act.OfDevice):
+            if (row := self.store.attachment(seen.id, action.key)) is not None:
+                self._of_device(action, seen, row, connection)
+        elif (machine := self.store.machine(seen.id)) is not None:
+            self._of_machine(action, machine, connection)
+
+    def _of_device(self, action: act.OfDevice, machine: Machine, row: Attachment, connection: Connection) -> None:
         match action:
             case act.PrepareDevice():
-                self._prepare(machine, action.key, connection)
+                self._prepare(machine, row, connection)
+            case act.PlugDevice():
+                self._plug(machine, row, connection)
+            case act.UnplugDevice():
+                self._unplug(row, connection)
+            case act.ReleaseDevice():
+                self._release(machine, row, final=action.final)
+
+    def _of_machine(self, action: Action, machine: Machine, connection: Connection) -> None:
+        match action:
             case act.ChooseProfile():
                 self._choose_profile(machine, connection)
             case act.AssignPorts():
@@ -94,29 +111,23 @@ class Performer:
                 self._define(machine, connection, new_run=action.new_run)
             case act.Start():
                 self._start(machine, connection, restore=action.restore)
-            case act.PlugDevice():
-                self._plug(machine, action.key, connection)
-            case act.UnplugDevice():
-                self._unplug(machine, action.key, connection)
             case act.PressButton():
                 self._press(machine, connection, first=action.first)
             case act.Resume():
                 # Noted before: on a full file system, where that fails, it would take the room of those that stop.
                 self._set_run(machine, replace(machine.run, resumed_at=self.clock()))
-                connection.resume(machine_id)
+                connection.resume(machine.id)
             case act.Destroy():
                 now = self.clock()  # noted before, so that the stop is known for ours
                 run = replace(machine.run, pressed_at=machine.run.pressed_at or now, last_press_at=now)
                 self._set_run(machine, run, relieving=True)
-                connection.destroy(machine_id)
+                connection.destroy(machine.id)
             case act.Undefine():
-                connection.undefine(machine_id)
-            case act.ReleaseDevice():
-                self._release(machine, action.key, final=action.final)
+                connection.undefine(machine.id)
             case act.RemoveFiles():
-                self._remove_files(machine_id)
+                self._remove_files(machine.id)
             case act.Forget():
-                self.store.write(lambda tx: tx.forget(machine_id), relieving=True)
+                self.store.write(lambda tx: tx.forget(machine.id), relieving=True)
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""
@@ -124,34 +135,35 @@ class Performer:
 
     def note_failure(self, action: Action, machine_id: str, error: Exception) -> bool:
         """Keep a failure with the machine, so that plan() sees it. False when only time can help."""
+        message = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        if isinstance(action, act.PrepareDevice | act.PlugDevice | act.ReleaseDevice):
+            row = self.store.attachment(machine_id, action.key)
+            return row is not None and self._note_problem(action, row, message, error)
         machine = self.store.machine(machine_id)
         if machine is None:
             return False
-        now = self.clock()
-        message = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         match action:
-            case act.PrepareDevice() | act.PlugDevice() | act.ReleaseDevice():
-                row = _row(machine, action.key)
-                if row is None:
-                    return False
-                advice, code = (error.advice, error.code) if isinstance(error, NotReady) else ("", "")
-                if isinstance(error, InvalidSpec):
-                    advice = GONE_ADVICE
-                self.store.write(
-                    lambda tx: tx.set_backing(
-                        machine_id, row.key, row.backing, problem=message, advice=advice, problem_at=now, code=code
-                    ),
-                    relieving=isinstance(action, act.ReleaseDevice),
-                )
-                return True
             case act.ChooseProfile() | act.AssignPorts() | act.Define() | act.Start():
                 what = "the start" if action != act.Define(new_run=False) else "bringing the domain up to date"
-                self._note_start_failure(machine, what, message, now)
+                self._note_start_failure(machine, what, message, self.clock())
                 return True
             case _:
                 reason = action_failed(type(action).__name__, message)
                 self.store.write(lambda tx: tx.add_reason(machine_id, reason, kind="failed"), relieving=True)
                 return False
+
+    def _note_problem(self, action: Action, row: Attachment, message: str, error: Exception) -> bool:
+        advice, code = (error.advice, error.code) if isinstance(error, NotReady) else ("", "")
+        if isinstance(error, InvalidSpec):
+            advice = GONE_ADVICE
+        now = self.clock()
+        self._note(
+            lambda tx: tx.set_backing(
+                row.machine, row.key, row.backing, problem=message, advice=advice, problem_at=now, code=code
+            ),
+            relieving=isinstance(action, act.ReleaseDevice),
+        )
+        return True
 
     def _note_start_failure(self, machine: Machine, what: str, message: str, now: int) -> None:
         failures = machine.run.failures + 1
@@ -164,9 +176,8 @@ class Performer:
 
         self.store.write(work)
 
-    def _prepare(self, machine: Machine, key: Key, connection: Connection) -> None:
-        row = _row(machine, key)
-        if row is None or not row.wanted or not row.port:
+    def _prepare(self, machine: Machine, row: Attachment, connection: Connection) -> None:
+        if not row.wanted or not row.port:
             return  # it went while other actions ran
         if lacking := self._lacking(row):
             raise NotReady(f"the host has no room for it: {lacking}", ROOM_ADVICE, code="no-room")
@@ -253,26 +264,24 @@ class Performer:
 
         self._note(work)
 
-    def _plug(self, machine: Machine, key: Key, connection: Connection) -> None:
-        row = _row(machine, key)
-        if row is None or not row.wanted or row.backing is None or not row.port or row.problem:
+    def _plug(self, machine: Machine, row: Attachment, connection: Connection) -> None:
+        if not row.wanted or row.backing is None or not row.port or row.problem:
             return  # what came before it in this pass has failed, and says so
         connection.attach_device(machine.id, self.compiler.device_xml(machine, row))
-        self._tell_of_device(machine, row, "attached")
+        self._tell_of_device(row, "attached")
 
-    def _unplug(self, machine: Machine, key: Key, connection: Connection) -> None:
-        row = _row(machine, key)
-        if row is None or row.wanted:
+    def _unplug(self, row: Attachment, connection: Connection) -> None:
+        if row.wanted:
             return  # it came back while other actions ran
-        connection.detach_device(machine.id, row.alias)
+        connection.detach_device(row.machine, row.alias)
         now = self.clock()
-        self._note(lambda tx: tx.set_unplug(machine.id, row.key, now), relieving=True)
+        self._note(lambda tx: tx.set_unplug(row.machine, row.key, now), relieving=True)
 
-    def _tell_of_device(self, machine: Machine, row: Attachment, reason: str) -> None:
+    def _tell_of_device(self, row: Attachment, reason: str) -> None:
         now = self.clock()
         message = f"{device_words(row)} is {reason}"
         event = Event(kind="device", reason=reason, message=message, time=now, took=max(now - row.changed_at, 0))
-        self._note(lambda tx: tx.add_event(machine.id, event), relieving=not row.wanted)
+        self._note(lambda tx: tx.add_event(row.machine, event), relieving=not row.wanted)
 
     def _press(self, machine: Machine, connection: Connection, *, first: bool) -> None:
         now = self.clock()
@@ -281,9 +290,8 @@ class Performer:
         self._set_run(machine, replace(machine.run, pressed_at=pressed, last_press_at=now), relieving=True)
         connection.press_power_button(machine.id)
 
-    def _release(self, machine: Machine, key: Key, *, final: bool) -> None:
-        row = _row(machine, key)
-        if row is None or (row.wanted and not final):
+    def _release(self, machine: Machine, row: Attachment, *, final: bool) -> None:
+        if row.wanted and not final:
             return  # it came back while other actions ran
         paths = self.paths.machine(machine.id)
         left_nothing = False
@@ -302,7 +310,7 @@ class Performer:
             return dropped
 
         if self.store.write(work, synced=False, relieving=True) and not final:
-            self._tell_of_device(machine, row, "detached")
+            self._tell_of_device(row, "detached")
 
     def _undo(self, machine: Machine, row: Attachment, paths: MachinePaths, *, final: bool) -> None:
         match row.kind:
@@ -355,14 +363,9 @@ def _keep_prepared(tx: Transaction, row: Attachment, made: Backing, now: int) ->
 
 def _drop(tx: Transaction, row: Attachment, *, final: bool) -> bool:
     """Drop a released row; one that an RPC has wanted again meanwhile is to be prepared anew."""
-    machine = tx.machine(row.machine)
-    now = _row(machine, row.key) if machine else None
+    now = tx.attachment(row.machine, row.key)
     if now is not None and now.wanted and not final:
         tx.set_backing(row.machine, row.key, None)
         return False
     tx.delete_attachment(row.machine, row.key)
     return True
-
-
-def _row(machine: Machine, key: Key) -> Attachment | None:
-    return next((row for row in machine.attachments if row.key == key), None)

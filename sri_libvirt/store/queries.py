@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 
-from sri_libvirt.records import Event, Machine
+from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec
 
@@ -33,6 +33,14 @@ def machine(connection: sqlite3.Connection, machine_id: str, *, devices: bool = 
         return codec.machine(row, ())
     attachments = connection.execute(f"{_ATTACHMENT} WHERE machine = ? ORDER BY kind, name, incarnation", (machine_id,))
     return codec.machine(row, attachments)
+
+
+def attachment(connection: sqlite3.Connection, machine_id: str, key: Key) -> Attachment | None:
+    """One device of a machine, or None."""
+    found = connection.execute(
+        f"{_ATTACHMENT} WHERE machine = ? AND kind = ? AND name = ? AND incarnation = ?", (machine_id, *key)
+    ).fetchone()
+    return None if found is None else codec.attachment(found)
 
 
 def machines(connection: sqlite3.Connection) -> list[Machine]:

@@ -18,7 +18,7 @@ from sri_libvirt import clock as clocks
 from sri_libvirt.errors import StoreError
 from sri_libvirt.host.boot import Host
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Event, Machine
+from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import database, queries, schema
 
@@ -52,6 +52,11 @@ class Reader:
         """The machine, or None."""
         with self._snapshot() as connection:
             return queries.machine(connection, machine_id)
+
+    def attachment(self, machine_id: str, key: Key) -> Attachment | None:
+        """One device of a machine, or None."""
+        with self._snapshot() as connection:
+            return queries.attachment(connection, machine_id, key)
 
     def machines(self) -> list[Machine]:
         """All machines, oldest first."""

@@ -19,7 +19,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import StoreError
 from sri_libvirt.host.boot import Host
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Event, Machine
+from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Usage
 from sri_libvirt.store import backup, database, queries, schema
 from sri_libvirt.store.frames import Frame, Listing
@@ -98,6 +98,10 @@ class Store:
     def machine(self, machine_id: str) -> Machine | None:
         """The machine as last committed."""
         return self._reader.machine(machine_id)
+
+    def attachment(self, machine_id: str, key: Key) -> Attachment | None:
+        """One device of a machine as last committed."""
+        return self._reader.attachment(machine_id, key)
 
     def machine_ids(self) -> list[str]:
         """Ids of all machines: live before deleting ones, newest first."""

@@ -20,8 +20,8 @@ from sri_libvirt.records import (
     LABEL_NAMESPACE,
     LABEL_UID,
     Attachment,
-    AttachmentKind,
     Event,
+    Key,
     Machine,
     Profile,
     Reason,
@@ -31,9 +31,6 @@ from sri_libvirt.records import (
 from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec, queries, timeline
 from sri_libvirt.store.frames import Frame, Listing
-
-Key = tuple[AttachmentKind, str, int]
-"""An attachment within its machine: kind, name, incarnation."""
 
 _UNSEEN = frozenset({"run", "profile", "reasons"})
 """Columns that no frame shows."""
@@ -80,6 +77,10 @@ class Transaction:
     def machine(self, machine_id: str) -> Machine | None:
         """The machine as this work sees it."""
         return queries.machine(self._connection, machine_id)
+
+    def attachment(self, machine_id: str, key: Key) -> Attachment | None:
+        """One device of a machine as this work sees it."""
+        return queries.attachment(self._connection, machine_id, key)
 
     def machines(self) -> list[Machine]:
         """All machines as this work sees them, oldest first."""

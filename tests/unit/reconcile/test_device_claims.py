@@ -50,7 +50,9 @@ class Bench:
         self._root.empty_disk(row.name, GIB).touch()
 
     def release(self, row: Attachment) -> None:
-        self._performer.perform(act.ReleaseDevice(row.key, final=False), ID, FakeHypervisor().connect())
+        seen = self._store.machine(ID)
+        assert seen is not None
+        self._performer.perform(act.ReleaseDevice(row.key, final=False), seen, FakeHypervisor().connect())
 
     @property
     def holders(self) -> list[str]:

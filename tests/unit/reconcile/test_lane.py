@@ -258,10 +258,10 @@ def test_a_bug_is_logged_told_and_does_not_end_the_lane(bench: Bench, monkeypatc
     bench.store.write(lambda tx: tx.insert(machine(id=OTHER)))
     perform = Performer.perform
 
-    def buggy(self: Performer, action: Action, machine_id: str, connection: FakeConnection) -> None:
-        if machine_id == ID:
+    def buggy(self: Performer, action: Action, seen: Machine, connection: FakeConnection) -> None:
+        if seen.id == ID:
             raise KeyError("a bug")
-        perform(self, action, machine_id, connection)
+        perform(self, action, seen, connection)
 
     monkeypatch.setattr(Performer, "perform", buggy)
     with capture_logs() as logs:

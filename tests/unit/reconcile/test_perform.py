@@ -46,7 +46,7 @@ class Bench:
 
     def do(self, *actions: Action) -> None:
         for action in actions:
-            self.performer.perform(action, ID, self.connection)
+            self.performer.perform(action, self.store.machine(ID) or machine(), self.connection)
 
     def fail(self, action: Action, error: Exception) -> bool:
         return self.performer.note_failure(action, ID, error)

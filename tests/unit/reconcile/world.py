@@ -15,6 +15,7 @@ from sri_libvirt.records import (
     GIB,
     SECOND,
     Attachment,
+    Key,
     Machine,
     MachineClass,
     Profile,
@@ -144,7 +145,7 @@ class World:
         self.live -= self.unplugging
         self.unplugging = frozenset()
 
-    def _row(self, key: act.Key, **changes: object) -> None:
+    def _row(self, key: Key, **changes: object) -> None:
         assert self.record is not None
         rows = tuple(
             replace(row, **changes) if row.key == key else row  # type: ignore[arg-type]

@@ -17,9 +17,8 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Event, Run
+from sri_libvirt.records import Event, Key, Run
 from sri_libvirt.store import Store, Transaction, database, schema
-from sri_libvirt.store.transaction import Key
 from tests.unit.store.records import PROFILE, full, labelled, machine, row
 
 
