@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections.abc import Iterator
 
 METADATA_NAMESPACE = "https://spheric.cloud/sri-libvirt/v1"
 """XML namespace of our element in a domain's `<metadata>`."""
@@ -68,10 +69,11 @@ def device_of(target: str) -> str:
     return "od" + target[2:]
 
 
-def targets() -> list[str]:
+def targets() -> Iterator[str]:
     """All targets that a volume can have, in order: vda .. vdz, vdaa .. vdzz."""
     letters = "abcdefghijklmnopqrstuvwxyz"
-    return [f"vd{a}" for a in letters] + [f"vd{a}{b}" for a in letters for b in letters]
+    yield from (f"vd{a}" for a in letters)
+    yield from (f"vd{a}{b}" for a in letters for b in letters)
 
 
 def title(namespace: str, name: str) -> str:

@@ -25,7 +25,7 @@ class Ledger(Protocol):
 
     usage: Usage
 
-    def claims(self, machine_id: str) -> list[Claim]: ...
+    def holds(self, machine_id: str, holder: str) -> bool: ...
 
     def claim(self, machine_id: str, claims: Sequence[Claim]) -> None: ...
 
@@ -52,8 +52,7 @@ class DeviceClaims:
         asked = self._claims_of(row)
         if not asked:
             return ""
-        held = {claim.holder for claim in ledger.claims(row.machine)}
-        missing = [claim for claim in asked if claim.holder not in held]
+        missing = [claim for claim in asked if not ledger.holds(row.machine, claim.holder)]
         lacking = self._pool.shortage(missing, ledger.usage)
         if not lacking:
             ledger.claim(row.machine, missing)

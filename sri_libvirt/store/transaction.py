@@ -105,9 +105,12 @@ class Transaction:
         before = sum(old.most for old in map(self._listing.get, changed) if old)
         return self._listing.most - before + sum(frame.most for frame in changed.values() if frame)
 
-    def claims(self, machine_id: str) -> list[Claim]:
-        """What a machine has of the host."""
-        return queries.claims(self._connection, machine_id)
+    def holds(self, machine_id: str, holder: str) -> bool:
+        """Whether a machine has anything for this holder; at the cost of one look, however much it has."""
+        found = self._connection.execute(
+            "SELECT 1 FROM claim WHERE machine = ? AND holder = ? LIMIT 1", (machine_id, holder)
+        )
+        return found.fetchone() is not None
 
     def unclaimed(self) -> list[str]:
         """Ids of machines whose class claims nothing: those of an older version."""
@@ -272,8 +275,7 @@ class Transaction:
 
     def forget(self, machine_id: str) -> None:
         """Remove the machine, its attachments and its claims; its events stay for a while."""
-        for holder in {claim.holder for claim in self.claims(machine_id)}:
-            self.unclaim(machine_id, holder)
+        self._end_claims("machine = ?", (machine_id,))
         found = self._connection.execute(
             "DELETE FROM machine WHERE id = ? RETURNING json_extract(class, '$.name')", (machine_id,)
         ).fetchone()
@@ -296,9 +298,12 @@ class Transaction:
 
     def unclaim(self, machine_id: str, holder: str) -> None:
         """A machine has nothing any more of what it had for this holder."""
+        self._end_claims("machine = ? AND holder = ?", (machine_id, holder))
+
+    def _end_claims(self, where: str, which: tuple[Any, ...]) -> None:
         ended = self._connection.execute(
-            "DELETE FROM claim WHERE machine = ? AND holder = ? RETURNING resource, amount, node, holder",
-            (machine_id, holder),
+            f"DELETE FROM claim WHERE {where} RETURNING resource, amount, node, holder",  # noqa: S608 (our own words)
+            which,
         ).fetchall()
         if ended:
             self.usage = self.usage.plus((Claim(*row) for row in ended), -1)

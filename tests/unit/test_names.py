@@ -18,7 +18,7 @@ def test_target(device: str, target: str) -> None:
 
 
 def test_targets_are_the_apis_names_in_order_and_none_of_ours() -> None:
-    targets = names.targets()
+    targets = list(names.targets())
     assert (len(targets), targets[0], targets[25:27], targets[-1]) == (702, "vda", ["vdz", "vdaa"], "vdzz")
     assert [names.target_of(names.device_of(target)) for target in targets] == targets
     assert not {names.IMAGE_TARGET, names.SEED_TARGET} & set(targets)

@@ -30,6 +30,9 @@ class Ledger:
     def claims(self, machine_id: str) -> list[Claim]:
         return self.held.get(machine_id, [])
 
+    def holds(self, machine_id: str, holder: str) -> bool:
+        return any(claim.holder == holder for claim in self.claims(machine_id))
+
     def claim(self, machine_id: str, claims: Sequence[Claim]) -> None:
         self.held.setdefault(machine_id, []).extend(claims)
         self.usage = self.usage.plus(claims)

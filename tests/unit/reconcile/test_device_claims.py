@@ -18,7 +18,7 @@ from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.records import GIB, Attachment
 from sri_libvirt.resources import DISK
-from sri_libvirt.store import Store
+from sri_libvirt.store import Reader, Store
 from tests.unit.reconcile.parts import Clock, Compiler, Drivers, performer
 from tests.unit.reconcile.world import ID, machine, volume_row
 
@@ -31,7 +31,8 @@ class Bench:
 
     def __init__(self, store: Store, root: Path, clock: Clock) -> None:
         self._store = store
-        self._root = StatePaths(root).machine(ID)
+        self._paths = StatePaths(root)
+        self._root = self._paths.machine(ID)
         plugins = PluginTables([])
         self._devices = DeviceClaims(Pool({}, budget(HOST, Reserves())), plugins.claims_of)
         plain = performer(store, root, clock, Drivers(), Compiler(store.instance))
@@ -56,7 +57,8 @@ class Bench:
 
     @property
     def holders(self) -> list[str]:
-        claims = self._store.write(lambda tx: tx.claims(ID))
+        with Reader.open(self._paths) as reader:
+            claims = reader.claims(ID)
         assert self._store.usage().of(DISK) == sum(claim.amount for claim in claims)
         return [claim.holder for claim in claims]
 
