@@ -35,6 +35,7 @@ from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError, Unavailable
 from sri_libvirt.host import inventory, kvm, live, space, storage
 from sri_libvirt.host.boot import Host
+from sri_libvirt.host.oom import OutOfMemory
 from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
 from sri_libvirt.jobs import Jobs
@@ -52,7 +53,7 @@ from sri_libvirt.reconcile.survey import Neighbours, Survey
 from sri_libvirt.reconcile.view import Policy
 from sri_libvirt.reconcile.virtualisation import Virtualisation
 from sri_libvirt.reconcile.watchdog import Watchdog
-from sri_libvirt.records import MachineClass
+from sri_libvirt.records import SECOND, MachineClass
 from sri_libvirt.resources import Claim
 from sri_libvirt.server.admin import AdminSocket
 from sri_libvirt.server.cordon import CordonKeeper
@@ -202,7 +203,14 @@ class Provider:
             drained_since=self.cordon.drained_since,
             ports=settings.pcie_ports,
         )
-        observer = Observer(store.instance, host, self._virtualisation.refresh, clock.of_wall)
+        memory = OutOfMemory(proc=settings.procfs)
+        observer = Observer(
+            store.instance,
+            host,
+            self._virtualisation.refresh,
+            clock.of_wall,
+            lambda machine_id, since: memory.killed(machine_id, (clock() - since) / SECOND),
+        )
         loop = Loop(
             store,
             self.queue,

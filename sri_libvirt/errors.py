@@ -68,6 +68,14 @@ class HypervisorError(SRIError):
         self.code = code
 
 
+class UnusableSave(HypervisorError):
+    """A managed save cannot be restored. `certain`: it never can, whatever passes."""
+
+    def __init__(self, message: str, code: int | None = None, *, certain: bool = False) -> None:
+        super().__init__(message, code)
+        self.certain = certain
+
+
 class Unreachable(HypervisorError):
     """libvirt cannot be asked. Says nothing about any domain: never to be read as "gone"."""
 

@@ -8,7 +8,7 @@ here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
@@ -87,7 +87,11 @@ class StopCause(StrEnum):
     GUEST = "guest"  # its own power-off: remembered
     REQUESTED = "requested"  # we pressed the button or destroyed it
     HOST = "host"  # SIGTERM, host shutdown or reboot
-    FAILED = "failed"  # QEMU ended with an error or was killed
+    PANICKED = "panicked"  # the guest's kernel says that it cannot go on
+    OUT_OF_MEMORY = "out of memory"  # the host's kernel killed QEMU for want of memory
+    ABORTED = "aborted"  # QEMU gave up by itself, with words in its log
+    KILLED = "killed"  # QEMU ended without a word
+    FAILED = "failed"  # libvirt gave it up; of older versions, any of the three above
     DESTROYED = "destroyed"  # somebody else destroyed it
     SAVED = "saved"  # managed save
     START_FAILED = "start failed"
@@ -115,9 +119,10 @@ class Run:
     `uuid` is put into the domain's metadata by the define before each start ("" = never started). `started_at` is 0
     until the start call returned. `pressed_at` is the first, `last_press_at` the latest press of the power button in
     this run.
-    `resumed_at` is when the loop last resumed it after an I/O error. `stopped` says why it ended (None while it runs or
-    nobody knows yet). `failures` counts starts in a row that failed or lasted less than a minute; no start before
-    `not_before`; `error` is what the last failed start said.
+    `resumed_at` is when the loop last resumed or woke it, `resumes` how often in a row. `ending` is why it has stopped
+    while its QEMU is still to be ended. `stopped` says why it ended (None while it runs or nobody knows yet).
+    `failures` counts starts in a row that failed or lasted less than a minute; no start before `not_before`; `error` is
+    what the last failed start said. `save_refused` counts how often the managed save of this run was called unusable.
     """
 
     uuid: str = ""
@@ -131,6 +136,14 @@ class Run:
     failures: int = 0
     not_before: int = 0
     error: str = ""
+    resumes: int = 0
+    ending: StopCause | None = None
+    save_refused: int = 0
+
+    def going(self, now: int) -> Run:
+        """The same run, whose guest runs since `now`: nothing of a stop or a press before counts any more."""
+        return replace(self, started_at=now, pressed_at=0, last_press_at=0, resumed_at=0, resumes=0, ending=None,
+                       stopped=None, stopped_at=0, save_refused=0)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

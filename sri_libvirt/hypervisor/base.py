@@ -85,13 +85,15 @@ class LastWords:
     """How the domain's QEMU log ends: the only durable record of a stop.
 
     `reason` is of the line `shutting down, reason=…` ("shutdown", "destroyed", "crashed", "failed", "" if there is
-    none); `terminated_by` the process name of `terminating on signal 15 from pid N (name)` in the line before it. `at`
-    is when the line of the reason was written, in Unix nanoseconds, 0 if that is not known.
+    none); `terminated_by` the process name of `terminating on signal 15 from pid N (name)` beside it. `at` is when the
+    line of the reason was written, in Unix nanoseconds, 0 if that is not known. `aborted` is what QEMU itself said when
+    it gave up (a failed assertion, a broken heap), "" if it did not.
     """
 
     reason: str = ""
     terminated_by: str = ""
     at: int = 0
+    aborted: str = ""
 
 
 class Connection(Protocol):
@@ -112,14 +114,24 @@ class Connection(Protocol):
         Of a running one only the persistent side changes.
         """
 
-    def start(self, machine_id: str, *, force_boot: bool = False) -> None:
-        """Start a defined domain; of one that is active already: nothing. `force_boot` drops a managed save."""
+    def start(self, machine_id: str, *, force_boot: bool = False) -> bool:
+        """Start a defined domain; of one that is active already: nothing. `force_boot` drops a managed save.
+
+        Returns whether its guest was restored from one: libvirt drops an incomplete one by itself and boots. Raises
+        UnusableSave for one that is refused.
+        """
 
     def press_power_button(self, machine_id: str) -> None:
         """Press the ACPI power button. Of a domain that is not active or whose guest is paused: nothing."""
 
     def resume(self, machine_id: str) -> None:
         """Let a paused domain run on."""
+
+    def wake_up(self, machine_id: str) -> None:
+        """Wake a guest that has put itself to sleep. Of a domain that does not sleep: nothing."""
+
+    def set_time(self, machine_id: str) -> bool:
+        """Have the guest's agent set its clock to this host's; False where no agent has done so in a few seconds."""
 
     def attach_device(self, machine_id: str, xml: str) -> None:
         """Plug one device into a running guest, at the address that its XML names. The persistent domain stays."""

@@ -8,8 +8,9 @@ Where libvirt's versions differ, `undefine_flags` and `words.py` say so. Retries
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import libvirt
@@ -23,8 +24,14 @@ TPM_SINCE = 8_009_000
 
 DOMAIN_TYPES = frozenset({"kvm", "qemu"})
 
+AGENT_SECONDS = 3
+"""How long a guest's agent may take for each answer; by itself libvirt would wait for ever."""
+
 SNAPSHOT_TRIES = 5
 """How often state and XML are read until they tell of one moment."""
+
+_ON_OR_OFF = frozenset({DomainState.CRASHED, DomainState.UNKNOWN})
+"""States that say nothing of whether there is a QEMU."""
 
 _LIVE = re.compile(r"\s*<domain\b[^>]*\sid='\d+'")
 """Only the XML of an active domain has a number; libvirt answers with the persistent XML once it has stopped."""
@@ -47,6 +54,16 @@ def _press_power_button(domain: libvirt.virDomain) -> None:
     # libvirt refuses it to a guest that is paused.
     if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
         domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
+def _was_restored(domain: libvirt.virDomain) -> bool:
+    # A guest that was paused when it was saved is paused again.
+    return words.state(*domain.state()) != (DomainState.RUNNING, "booted")
+
+
+def _wake_up(domain: libvirt.virDomain) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        domain.pMWakeup(0)
 
 
 class LibvirtConnection:
@@ -89,16 +106,21 @@ class LibvirtConnection:
             kept: str = self._connection.defineXMLFlags(xml, 0).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             return kept
 
-    def start(self, machine_id: str, *, force_boot: bool = False) -> None:
+    def start(self, machine_id: str, *, force_boot: bool = False) -> bool:
         with self._asking("start the domain"):
             domain = self._connection.lookupByUUIDString(machine_id)
             if domain.isActive():
-                return
+                return _was_restored(domain)
+            saved = not force_boot and bool(domain.hasManagedSaveImage(0))
             try:
                 domain.createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT if force_boot else 0)
             except libvirt.libvirtError as error:
-                if not (faults.is_code(error, libvirt.VIR_ERR_OPERATION_INVALID) and domain.isActive()):
-                    raise
+                if faults.is_code(error, libvirt.VIR_ERR_OPERATION_INVALID) and domain.isActive():
+                    return _was_restored(domain)
+                if saved and (unusable := faults.unusable_save(error)):
+                    raise unusable from error
+                raise
+            return saved and _was_restored(domain)
 
     def press_power_button(self, machine_id: str) -> None:
         with self._asking("press the domain's power button"):
@@ -107,6 +129,26 @@ class LibvirtConnection:
     def resume(self, machine_id: str) -> None:
         with self._asking("resume the domain"):
             self._connection.lookupByUUIDString(machine_id).resume()
+
+    def wake_up(self, machine_id: str) -> None:
+        with self._asking("wake the domain"):
+            self._on_active(machine_id, _wake_up)
+
+    def set_time(self, machine_id: str) -> bool:
+        with self._asking("set the guest's clock"):
+            domain = self._connection.lookupByUUIDString(machine_id)
+            domain.agentSetResponseTimeout(AGENT_SECONDS, 0)
+            try:
+                seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+                domain.setTime({"seconds": seconds, "nseconds": rest})
+            except libvirt.libvirtError as error:
+                if faults.is_lost(error, self._alive()):
+                    raise
+                return False
+            finally:
+                with suppress(libvirt.libvirtError):
+                    domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+            return True
 
     def attach_device(self, machine_id: str, xml: str) -> None:
         with self._asking("plug the device"):
@@ -197,7 +239,8 @@ class LibvirtConnection:
     def _snapshot(self, machine_id: str, domain: libvirt.virDomain) -> DomainSnapshot:
         for _ in range(SNAPSHOT_TRIES):
             state, reason = words.state(*domain.state())
-            live = "" if state is DomainState.OFF else domain.XMLDesc(0)
+            off = state is DomainState.OFF or (state in _ON_OR_OFF and not domain.isActive())
+            live = "" if off else domain.XMLDesc(0)
             if not live or _LIVE.match(live):
                 break
         else:

@@ -32,7 +32,7 @@ from sri_libvirt.hypervisor.base import (
 )
 
 _UUID = re.compile(r"<uuid>\s*([0-9a-fA-F-]{36})\s*</uuid>")
-_LIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED})
+_LIVE = frozenset(DomainState) - {DomainState.OFF}
 
 OFFER = Offer(
     libvirt_version=9_000_000,
@@ -68,6 +68,10 @@ class Domain:
     unplugging: list[str] = field(default_factory=list)  # asked for, and not heard
     said: str = ""  # reason in the QEMU log
     terminated_by: str = ""
+    aborted: str = ""
+    hangs_at_end: bool = False  # its QEMU, when its guest has halted
+    agent: bool = False
+    clock_set: bool = False
 
 
 class FakeHypervisor:
@@ -171,13 +175,56 @@ class FakeHypervisor:
             events.append(DomainEvent(machine_id, EventKind.REBOOT))
             self._unplug(machine_id, self._domains[machine_id], events)
 
+    def set_agent(self, machine_id: str) -> None:
+        """Let an agent answer in the guest."""
+        with self._change():
+            self._domains[machine_id].agent = True
+
+    def hang_at_end(self, machine_id: str) -> None:
+        """Let a guest's QEMU hang once its guest has halted."""
+        with self._change():
+            self._domains[machine_id].hangs_at_end = True
+
     def guest_powers_off(self, machine_id: str) -> None:
         """The guest's own operator powers it off."""
+        with self._change() as events:
+            domain = self._domains[machine_id]
+            if domain.hangs_at_end:
+                domain.state, domain.reason = DomainState.SHUTTING_DOWN, "unknown"
+                events.append(DomainEvent(machine_id, EventKind.SHUTDOWN, "guest"))
+                return
         self._ends(machine_id, "guest", "shutdown", "shutdown", "libvirtd")
 
     def kill_qemu(self, machine_id: str) -> None:
-        """QEMU dies at once, by SIGKILL or a bug of its own."""
+        """QEMU dies at once, by SIGKILL."""
         self._ends(machine_id, "", "failed", "crashed", "")
+
+    def abort_qemu(self, machine_id: str, words: str) -> None:
+        """QEMU gives up, with these words in its log."""
+        with self._change():
+            self._domains[machine_id].aborted = words
+        self._ends(machine_id, "", "failed", "crashed", "")
+
+    def panic(self, machine_id: str, *, kept: bool = False) -> None:
+        """The guest's kernel panics: libvirt ends its QEMU, unless it is `kept` (on_crash preserve)."""
+        with self._change() as events:
+            events.append(DomainEvent(machine_id, EventKind.CRASHED))
+            if kept:
+                self._domains[machine_id].state, self._domains[machine_id].reason = DomainState.CRASHED, "panicked"
+                return
+        self._ends(machine_id, "", "crashed", "crashed", "libvirtd")
+
+    def sleep(self, machine_id: str) -> None:
+        """The guest suspends itself to RAM."""
+        with self._change() as events:
+            self._domains[machine_id].state, self._domains[machine_id].reason = DomainState.SUSPENDED, "unknown"
+            events.append(DomainEvent(machine_id, EventKind.PMSUSPENDED))
+
+    def eject(self, machine_id: str, alias: str) -> None:
+        """The guest lets a device go that nobody has asked it for."""
+        with self._change() as events:
+            self._domains[machine_id].unplugging.append(alias)
+            self._unplug(machine_id, self._domains[machine_id], events)
 
     def terminate_qemu(self, machine_id: str) -> None:
         """QEMU gets SIGTERM from somebody, as at a host's shutdown."""
@@ -283,7 +330,7 @@ class FakeConnection:
 
     def last_words(self, machine_id: str) -> LastWords:
         domain = self._domains.get(machine_id)
-        return LastWords(domain.said, domain.terminated_by) if domain else LastWords()
+        return LastWords(domain.said, domain.terminated_by, aborted=domain.aborted) if domain else LastWords()
 
     def define(self, xml: str) -> str:
         with self._call("define") as events:
@@ -294,16 +341,18 @@ class FakeConnection:
             events.append(DomainEvent(found[1], EventKind.DEFINED))
             return xml
 
-    def start(self, machine_id: str, *, force_boot: bool = False) -> None:
+    def start(self, machine_id: str, *, force_boot: bool = False) -> bool:
         with self._call("start") as events:
             domain = self._existing(machine_id)
             if domain.state in _LIVE:
-                return
+                return domain.reason == "restored"
             restored = domain.managed_save and not force_boot
             domain.state, domain.reason = DomainState.RUNNING, "restored" if restored else "booted"
             domain.live, domain.managed_save = domain.persistent, False
-            domain.said = domain.terminated_by = ""
+            domain.said = domain.terminated_by = domain.aborted = ""
+            domain.hangs_at_end = False
             events.append(DomainEvent(machine_id, EventKind.STARTED))
+            return restored
 
     def press_power_button(self, machine_id: str) -> None:
         with self._call("press_power_button"):
@@ -319,6 +368,19 @@ class FakeConnection:
                 raise HypervisorError("libvirt could not resume the domain: domain is not running", 55)
             domain.state, domain.reason = DomainState.RUNNING, "unpaused"
             events.append(DomainEvent(machine_id, EventKind.RESUMED))
+
+    def wake_up(self, machine_id: str) -> None:
+        with self._call("wake_up") as events:
+            domain = self._domains.get(machine_id)
+            if domain is not None and domain.state is DomainState.SUSPENDED:
+                domain.state, domain.reason = DomainState.RUNNING, "wakeup"
+                events.append(DomainEvent(machine_id, EventKind.STARTED))
+
+    def set_time(self, machine_id: str) -> bool:
+        with self._call("set_time"):
+            domain = self._existing(machine_id)
+            domain.clock_set = domain.agent
+            return domain.agent
 
     def attach_device(self, machine_id: str, xml: str) -> None:
         with self._call("attach_device") as events:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import libvirt
 
-from sri_libvirt.errors import HypervisorError, Unreachable
+from sri_libvirt.errors import HypervisorError, Unreachable, UnusableSave
 
 _LOST_CODES = frozenset(
     {
@@ -34,11 +34,19 @@ _ANSWERS = frozenset(
 )
 """Codes that only a daemon that thought about the call can give."""
 
+_XML_CODES = frozenset({libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_XML_DETAIL})
+
 _ADVICE = {
     libvirt.VIR_ERR_OPERATION_TIMEOUT: "its QEMU does not answer; only destroying it ends that",
     libvirt.VIR_ERR_NO_DOMAIN: "somebody undefined it",
 }
 
+
+_SAVE_IS_NONE = ("image magic is incorrect", "failed to read domain XML", "failed to read qemu header")
+"""Of a file that is no managed save. One of a newer libvirt ("image version is not supported") can still be used."""
+
+_SAVE_NOT_LOADED = ("load of migration failed", "error while loading state", "Not a migration stream")
+"""QEMU's words for a guest's memory that it cannot read: the file is cut or of another QEMU, or reading it failed."""
 
 _DAEMONS_OWN = "Failed to connect socket to"
 """On a connection that is open, this is told of a daemon that libvirtd itself needs: virtlogd, virtnetworkd."""
@@ -71,6 +79,15 @@ def not_connected(error: libvirt.libvirtError, uri: str) -> Unreachable:
 def is_code(error: libvirt.libvirtError, code: int) -> bool:
     """Whether the daemon itself answered with this code."""
     return bool(error.get_error_code() == code and error.get_error_domain() not in _LOST_DOMAINS)
+
+
+def unusable_save(error: libvirt.libvirtError) -> UnusableSave | None:
+    """The error of a restore, if it says that the managed save is of no use."""
+    code, message = error.get_error_code(), _message(error)
+    certain = any(words in message for words in _SAVE_IS_NONE)
+    if certain or code in _XML_CODES or any(words in message for words in _SAVE_NOT_LOADED):
+        return UnusableSave(f"libvirt could not restore the managed save: {message}", code, certain=certain)
+    return None
 
 
 def _message(error: libvirt.libvirtError) -> str:

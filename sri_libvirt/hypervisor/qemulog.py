@@ -20,6 +20,16 @@ _STAMP = r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,6}[+-]\d{4}): "
 # Anchored: what QEMU repeats of a guest's or an operator's words in the middle of a line is no statement of libvirt.
 _STARTING = re.compile(_STAMP + r"starting up", re.MULTILINE)
 _REASON = re.compile(_STAMP + r"shutting down, reason=([a-z-]+)\s*$", re.MULTILINE)
+_ABORTED = re.compile(
+    r"^(?:\d{4}-\d\d-\d\dT\S+ )?(?:qemu-system-\S+: )?"
+    r"(ERROR:\S+:\d+:.*|\S+:\d+: .*: Assertion .* failed\.?|qemu: hardware error: .*"
+    r"|\*\*\* .* \*\*\*: terminated|(?:malloc|free|realloc|munmap_chunk|double free)\b.*: .*"
+    r"|double free or corruption.*|corrupted .*|terminate called .*)$",
+    re.MULTILINE,
+)
+"""What GLib, the C library and QEMU itself say before they call abort()."""
+_WORDS = 300
+"""Characters kept of QEMU's own words."""
 _SIGNAL = re.compile(r"^\S+ [^\n:]*: terminating on signal \d+ from pid \d+ \((.*)\)\s*$", re.MULTILINE)
 
 
@@ -31,7 +41,8 @@ def parse(tail: str) -> LastWords:
     stamp, reason = reasons[-1] if reasons else ("", "")
     # QEMU tells what the process was started as: systemd starts daemons by their paths, people by their names.
     by = signals[-1].rpartition("/")[2] if signals else ""
-    return LastWords(reason=reason, terminated_by=by, at=_nanoseconds(stamp))
+    aborted = _ABORTED.findall(run)
+    return LastWords(reason, by, _nanoseconds(stamp), aborted[-1][:_WORDS] if aborted else "")
 
 
 def _nanoseconds(stamp: str) -> int:

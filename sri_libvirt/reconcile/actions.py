@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sri_libvirt.records import Key
+from sri_libvirt.records import Key, StopCause
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,20 @@ class Define:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start the guest. With `restore` the managed save is restored, else one that exists is dropped."""
+    """Start the guest. With `restore` the managed save is restored, else one that exists is dropped.
+
+    `drops_save` is why one that exists is dropped (a word of `reasons.SAVE_DROPPED`).
+    """
 
     restore: bool = False
+    drops_save: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetClock:
+    """Set the clock of a guest that was restored. It stands `behind` nanoseconds, as long as the guest was saved."""
+
+    behind: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +75,17 @@ class PressButton:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Let a guest run on that QEMU paused at an I/O error."""
+    """Let a guest run on that is paused, or `wake` one that sleeps: for the `resumes`th time in a row."""
+
+    wake: bool = False
+    resumes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Destroy:
-    """End the guest's QEMU at once."""
+    """End the guest's QEMU at once. `cause` is why the guest has stopped before; None: it stops because of this."""
+
+    cause: StopCause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,7 @@ Action = (
     | AssignPorts
     | Define
     | Start
+    | SetClock
     | PlugDevice
     | UnplugDevice
     | PressButton

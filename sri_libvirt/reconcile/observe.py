@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sri_libvirt.domain import observed as domain_view
 from sri_libvirt.errors import Unreachable
-from sri_libvirt.hypervisor.base import Connection, LastWords
+from sri_libvirt.hypervisor.base import Connection, DomainState, LastWords
 from sri_libvirt.reconcile.view import NotSeen, Observed
 from sri_libvirt.records import Machine
 
@@ -30,13 +30,15 @@ class HostSigns(Protocol):
 class Observer:
     """Shared by all lanes. `instance` is the store's uuid; `refresh` keeps what libvirt offers up to date.
 
-    `of_wall` tells the steady time of a stamp in QEMU's log.
+    `of_wall` tells the steady time of a stamp in QEMU's log. `out_of_memory(machine id, since)` is whether the kernel
+    says that it has killed the machine's QEMU since then.
     """
 
     instance: str
     host: HostSigns
     refresh: Callable[[Connection], None]
     of_wall: Callable[[int], int] = lambda at: at
+    out_of_memory: Callable[[str, int], bool] = lambda _machine, _since: False
 
     def look(self, machine: Machine, connect: Callable[[], Connection]) -> Observed | NotSeen:
         """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
@@ -44,8 +46,8 @@ class Observer:
             connection = connect()
             self.refresh(connection)
             domain = connection.snapshot(machine.id)
-            off = domain is None or not domain.active
-            explain = off and machine.run.started_at and machine.run.stopped is None
+            halted = domain is None or not domain.active or domain.state is DomainState.SHUTTING_DOWN
+            explain = halted and machine.run.started_at and machine.run.stopped is None
             words = connection.last_words(machine.id) if explain else LastWords()
         except Unreachable as error:
             return NotSeen(str(error))
@@ -55,10 +57,11 @@ class Observer:
         return Observed(
             domain=domain,
             boot_id=self.host.boot_id(),
-            host_stopping=self.host.stopping() if off else False,
+            host_stopping=self.host.stopping() if halted else False,
             foreign=marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id),
             run=marks.run if marks else "",
             live=live.aliases if live else frozenset(),
             persistent=persistent.aliases if persistent else frozenset(),
             last_words=replace(words, at=self.of_wall(words.at)),
+            out_of_memory=words.reason == "crashed" and self.out_of_memory(machine.id, machine.run.started_at),
         )

@@ -22,7 +22,7 @@ from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action
-from sri_libvirt.reconcile.plan import back_off
+from sri_libvirt.reconcile.power import GuestPower
 from sri_libvirt.reconcile.reasons import action_failed, device_words
 from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
 from sri_libvirt.store.store import Store
@@ -110,24 +110,25 @@ class Performer:
             case act.Define():
                 self._define(machine, connection, new_run=action.new_run)
             case act.Start():
-                self._start(machine, connection, restore=action.restore)
+                self._power.start(machine, connection, action)
+            case act.SetClock():
+                self._power.set_clock(machine, connection, action.behind)
             case act.PressButton():
-                self._press(machine, connection, first=action.first)
+                self._power.press(machine, connection, first=action.first)
             case act.Resume():
-                # Noted before: on a full file system, where that fails, it would take the room of those that stop.
-                self._set_run(machine, replace(machine.run, resumed_at=self.clock()))
-                connection.resume(machine.id)
+                self._power.resume(machine, connection, action)
             case act.Destroy():
-                now = self.clock()  # noted before, so that the stop is known for ours
-                run = replace(machine.run, pressed_at=machine.run.pressed_at or now, last_press_at=now)
-                self._set_run(machine, run, relieving=True)
-                connection.destroy(machine.id)
+                self._power.destroy(machine, connection, action.cause)
             case act.Undefine():
                 connection.undefine(machine.id)
             case act.RemoveFiles():
                 self._remove_files(machine.id)
             case act.Forget():
                 self.store.write(lambda tx: tx.forget(machine.id), relieving=True)
+
+    @property
+    def _power(self) -> GuestPower:
+        return GuestPower(self.store, self.clock)
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""
@@ -145,7 +146,7 @@ class Performer:
         match action:
             case act.ChooseProfile() | act.AssignPorts() | act.Define() | act.Start():
                 what = "the start" if action != act.Define(new_run=False) else "bringing the domain up to date"
-                self._note_start_failure(machine, what, message, self.clock())
+                self._power.note_start_failure(machine, what, message, error)
                 return True
             case _:
                 reason = action_failed(type(action).__name__, message)
@@ -164,17 +165,6 @@ class Performer:
             relieving=isinstance(action, act.ReleaseDevice),
         )
         return True
-
-    def _note_start_failure(self, machine: Machine, what: str, message: str, now: int) -> None:
-        failures = machine.run.failures + 1
-        run = replace(machine.run, failures=failures, not_before=now + back_off(failures), error=message)
-        event = Event(kind="failed", reason="start-failed", message=f"{what} failed: {message}", time=now)
-
-        def work(tx: Transaction) -> None:
-            tx.set_run(machine.id, run)
-            tx.add_event(machine.id, event)
-
-        self.store.write(work)
 
     def _prepare(self, machine: Machine, row: Attachment, connection: Connection) -> None:
         if not row.wanted or not row.port:
@@ -240,30 +230,6 @@ class Performer:
         if run.error and not new_run:
             self._set_run(machine, replace(run, error="", failures=0, not_before=0))
 
-    def _start(self, machine: Machine, connection: Connection, *, restore: bool) -> None:
-        begun = self.clock()
-        connection.start(machine.id, force_boot=not restore)
-        now = self.clock()
-        run = replace(
-            machine.run,
-            started_at=now,
-            stopped=None,
-            stopped_at=0,
-            pressed_at=0,
-            last_press_at=0,
-            not_before=0,
-            error="",
-        )
-        word = "restored from its managed save" if restore else "started"
-        event = Event(kind="started", reason="restored" if restore else "booted", message=f"the guest is {word}",
-                      time=now, took=now - begun)  # fmt: skip
-
-        def work(tx: Transaction) -> None:
-            tx.set_run(machine.id, run)
-            tx.add_event(machine.id, event)
-
-        self._note(work)
-
     def _plug(self, machine: Machine, row: Attachment, connection: Connection) -> None:
         if not row.wanted or row.backing is None or not row.port or row.problem:
             return  # what came before it in this pass has failed, and says so
@@ -282,13 +248,6 @@ class Performer:
         message = f"{device_words(row)} is {reason}"
         event = Event(kind="device", reason=reason, message=message, time=now, took=max(now - row.changed_at, 0))
         self._note(lambda tx: tx.add_event(row.machine, event), relieving=not row.wanted)
-
-    def _press(self, machine: Machine, connection: Connection, *, first: bool) -> None:
-        now = self.clock()
-        pressed = now if first else machine.run.pressed_at
-        # Before the press, so that the grace time runs even if no press ever succeeds.
-        self._set_run(machine, replace(machine.run, pressed_at=pressed, last_press_at=now), relieving=True)
-        connection.press_power_button(machine.id)
 
     def _release(self, machine: Machine, row: Attachment, *, final: bool) -> None:
         if row.wanted and not final:

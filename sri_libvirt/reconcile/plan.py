@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain import ports
-from sri_libvirt.hypervisor.base import DomainState
-from sri_libvirt.reconcile import plugging, stopping, stops
+from sri_libvirt.reconcile import plugging, starting, states, stopping, stops
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import status as statuses
 from sri_libvirt.reconcile.actions import (
@@ -24,15 +23,12 @@ from sri_libvirt.reconcile.actions import (
     Forget,
     PrepareDevice,
     RemoveFiles,
-    Resume,
-    Start,
     Undefine,
 )
+from sri_libvirt.reconcile.brake import back_off
 from sri_libvirt.reconcile.step import Step, cooling, failing, release, soonest
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
-from sri_libvirt.records import SECOND, Event, Machine, Reason, Run, StopCause
-
-MAX_BACK_OFF = 300 * SECOND
+from sri_libvirt.records import SECOND, Event, Machine, Reason, Run, StopCause, StopEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +47,6 @@ class Plan:
     events: tuple[Event, ...]
     observed_generation: int
     consumed_stop_at: int = 0
-
-
-def back_off(failures: int) -> int:
-    """How long to wait after that many failures in a row: 1, 2, 4 … 300 s."""
-    return min(SECOND << min(failures - 1, 16), MAX_BACK_OFF) if failures else 0
 
 
 def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Policy) -> Plan:
@@ -93,31 +84,36 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
             run = Run(uuid=observed.run, boot_id=observed.boot_id, started_at=now)
         elif not run.started_at or run.stopped is not None:
             # Nobody has pressed the button of what runs now, whoever started it.
-            run = replace(run, started_at=now, boot_id=observed.boot_id, stopped=None, stopped_at=0, pressed_at=0,
-                          last_press_at=0)  # fmt: skip
+            run = replace(run.going(now), boot_id=observed.boot_id)
         return run, ()
     started = run.started_at or (machine.stop_event and run.uuid)
     if not started or run.stopped is not None:
         return run, ()
-    cause = stops.classify(
-        run,
-        machine.stop_event,
-        state_reason=observed.domain.reason if observed.domain else "",
-        managed_save=observed.domain.managed_save if observed.domain else False,
-        last_words=observed.last_words,
-        boot_id=observed.boot_id,
-        host_stopping=observed.host_stopping,
-    )
+    cause = _cause(run, machine.stop_event, observed, observed.domain.reason if observed.domain else "")
     at = machine.stop_event.at if machine.stop_event else max(min(observed.last_words.at or now, now), run.started_at)
     lasted = max(at - run.started_at, 0) if run.started_at else 0
     failures, not_before = 0, 0
     if _needs_back_off(cause, run, observed, policy):
         failures = run.failures + 1 if lasted < policy.short_run else 1
         not_before = at + back_off(failures)
-    event = Event(
-        kind="stopped", reason=cause.value, message=f"the guest stopped: {why.STOP_WORDS[cause]}", took=lasted
-    )
+    said = f": {observed.last_words.aborted}" if cause is StopCause.ABORTED else ""
+    message = f"the guest stopped: {why.STOP_WORDS[cause]}{said}"
+    event = Event(kind="stopped", reason=cause.value, message=message, took=lasted)
     return replace(run, stopped=cause, stopped_at=at, failures=failures, not_before=not_before), (event,)
+
+
+def _cause(run: Run, event: StopEvent | None, observed: Observed, state_reason: str) -> StopCause:
+    """Why the guest has stopped or, while its QEMU is still there, halted."""
+    return stops.classify(
+        run,
+        event,
+        state_reason=state_reason,
+        managed_save=observed.domain.managed_save if observed.domain else False,
+        last_words=observed.last_words,
+        boot_id=observed.boot_id,
+        host_stopping=observed.host_stopping,
+        out_of_memory=observed.out_of_memory,
+    )
 
 
 def _needs_back_off(cause: StopCause, run: Run, observed: Observed, policy: Policy) -> bool:
@@ -126,7 +122,7 @@ def _needs_back_off(cause: StopCause, run: Run, observed: Observed, policy: Poli
         return run.boot_id == observed.boot_id
     if cause is StopCause.GUEST:
         return policy.restart_after_guest_poweroff
-    return cause in (StopCause.FAILED, StopCause.DESTROYED, StopCause.UNKNOWN)
+    return cause not in (StopCause.REQUESTED, StopCause.SAVED)
 
 
 def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
@@ -145,19 +141,11 @@ def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: P
     """A QEMU is there. Its devices follow the spec while the guest runs and is to go on."""
     if since := stopping.unwanted_since(machine, policy):
         return stopping.stop_guest(run, since, now, policy)
-    domain = observed.domain
-    assert domain is not None
-    if domain.state is DomainState.PAUSED:
-        if domain.reason == "io error":
-            due = run.resumed_at + policy.resume_every
-            if now >= due:
-                return Step(actions=(Resume(),), reasons=(why.io_error(),))
-            return Step(reasons=(why.io_error(),), wake_at=due)
-        if domain.reason != "starting up":
-            return Step(reasons=(why.paused(domain.reason),))
-    if domain.state is not DomainState.RUNNING:
-        return Step()
-    return plugging.devices(machine, observed, run, now, policy)
+    assert observed.domain is not None
+    # What libvirt noted of a stop, if anything, is of an earlier run: this one's QEMU is still there.
+    halted = _cause(run, None, observed, "shutdown")
+    step = states.step(machine, observed.domain, run, halted, now, policy)
+    return step or plugging.devices(machine, observed, run, now, policy)
 
 
 def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
@@ -177,27 +165,10 @@ def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Polic
     if blocked:
         return replace(rest, reasons=(blocked, *rest.reasons), wake_at=now + 60 * SECOND)
     if now < run.not_before:
-        return _hold(run, rest)
+        return starting.hold(machine, observed, run, rest)
     if waiting.wake_at is not None:
         return rest
-    return _start(machine, observed, run, rest)
-
-
-def _start(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
-    """Everything that a cold start needs, each step verified anew; or the restore of a managed save."""
-    reasons = (why.starting(), *rest.reasons)
-    domain = observed.domain
-    prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and row.port)
-    if domain is not None and domain.managed_save and run.uuid and observed.run == run.uuid and not run.error:
-        changed = max((machine.power_at, *(row.changed_at for row in machine.attachments)))
-        if changed <= run.stopped_at:
-            return Step(actions=(*prepare, Start(restore=True)), reasons=reasons)
-    events: tuple[Event, ...] = ()
-    if domain is not None and domain.managed_save:
-        message = "the managed save is dropped: it cannot be restored, or the machine was changed since it was made"
-        events = (Event(kind="save-dropped", reason="spec-changed", message=message),)
-    actions: tuple[Action, ...] = (ChooseProfile(), AssignPorts(), *prepare, Define(new_run=True), Start())
-    return Step(actions=actions, reasons=reasons, events=events)
+    return starting.start(machine, observed, run, now, rest)
 
 
 def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy, rest: Step) -> Step:
@@ -218,7 +189,7 @@ def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: 
         if domain.managed_save or (machine.profile is not None and planned == observed.persistent):
             return rest
     if now < run.not_before and not (prepare and machine.profile):
-        return _hold(run, rest)
+        return starting.hold(machine, observed, run, rest)
     return replace(rest, actions=(ChooseProfile(), AssignPorts(), *(prepare or (Define(new_run=False),))))
 
 
@@ -252,13 +223,6 @@ def _pending(machine: Machine, now: int, policy: Policy) -> Step:
             if cooling(row, now, policy):
                 wake = soonest(wake, row.problem_at + policy.prepare_retry)
     return Step(reasons=tuple(found), wake_at=wake)
-
-
-def _hold(run: Run, rest: Step) -> Step:
-    """Wait for the end of the back-off, saying what it is for."""
-    cause = run.stopped or StopCause.UNKNOWN
-    reason = why.start_failed(run.error, run.failures) if run.error else why.back_off(cause, run.failures)
-    return replace(rest, reasons=(reason, *rest.reasons), wake_at=soonest(rest.wake_at, run.not_before))
 
 
 def _state_events(machine: Machine, status: pb.MachineStatus, now: int) -> tuple[Event, ...]:

@@ -38,8 +38,19 @@ CODES = frozenset(
         "back-off",
         "guest-powered-off",
         "drained",
+        "restore-failed",
         "paused",
+        "paused-unexplained",
+        "paused-by-watchdog",
+        "being-worked-on",
+        "migrating",
         "io-error",
+        "api-error",
+        "asleep",
+        "halted",
+        "guest-crashed",
+        "starting-up",
+        "state-unknown",
         "shutting-down",
         "host-stopping",
         "start-blocked",
@@ -50,7 +61,8 @@ CODES = frozenset(
 )
 """All codes: those that this module makes, and what keeps a machine from starting on this host as it was made.
 
-The words of the latter are those of the KVM verdict (`virtualisation.py`) and of `domain/profile.py`.
+The words of the latter are those of the KVM verdict (`virtualisation.py`) and of `domain/profile.py`; those of a guest
+that is paused, asleep, halted or crashed stand in the table of `states.py`.
 """
 
 
@@ -228,11 +240,21 @@ def start_failed(error: str, failures: int) -> Reason:
     )
 
 
+def restore_failed(error: str, failures: int) -> Reason:
+    return Reason(
+        "restore-failed",
+        f"the guest cannot be restored from its managed save ({failures} in a row), which is kept and tried again "
+        f"later: {error}",
+        "Mend what the error names. If the guest may lose what it had in memory, set the machine's power OFF and ON: "
+        "that drops the save and boots it.",
+    )
+
+
 def back_off(cause: StopCause, failures: int) -> Reason:
     return Reason(
         "back-off",
         f"the guest stopped ({STOP_WORDS[cause]}) and is started again after a pause ({failures} short runs in a row)",
-        "Its console log and /var/log/libvirt/qemu/<machine id>.log say more.",
+        STOP_ADVICE.get(cause, "Its console log and /var/log/libvirt/qemu/<machine id>.log say more."),
     )
 
 
@@ -249,22 +271,6 @@ def drained() -> Reason:
         "drained",
         "the operator has drained this host, so its guests are off",
         "sri-libvirt uncordon starts it again.",
-    )
-
-
-def paused(reason: str) -> Reason:
-    return Reason(
-        "paused",
-        f"the guest is paused from outside ({reason or 'no reason given'}); it is left alone",
-        "virsh resume it.",
-    )
-
-
-def io_error() -> Reason:
-    return Reason(
-        "io-error",
-        "QEMU paused the guest at an I/O error of a disk; it is resumed every 10 s",
-        "Look at the space and health of the storage behind its disks.",
     )
 
 
@@ -285,10 +291,35 @@ STOP_WORDS = {
     StopCause.GUEST: "its own power-off",
     StopCause.REQUESTED: "power off as requested",
     StopCause.HOST: "its QEMU was told to end by the host",
-    StopCause.FAILED: "its QEMU failed or was killed",
+    StopCause.PANICKED: "its kernel panicked",
+    StopCause.OUT_OF_MEMORY: "the host's kernel killed its QEMU for want of memory",
+    StopCause.ABORTED: "its QEMU gave up",
+    StopCause.KILLED: "its QEMU ended without a word: killed, or crashed",
+    StopCause.FAILED: "its QEMU failed",
     StopCause.DESTROYED: "destroyed from outside this provider",
     StopCause.SAVED: "managed save",
     StopCause.START_FAILED: "the start failed",
     StopCause.UNKNOWN: "nobody saw why",
 }
 """How a stop is told to people."""
+
+STOP_ADVICE = {
+    StopCause.PANICKED: "What its kernel said stands in its console log (machines/<machine id>/console.log below the "
+    "state directory). The host and QEMU are well.",
+    StopCause.OUT_OF_MEMORY: "Guests and the rest of the host need more memory than it has: give the class a larger "
+    "memory overhead, reserve more for the host (--reserved-memory), or move machines. `journalctl -k` lists who had "
+    "what.",
+    StopCause.ABORTED: "QEMU met a bug or an impossible state and said so in /var/log/libvirt/qemu/<machine id>.log: "
+    "report it to the distribution, or try another version of QEMU.",
+    StopCause.KILLED: "Look for whoever sends SIGKILL on this host (monitoring, scripts, people), and for a crash of "
+    "QEMU: coredumpctl, `journalctl -k` (segfault).",
+}
+"""What to do about a stop of which the logs in general say too little."""
+
+SAVE_DROPPED = {
+    "spec-changed": "the machine was changed since it was made",
+    "other-run": "it is of another run of the guest",
+    "unusable": "libvirt and QEMU cannot read it",
+    "incomplete": "libvirt found it incomplete and booted the guest afresh",
+}
+"""Why a managed save was not restored, as told to people."""

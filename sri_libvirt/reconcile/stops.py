@@ -14,11 +14,14 @@ name says nothing; a virDomainDestroy is told from it by `reason=destroyed`."""
 
 _BY_STOPPED = {
     "destroyed": StopCause.DESTROYED,
-    "crashed": StopCause.FAILED,
-    "failed": StopCause.FAILED,
+    "panicked": StopCause.PANICKED,
     "saved": StopCause.SAVED,
+    "daemon": StopCause.FAILED,
 }
-"""Details of STOPPED, reasons of SHUTOFF and `reason=` of the log that speak for themselves; "shutdown" does not."""
+"""Details of STOPPED, reasons of SHUTOFF and CRASHED, and `reason=` of the log that speak for themselves."""
+
+_FELL = frozenset({"crashed", "failed"})
+"""Words of all of them for a QEMU that libvirt did not end, or that it ended because its guest had panicked."""
 
 
 def classify(
@@ -30,27 +33,51 @@ def classify(
     last_words: LastWords,
     boot_id: str,
     host_stopping: bool,
+    out_of_memory: bool = False,
 ) -> StopCause:
     """Why the guest of `run` is off.
 
     `event` is what the event thread saw, None when nobody watched. `state_reason` is libvirt's reason of SHUTOFF ("" if
-    the domain is gone). The order of the rules matters: what is certain comes first.
+    the domain is gone). `out_of_memory` is what the kernel says. The order of the rules matters: what is certain comes
+    first.
     """
     if host_stopping:
         return StopCause.HOST  # libvirt-guests presses the button on all guests then
     if managed_save:
         return StopCause.SAVED  # each of our starts uses up or drops the save, so it is of this run
+    if run.ending is not None:
+        return run.ending  # it had stopped before its QEMU was ended
     detail = event.stopped if event else state_reason
     cause = _BY_STOPPED.get(detail)
+    if cause is None and detail in _FELL:
+        cause = _of_fall(event, last_words, out_of_memory)
     if cause is None and event is None:
         if run.boot_id != boot_id:
             return StopCause.HOST  # the host went down under it, whatever the log's end says
         cause = _BY_STOPPED.get(last_words.reason)
+        if last_words.reason in _FELL:
+            cause = _of_fall(event, last_words, out_of_memory)
     if cause is None:
         cause = _of_shutdown(event, detail, last_words)
     if run.pressed_at and cause in (StopCause.GUEST, StopCause.DESTROYED):
         return StopCause.REQUESTED
     return cause
+
+
+def _of_fall(event: StopEvent | None, last_words: LastWords, out_of_memory: bool) -> StopCause:
+    """The guest's kernel, the host's, QEMU itself or somebody else: libvirt alone knows only the first, if watched.
+
+    Its events call a panic "crashed" and a QEMU that is gone "failed"; afterwards both are "crashed", but a QEMU whose
+    guest has panicked was ended by libvirt, which QEMU's log tells.
+    """
+    ended_by_libvirt = last_words.reason == "crashed" and last_words.terminated_by in LIBVIRT_DAEMONS
+    if event.stopped == "crashed" if event else ended_by_libvirt:
+        return StopCause.PANICKED
+    if out_of_memory:
+        return StopCause.OUT_OF_MEMORY
+    if last_words.aborted:
+        return StopCause.ABORTED
+    return StopCause.FAILED if event is None and last_words.reason == "failed" else StopCause.KILLED
 
 
 def _of_shutdown(event: StopEvent | None, detail: str, last_words: LastWords) -> StopCause:

@@ -32,8 +32,9 @@ class Observed:
 
     `live` and `persistent` are the aliases of our devices in the two XMLs; `run` is the run in the live metadata, or in
     the persistent one when the domain is off. `foreign`: the domain carries other marks than ours. `last_words` is
-    read only when a stop has to be explained. `stuck` are calls and actions that passed their deadline and are still
-    out: what they will have done is not known.
+    read only when a stop has to be explained, and so is `out_of_memory`: whether the kernel says that it has killed the
+    QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they will have done is not
+    known.
     """
 
     domain: DomainSnapshot | None
@@ -44,6 +45,7 @@ class Observed:
     live: frozenset[str] = frozenset()
     persistent: frozenset[str] = frozenset()
     last_words: LastWords = field(default_factory=LastWords)
+    out_of_memory: bool = False
     stuck: tuple[str, ...] = ()
 
     @property

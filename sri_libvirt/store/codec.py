@@ -82,8 +82,8 @@ def _profile(text: str) -> Profile:
 
 def _run(text: str) -> Run:
     data: dict[str, Any] = json.loads(text)
-    stopped = data["stopped"]
-    return Run(**{**data, "stopped": None if stopped is None else StopCause(stopped)})
+    stopped, ending = data["stopped"], data.get("ending")  # which older versions did not know
+    return Run(**{**data, "stopped": stopped and StopCause(stopped), "ending": ending and StopCause(ending)})
 
 
 def attachment(row: sqlite3.Row) -> Attachment:

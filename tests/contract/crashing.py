@@ -137,6 +137,23 @@ def io_error(hypervisor: FakeHypervisor) -> None:
     hypervisor.pause(ID, "io error")
 
 
+def save(hypervisor: FakeHypervisor) -> None:
+    hypervisor.save(ID)
+
+
+def fall_asleep(hypervisor: FakeHypervisor) -> None:
+    hypervisor.sleep(ID)
+
+
+def panic(hypervisor: FakeHypervisor) -> None:
+    hypervisor.panic(ID, kept=True)
+
+
+def halt_under_a_hung_qemu(hypervisor: FakeHypervisor) -> None:
+    hypervisor.hang_at_end(ID)
+    hypervisor.guest_powers_off(ID)
+
+
 @dataclass(frozen=True)
 class Flow:
     """What is asked, what was asked before, and what must be true in the end."""
@@ -150,6 +167,7 @@ class Flow:
     files: int = 1
     grace: int = 30 * SECOND
     happens: Callable[[FakeHypervisor], None] | None = None
+    reason: str = ""
 
 
 FLOWS = {
@@ -164,6 +182,10 @@ FLOWS = {
         Flow("power-off-at-once", (create,), off, "SUSPENDED", grace=0),
         Flow("power-on", (create, off), on, "RUNNING", starts=1),
         Flow("io-error", (create,), nothing, "RUNNING", happens=io_error),
+        Flow("asleep", (create,), nothing, "RUNNING", starts=1, happens=fall_asleep),  # libvirt calls it a start
+        Flow("panicked", (create,), nothing, "RUNNING", starts=1, happens=panic),
+        Flow("halted", (create,), nothing, "SUSPENDED", happens=halt_under_a_hung_qemu, reason="guest-powered-off"),
+        Flow("saved", (create,), nothing, "RUNNING", starts=1, happens=save),
         Flow("delete", (create,), delete, "GONE"),
         Flow("delete-off", (create, off), delete, "GONE"),
     )

@@ -49,7 +49,7 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
         assert machine is not None, told
         assert pb.MachineState.Name(machine.status.state) == f"MACHINE_{flow.state}", told
         assert machine.status.observed_generation == machine.generation, told
-        assert machine.reasons == (), told
+        assert "".join(reason.code for reason in machine.reasons) == flow.reason, told
         assert (domains, directories) == ([ID], [ID]), told
         assert [volume.state for volume in machine.status.volumes] == [pb.VOLUME_ATTACHED] * flow.disks, told
         files = [path.name for path in world.paths.machine(ID).root.glob("[!.]*")]

@@ -13,11 +13,14 @@ from pathlib import Path
 _CODE = bytes.fromhex(
     "fa"  # cli
     "ba0206 b80001 ef"  # out 0x602, 0x0100: enable the power button (ACPI PM1 enable register, as SeaBIOS places it)
-    "ba0006 ed f6c401 7515"  # again: in ax, 0x600; test ah, 1; jnz off: was the button pressed?
+    "ba0006 ed f6c401 751d"  # again: in ax, 0x600; test ah, 1; jnz off: was the button pressed?
     "bafd03 ec a801 74ef"  # in al, COM1 line status; test al, 1; jz again
-    "baf803 ec 3c71 7405"  # in al, COM1; cmp al, 'q'; je off
-    "b075 ee ebe2"  # out COM1, 'u': up; jmp again
-    "ba0406 b80020 ef ebd9"  # off: out 0x604, 0x2000: ACPI S5; jmp again
+    "baf803 ec 3c71 740d"  # in al, COM1; cmp al, 'q'; je off
+    "3c70 7412 3c73 7416"  # cmp al, 'p'; je panic; cmp al, 's'; je sleep
+    "b075 ee ebda"  # out COM1, 'u': up; jmp again
+    "ba0406 b80020 ef ebd1"  # off: out 0x604, 0x2000: ACPI S5; jmp again
+    "ba0505 b001 ee ebc9"  # panic: out 0x505, 1: what a kernel that panics tells pvpanic; jmp again
+    "ba0406 b80024 ef ebc0"  # sleep: out 0x604, 0x2400: ACPI S3; jmp again
 )
 _DEAF = _CODE.replace(bytes.fromhex("b80001"), bytes.fromhex("b80000"))
 
@@ -30,7 +33,8 @@ def boot_disk(*, deaf: bool = False) -> bytes:
 
 @dataclass(frozen=True)
 class Guest:
-    """A boot sector's domain. It answers 'u' to a byte on its serial port, and powers off when the byte is 'q'."""
+    """A boot sector's domain. It answers 'u' to a byte on its serial port, but powers off at 'q', panics at 'p', sleeps
+    at 's'."""
 
     id: str
     directory: Path  # QEMU's user must be able to reach it
@@ -57,6 +61,7 @@ class Guest:
             <controller type='pci' index='1' model='pcie-root-port'/>
             <serial type='unix'><source mode='bind' path='{self.serial}'/></serial>
             <memballoon model='none'/>
+            <panic model='isa'/>
           </devices>
         </domain>"""
 
@@ -68,8 +73,19 @@ class Guest:
 
     def power_off(self) -> None:
         """Tell the guest to power off, as its own operator would."""
+        self._tell(b"q")
+
+    def panic(self) -> None:
+        """Tell the guest to panic, as its kernel would."""
+        self._tell(b"p")
+
+    def sleep(self) -> None:
+        """Tell the guest to suspend itself to RAM."""
+        self._tell(b"s")
+
+    def _tell(self, byte: bytes) -> None:
         with self._connection(10.0) as connection:
-            connection.sendall(b"q")
+            connection.sendall(byte)
 
     def _connection(self, deadline: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)

@@ -45,6 +45,12 @@ class LibvirtWorld:
     def kill_qemu(self, machine_id: str) -> None:
         self._signal_qemu(machine_id, signal.SIGKILL)
 
+    def panic(self, machine_id: str) -> None:
+        self.guest(machine_id).panic()
+
+    def sleep(self, machine_id: str) -> None:
+        self.guest(machine_id).sleep()
+
     def terminate_qemu(self, machine_id: str) -> None:
         self._signal_qemu(machine_id, signal.SIGTERM)
 

@@ -143,7 +143,7 @@ def test_a_guest_whose_qemu_is_killed_is_started_again(provider: Provider, watch
     machine_id, pid = firmware_machine(provider)
     with provider_away(provider, machine_id, watched):
         os.kill(pid, signal.SIGKILL)
-    expect_new_run(provider, machine_id, pid, StopCause.FAILED)
+    expect_new_run(provider, machine_id, pid, StopCause.KILLED)
 
 
 @watched_or_not

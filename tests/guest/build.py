@@ -30,7 +30,7 @@ CONTENTS = ("busybox-static", "systemd-boot-efi")
 SYSTEMD_BOOT = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 
 EARLY = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev", "qemu_fw_cfg", "isofs")
-LATE = ("virtio-rng", "virtio_balloon", "virtio_console", "pvpanic-pci")
+LATE = ("virtio-rng", "virtio_balloon", "virtio_console", "pvpanic-pci", "pvpanic-mmio")
 """Modules that a guest loads before and after it says that it is up."""
 
 COMMANDS = ("changed", "dhcp", "facts", "hear-button", "deaf-button", "hear-unplug", "deaf-unplug")

@@ -42,6 +42,10 @@ class World(Protocol):
 
     def kill_qemu(self, machine_id: str) -> None: ...
 
+    def panic(self, machine_id: str) -> None: ...
+
+    def sleep(self, machine_id: str) -> None: ...
+
     def terminate_qemu(self, machine_id: str) -> None: ...
 
     def pause(self, machine_id: str) -> None: ...
@@ -109,7 +113,7 @@ class Machine:
         return self
 
     def start(self) -> Machine:
-        self.connection.start(self.id)
+        assert self.connection.start(self.id) is False
         self.world.wait_until_up(self.id)
         return self
 
@@ -234,6 +238,32 @@ class HypervisorContract:
         self._ended(machine, watched, "", "failed", "crashed")
         assert machine.connection.last_words(machine.id).terminated_by == ""
 
+    def test_a_guest_panics(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.world.panic(machine.id)
+        self._ended(machine, watched, "", "crashed", "crashed")
+        # QEMU and libvirt write into one log, each when it likes.
+        end = time.monotonic() + DEADLINE
+        while machine.connection.last_words(machine.id).terminated_by != "libvirtd":
+            assert time.monotonic() < end, "the log does not tell a panic from a kill"
+            time.sleep(0.02)
+
+    def test_a_guest_that_sleeps_is_woken(self, machine: Machine, watched: Recorder) -> None:
+        machine.define().start()
+        machine.connection.wake_up(machine.id)
+        assert machine.now().reason == "booted"
+        machine.world.sleep(machine.id)
+        watched.wait_for(machine.id, EventKind.PMSUSPENDED)
+        assert machine.now().state is DomainState.SUSPENDED
+        machine.connection.press_power_button(machine.id)
+        machine.connection.wake_up(machine.id)
+        watched.wait(lambda: machine.now().state is DomainState.RUNNING, "wake-up")
+
+    def test_without_an_agent_nobody_sets_the_clock(self, machine: Machine) -> None:
+        machine.define().start()
+        assert machine.connection.set_time(machine.id) is False
+        assert machine.now().state is DomainState.RUNNING
+
     def test_last_words_are_of_the_last_run(self, machine: Machine) -> None:
         machine.define().start()
         machine.connection.destroy(machine.id)
@@ -257,7 +287,7 @@ class HypervisorContract:
         machine.world.save(machine.id)
         assert machine.now().managed_save
         self._ended(machine, watched, "", "saved", "saved")
-        machine.connection.start(machine.id, force_boot=force_boot)
+        assert machine.connection.start(machine.id, force_boot=force_boot) is (not force_boot)
         after = machine.now()
         assert (after.state, after.reason, after.managed_save) == (DomainState.RUNNING, reason, False)
 

@@ -27,6 +27,12 @@ class FakeWorld:
     def kill_qemu(self, machine_id: str) -> None:
         self.hypervisor.kill_qemu(machine_id)
 
+    def panic(self, machine_id: str) -> None:
+        self.hypervisor.panic(machine_id)
+
+    def sleep(self, machine_id: str) -> None:
+        self.hypervisor.sleep(machine_id)
+
     def terminate_qemu(self, machine_id: str) -> None:
         self.hypervisor.terminate_qemu(machine_id)
 

@@ -60,3 +60,37 @@ def test_nothing_is_gone_because_the_line_is() -> None:
     lookalike = Fault(libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_FROM_RPC, "client socket is closed")
     assert not faults.is_code(lookalike, libvirt.VIR_ERR_NO_DOMAIN)
     assert faults.is_code(NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "certain"),
+    [
+        (libvirt.VIR_ERR_OPERATION_FAILED, "operation failed: image magic is incorrect", True),
+        (libvirt.VIR_ERR_OPERATION_FAILED, "operation failed: failed to read domain XML", True),
+        (libvirt.VIR_ERR_XML_DETAIL, "(domain_definition):1: error parsing attribute name", False),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "qemu-system-x86_64: load of migration failed: Input/output error", False),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "qemu-system-x86_64: Not a migration stream", False),
+    ],
+)
+def test_a_save_that_cannot_be_read_is_known_by_libvirts_and_qemus_words(
+    code: int, message: str, certain: bool
+) -> None:
+    unusable = faults.unusable_save(Fault(code, libvirt.VIR_FROM_QEMU, message))
+    assert unusable is not None
+    assert unusable.certain is certain
+    assert message in str(unusable)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NO_LOGS,
+        FILE,
+        BUSY,
+        Fault(libvirt.VIR_ERR_OPERATION_FAILED, libvirt.VIR_FROM_QEMU, "image version is not supported (3 > 2)"),
+        Fault(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_FROM_QEMU, "does not support machine type 'pc-q35-9.9'"),
+        Fault(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, "'cont': Failed to get \"write\" lock"),
+    ],
+)
+def test_a_restore_that_fails_for_another_reason_says_nothing_of_the_save(error: Fault) -> None:
+    assert faults.unusable_save(error) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sri_libvirt.hypervisor import qemulog
 from sri_libvirt.hypervisor.base import LastWords
 
@@ -62,3 +64,34 @@ def test_a_long_log_is_read_at_its_end(tmp_path: Path) -> None:
 
 def test_no_log(tmp_path: Path) -> None:
     assert qemulog.read(tmp_path / "none.log") == LastWords()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "qemu-system-x86_64: ../hw/scsi/scsi-bus.c:415: scsi_req_enqueue: Assertion `!req->enqueued' failed.",
+        "ERROR:../accel/tcg/tcg-accel-ops.c:83:tcg_handle_interrupt: assertion failed: (qemu_mutex_iothread_locked())",
+        "2025-01-02T03:05:05.012345Z qemu-system-x86_64: ../block/io.c:2: f: Assertion `x' failed.",
+        "qemu: hardware error: pflash_write: not implemented",
+        "double free or corruption (out)",
+        "free(): invalid pointer",
+        "malloc(): corrupted top size",
+        "*** stack smashing detected ***: terminated",
+    ],
+)
+def test_what_qemu_says_before_it_gives_up(said: str) -> None:
+    found = qemulog.parse(START + f"**\n{said}\n" + END.format("crashed"))
+    assert found.aborted == said.rpartition("qemu-system-x86_64: ")[2]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "char device redirected to /dev/pts/3 (label charserial0)",
+        "qemu-system-x86_64: warning: host doesn't support requested feature",
+        "2025-01-02T03:05:05.012345Z qemu-system-x86_64: terminating on signal 15 from pid 1 (x)",
+        "KVM internal error. Suberror: 1",
+    ],
+)
+def test_other_words_are_no_end(said: str) -> None:
+    assert qemulog.parse(START + f"{said}\n" + END.format("crashed")).aborted == ""

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import HypervisorError, UnusableSave
 from sri_libvirt.hypervisor.base import DomainState, LastWords
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.records import SECOND, StopCause
 from tests.unit.reconcile.world import (
     POLICY,
     T0,
+    World,
     codes,
     power,
     running,
@@ -127,9 +129,10 @@ def test_a_managed_save_of_this_run_is_restored() -> None:
     world.now += SECOND
     world.stop_guest("", "saved", "saved")
     world.domain = snapshot(DomainState.OFF, "saved", managed_save=True)
+    world.now += 4 * SECOND
     world.settle()
     assert state(world) == "RUNNING"
-    assert world.done[-1] == act.Start(restore=True)
+    assert world.done[-2:] == [act.Start(restore=True), act.SetClock(4 * SECOND)]
     assert world.run == run
 
 
@@ -143,10 +146,8 @@ def test_a_managed_save_is_dropped_when_the_machine_was_changed_since() -> None:
     assert world.record is not None
     late = volume_row("late", target="vdb", changed_at=world.now)
     world.record = replace(world.record, attachments=(*world.record.attachments, late))
-    made = world.look()
-    assert [event.kind for event in made.events].count("save-dropped") == 1
     world.settle()
-    assert world.done[-1] == act.Start(restore=False)
+    assert world.done[-1] == act.Start(drops_save="spec-changed")
 
 
 def test_a_managed_save_that_nobody_watched_is_as_old_as_the_log_says() -> None:
@@ -161,7 +162,63 @@ def test_a_managed_save_that_nobody_watched_is_as_old_as_the_log_says() -> None:
     world.record = replace(world.record, attachments=(*world.record.attachments, late))
     world.now += SECOND
     world.settle()
-    assert world.done[-1] == act.Start(restore=False)
+    assert world.done[-1] == act.Start(drops_save="spec-changed")
+
+
+def saved() -> World:
+    """A machine whose guest was saved just now."""
+    world = running(volume_row())
+    world.now += SECOND
+    world.stop_guest("", "saved", "saved")
+    world.domain = snapshot(DomainState.OFF, "saved", managed_save=True)
+    return world
+
+
+@pytest.mark.rule("R-G5-7")
+def test_reason_restore_failed_keeps_the_save_and_tries_again_with_back_off() -> None:
+    world = saved()
+    world.restore_fails = [HypervisorError("Failed to connect socket to virtlogd")] * 12
+    begun, tries = world.now, []
+    while world.restore_fails:
+        left = len(world.restore_fails)
+        world.settle()
+        if len(world.restore_fails) < left:
+            tries.append((world.now - begun) // SECOND)
+        assert codes(world) == ["restore-failed"]
+        assert world.record is not None
+        world.now = world.record.run.not_before
+    assert tries[:5] == [0, 1, 3, 7, 15]
+    assert tries[-1] - tries[-2] == 300
+    world.settle()
+    assert state(world) == "RUNNING"
+    assert [action for action in world.done if isinstance(action, act.Start)] == [act.Start(restore=True)] * 13
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_a_save_is_dropped_once_it_is_known_to_be_unusable(certain: bool) -> None:
+    world = saved()
+    world.restore_fails = [UnusableSave("it is none", certain=certain) for _ in range(9)]
+    world.settle()
+    world.run_until(lambda: state(world) == "RUNNING")
+    tries = 1 if certain else 3
+    assert [action for action in world.done if isinstance(action, act.Start)] == [
+        *[act.Start(restore=True)] * tries,
+        act.Start(drops_save="unusable"),
+    ]
+
+
+def test_power_off_and_on_gives_a_save_up() -> None:
+    world = saved()
+    world.restore_fails = [HypervisorError("no")] * 99
+    world.settle()
+    world.now += SECOND
+    power(world, pb.POWER_OFF)
+    world.settle()
+    assert world.domain is not None
+    assert world.domain.managed_save, "it is kept while the machine is off"
+    power(world, pb.POWER_ON)
+    world.run_until(lambda: state(world) == "RUNNING")
+    assert world.done[-1] == act.Start(drops_save="spec-changed")
 
 
 def test_a_guest_that_powered_itself_off_unwatched_starts_when_its_power_went_off_and_on_since() -> None:

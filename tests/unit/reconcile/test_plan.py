@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.base import DomainState
 from sri_libvirt.reconcile import actions as act
-from sri_libvirt.reconcile.plan import back_off, plan
+from sri_libvirt.reconcile.brake import back_off
+from sri_libvirt.reconcile.plan import plan
 from sri_libvirt.records import SECOND, Reason, Run, StopCause
 from tests.unit.reconcile.world import (
     POLICY,
@@ -159,28 +160,6 @@ def test_reason_older_device_first_while_its_predecessor_cannot_be_released() ->
     assert set(codes(world)) == {"release-failed", "older-device-first"}
 
 
-def test_reason_paused_leaves_the_guest_alone() -> None:
-    world = running()
-    world.domain = snapshot(DomainState.PAUSED, "user")
-    world.settle()
-    assert codes(world) == ["paused"]
-    assert state(world) == "PENDING"
-    assert world.done == []
-
-
-def test_reason_io_error_resumes_with_pauses_between() -> None:
-    world = running()
-    world.domain = snapshot(DomainState.PAUSED, "io error")
-    world.settle()
-    assert world.done == [act.Resume()]
-    world.domain = snapshot(DomainState.PAUSED, "io error")
-    made = world.settle()
-    assert codes(world) == ["io-error"]
-    assert made is not None
-    assert made.wake_at == T0 + POLICY.resume_every
-    assert world.done == [act.Resume()]
-
-
 def test_reason_foreign_domain_is_never_touched() -> None:
     world = World(machine(), domain=snapshot(), foreign=True)
     world.settle()
@@ -302,7 +281,8 @@ worlds = st.builds(
     domain=st.sampled_from(
         [
             None,
-            *[snapshot(s, r) for s in DomainState for r in ("", "user", "io error", "shutdown")],
+            *[snapshot(s, r) for s in DomainState for r in ("", "user", "io error", "shutdown", "crashed")],
+            replace(snapshot(DomainState.CRASHED, "panicked"), live_xml=""),
             snapshot(DomainState.OFF, "saved", True),
         ]
     ),
@@ -329,11 +309,7 @@ def test_from_any_state_it_comes_to_rest_and_then_to_what_is_wanted(world: World
             return False
         if record.spec.power == pb.POWER_OFF:
             return record.status.state == pb.MACHINE_SUSPENDED
-        settled = {"paused", "guest-powered-off"} & {reason.code for reason in record.reasons}
-        return (
-            record.status.state == pb.MACHINE_RUNNING
-            or bool(settled)
-            or (world.domain is not None and world.domain.active)
-        )
+        settled = {"paused", "paused-unexplained", "state-unknown", "guest-powered-off"} & set(codes(world))
+        return record.status.state == pb.MACHINE_RUNNING or bool(settled)
 
     world.run_until(there)

@@ -278,7 +278,7 @@ def test_a_device_that_cannot_be_prepared_keeps_no_other_waiting() -> None:
     world.run_until(lambda: bad.alias in world.live)
 
 
-@pytest.mark.parametrize("state", [DomainState.PAUSED, DomainState.SHUTTING_DOWN, DomainState.SUSPENDED])
+@pytest.mark.parametrize("state", [DomainState.PAUSED, DomainState.SHUTTING_DOWN, DomainState.CRASHED])
 def test_a_guest_that_does_not_run_gets_and_gives_nothing(state: DomainState) -> None:
     world = running(volume_row())
     world.domain = snapshot(state, "user")

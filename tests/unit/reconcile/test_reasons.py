@@ -12,6 +12,7 @@ from sri_libvirt.cli.machine.why import sentences
 from sri_libvirt.domain import profile as profiles
 from sri_libvirt.hypervisor.fake import OFFER
 from sri_libvirt.reconcile import reasons as why
+from sri_libvirt.reconcile import states
 from sri_libvirt.reconcile.virtualisation import ADVICE
 from sri_libvirt.records import SECOND, Profile, Reason, StopCause
 from tests.unit.reconcile.world import PROFILE, T0, machine, volume_row
@@ -55,8 +56,8 @@ SAMPLES = {
     "back-off": why.back_off(StopCause.FAILED, 1),
     "guest-powered-off": why.guest_powered_off(),
     "drained": why.drained(),
-    "paused": why.paused("user"),
-    "io-error": why.io_error(),
+    "restore-failed": why.restore_failed("virtlogd is away", 2),
+    **{row.reason.code: row.reason for rows in states.ROWS.values() for row in rows.values() if row.reason},
     "shutting-down": why.shutting_down(3, 30),
     "host-stopping": why.host_stopping(),
     "start-blocked": Reason("start-blocked", "the machine runs by KVM, which does not work on this host: gone", ADVICE),

@@ -12,6 +12,9 @@ STARTED = Run(uuid="r", boot_id="boot-1", started_at=1)
 PRESSED = Run(uuid="r", boot_id="boot-1", started_at=1, pressed_at=2, last_press_at=2)
 
 
+HALTED = Run(uuid="r", boot_id="boot-1", started_at=1, ending=StopCause.GUEST)
+
+
 def event(shutdown: str, stopped: str) -> StopEvent:
     return StopEvent(shutdown, stopped, 5)
 
@@ -24,11 +27,12 @@ def event(shutdown: str, stopped: str) -> StopEvent:
         (PRESSED, event("guest", "shutdown"), StopCause.REQUESTED),
         (PRESSED, event("", "shutdown"), StopCause.REQUESTED),
         (STARTED, event("host", "shutdown"), StopCause.HOST),
-        (STARTED, event("", "failed"), StopCause.FAILED),
-        (STARTED, event("", "crashed"), StopCause.FAILED),
+        (STARTED, event("", "failed"), StopCause.KILLED),
+        (STARTED, event("", "crashed"), StopCause.PANICKED),
         (STARTED, event("host", "destroyed"), StopCause.DESTROYED),
         (PRESSED, event("host", "destroyed"), StopCause.REQUESTED),
-        (PRESSED, event("", "failed"), StopCause.FAILED),
+        (PRESSED, event("", "failed"), StopCause.KILLED),
+        (HALTED, event("host", "destroyed"), StopCause.GUEST),
         (STARTED, event("", "saved"), StopCause.SAVED),
         (STARTED, event("", "something new"), StopCause.UNKNOWN),
     ],
@@ -58,8 +62,15 @@ def test_a_watched_stop(run: Run, seen: StopEvent, cause: StopCause) -> None:
         ("shutdown", LastWords("shutdown", "systemd"), StopCause.HOST),
         ("unknown", LastWords("shutdown", "libvirtd"), StopCause.GUEST),
         ("unknown", LastWords("destroyed", "virtqemud"), StopCause.DESTROYED),
-        ("unknown", LastWords("crashed"), StopCause.FAILED),
-        ("crashed", LastWords(), StopCause.FAILED),
+        ("unknown", LastWords("crashed"), StopCause.KILLED),
+        ("crashed", LastWords(), StopCause.KILLED),
+        ("crashed", LastWords("crashed"), StopCause.KILLED),
+        ("crashed", LastWords("crashed", "libvirtd"), StopCause.PANICKED),
+        ("unknown", LastWords("crashed", "virtqemud"), StopCause.PANICKED),
+        ("panicked", LastWords(), StopCause.PANICKED),
+        ("crashed", LastWords("crashed", aborted="x.c:1: f: Assertion `y' failed."), StopCause.ABORTED),
+        ("failed", LastWords("failed"), StopCause.FAILED),
+        ("daemon", LastWords(), StopCause.FAILED),
         ("destroyed", LastWords(), StopCause.DESTROYED),
         ("saved", LastWords(), StopCause.SAVED),
         ("unknown", LastWords(), StopCause.UNKNOWN),
@@ -130,3 +141,23 @@ def test_a_managed_save_is_known_by_its_file() -> None:
         host_stopping=False,
     )  # fmt: skip
     assert cause is StopCause.SAVED
+
+
+def fell(event: StopEvent | None, words: LastWords, *, out_of_memory: bool) -> StopCause:
+    return classify(
+        STARTED, event, state_reason="crashed", managed_save=False, last_words=words, boot_id="boot-1",
+        host_stopping=False, out_of_memory=out_of_memory,
+    )  # fmt: skip
+
+
+def test_the_kernels_word_tells_an_oom_kill_from_another_and_from_a_panic() -> None:
+    words = LastWords("crashed")
+    assert fell(event("", "failed"), words, out_of_memory=True) is StopCause.OUT_OF_MEMORY
+    assert fell(None, words, out_of_memory=True) is StopCause.OUT_OF_MEMORY
+    assert fell(event("", "crashed"), words, out_of_memory=True) is StopCause.PANICKED
+    assert fell(None, LastWords("crashed", "libvirtd"), out_of_memory=True) is StopCause.PANICKED
+
+
+def test_a_watched_abort_is_told_by_qemus_own_words() -> None:
+    words = LastWords("crashed", aborted="ERROR:../hw/core/cpu.c:1:f: code should not be reached")
+    assert fell(event("", "failed"), words, out_of_memory=False) is StopCause.ABORTED

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.domain import ports
+from sri_libvirt.errors import HypervisorError, UnusableSave
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords
 from sri_libvirt.reconcile import actions as act
-from sri_libvirt.reconcile.plan import Plan, back_off, plan
+from sri_libvirt.reconcile.brake import back_off
+from sri_libvirt.reconcile.plan import Plan, plan
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
 from sri_libvirt.records import (
     GIB,
@@ -58,7 +60,7 @@ def machine(*rows: Attachment, power: pb.Power = pb.POWER_ON, **changes: object)
 
 
 def snapshot(state: DomainState = DomainState.RUNNING, reason: str = "", managed_save: bool = False) -> DomainSnapshot:
-    active = state not in (DomainState.OFF, DomainState.CRASHED)
+    active = state is not DomainState.OFF and reason != "without a QEMU"
     return DomainSnapshot(ID, state, reason, "<live/>" if active else "", "<persistent/>", managed_save)
 
 
@@ -82,6 +84,8 @@ class World:
     unplugging: frozenset[str] = frozenset()
     broken: set[str] = field(default_factory=set)
     start_fails: bool = False
+    restore_fails: list[HypervisorError] = field(default_factory=list)
+    qemu_hangs: bool = False  # when its guest has halted
     stuck: tuple[str, ...] = ()
     policy: Policy = POLICY
     done: list[act.Action] = field(default_factory=list)
@@ -179,17 +183,19 @@ class World:
                     save = self.domain.managed_save if self.domain else False
                     reason = self.domain.reason if self.domain else "unknown"
                     self.domain = snapshot(DomainState.OFF, reason, save)
-            case act.Start():
-                if self.start_fails:
-                    failures = record.run.failures + 1
+            case act.Start(restore=restore):
+                if self.start_fails or (restore and self.restore_fails):
+                    error = self.restore_fails.pop(0) if restore and self.restore_fails else HypervisorError("no")
+                    failures, refused = record.run.failures + 1, record.run.save_refused
+                    if isinstance(error, UnusableSave):
+                        refused += 3 if error.certain else 1
                     not_before = self.now + back_off(failures)
-                    run = replace(record.run, failures=failures, not_before=not_before, error="no")
+                    run = replace(record.run, failures=failures, not_before=not_before, error=str(error),
+                                  save_refused=refused)  # fmt: skip
                     self.record = replace(record, run=run)
                     return False
                 self.domain, self.live = snapshot(), self.persistent
-                run = replace(record.run, started_at=self.now, stopped=None, stopped_at=0, pressed_at=0,
-                              last_press_at=0, not_before=0, error="")  # fmt: skip
-                self.record = replace(record, run=run)
+                self.record = replace(record, run=replace(record.run.going(self.now), not_before=0, error=""))
             case act.PlugDevice(key=key):
                 row = next(row for row in record.attachments if row.key == key)
                 if not row.port or row.backing is None:
@@ -212,15 +218,23 @@ class World:
                 pressed = self.now if first else record.run.pressed_at
                 run = replace(record.run, pressed_at=pressed, last_press_at=self.now)
                 self.record = replace(record, run=run)
-                if not self.deaf:
+                runs = self.domain is not None and self.domain.state is DomainState.RUNNING
+                if runs and self.qemu_hangs:
+                    self.domain = snapshot(DomainState.SHUTTING_DOWN, "unknown")
+                elif runs and not self.deaf:
                     self.stop_guest("guest", "shutdown", "shutdown")
-            case act.Destroy():
-                pressed = record.run.pressed_at or self.now
-                self.record = replace(record, run=replace(record.run, pressed_at=pressed, last_press_at=self.now))
+            case act.Destroy(cause=cause):
+                run = replace(record.run, ending=cause) if cause else replace(
+                    record.run, pressed_at=record.run.pressed_at or self.now, last_press_at=self.now)  # fmt: skip
+                self.record = replace(record, run=run)
                 self.stop_guest("host", "destroyed", "destroyed")
-            case act.Resume():
-                self.record = replace(record, run=replace(record.run, resumed_at=self.now))
+            case act.Resume(wake=wake, resumes=resumes):
+                assert self.domain is not None
+                assert wake is (self.domain.state is DomainState.SUSPENDED)
+                self.record = replace(record, run=replace(record.run, resumed_at=self.now, resumes=resumes))
                 self.domain = snapshot()
+            case act.SetClock():
+                assert self.domain is not None
             case act.Undefine():
                 self.domain, self.persistent, self.run = None, frozenset(), ""
             case act.ReleaseDevice(key=key):
