@@ -24,10 +24,11 @@ from pathlib import Path
 
 import structlog
 
-from sri_libvirt import failpoints, process
+from sri_libvirt import failpoints, printable, process
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import ladder
 from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, budget, of_inventory
+from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.capacity.devices import DeviceClaims
 from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.config import Settings, failpoint, service_manager
@@ -41,7 +42,7 @@ from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
 from sri_libvirt.jobs import Jobs
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
-from sri_libvirt.paths import StatePaths
+from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
 from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
 from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
@@ -131,6 +132,20 @@ def check_places(settings: Settings, mountinfo: str) -> None:
             raise ConfigError(
                 f"{flag} {path}: this service has a directory of its own there (PrivateTmp=), which libvirt and you do "
                 "not see: choose a path that is neither below /tmp nor below /var/tmp"
+            )
+
+
+def check_names(settings: Settings) -> None:
+    """Refuse paths that libvirt cannot be told so that QEMU opens them. Raises ConfigError."""
+    places = [
+        ("--state-dir", settings.state_dir, NOT_BY_FW_CFG),
+        *(("--image-dir", each, "") for each in settings.image_dir),
+    ]
+    for flag, path, more in places:
+        if found := unspeakable(path, more):
+            raise ConfigError(
+                f"{flag} {printable.quote(str(path))} holds {found}: libvirt would hand QEMU another path; "
+                "choose one without it"
             )
 
 
@@ -229,7 +244,8 @@ class Provider:
         self.pool.set_neighbours(neighbours.remembered())
         offered = partial(self._virtualisation.survey, self._hypervisor.connect)
         self._survey = Survey(
-            [self._measure, self._virtualisation.look_again, offered, neighbours.look], RESYNC_SECONDS
+            [self._measure, self._virtualisation.look_again, offered, self._weigh_classes, neighbours.look],
+            RESYNC_SECONDS,
         )
         self.events = EventSource(store, self.queue, clock, self._reachable, self._survey.poke)
         self._resync = Resync(store, self.queue, self._hypervisor.connect, RESYNC_SECONDS)
@@ -306,6 +322,10 @@ class Provider:
 
     def _measure(self) -> None:
         self.pool.set_budget(self._budget(self._hardware(self._paths)))
+
+    def _weigh_classes(self) -> None:
+        lacking = {each.name: self._virtualisation.lacks_firmware(each) for each in self.pool.classes.values()}
+        self.pool.set_lacks({name: Lack("firmware", words) for name, words in lacking.items() if words})
 
     def _classes(self, found: Hardware) -> Mapping[str, MachineClass]:
         """Those of the operator's file, or the ladder as it was at the first run."""
@@ -402,6 +422,7 @@ def serve(settings: Settings) -> None:
         log.warning("a failpoint is armed: this provider harms itself", failpoint=harm)
         failpoints.arm(failpoints.armed_by(harm))
     check_architecture(platform.machine().lower())
+    check_names(settings)
     paths = StatePaths(settings.state_dir)
     prepare(paths)
     with lock(paths), ExitStack() as stack:

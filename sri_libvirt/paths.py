@@ -8,6 +8,7 @@ QEMU's user at start and takes it back. Disks end in `.qcow2` or `.raw`, which D
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,24 @@ from sri_libvirt import names
 
 TRAVERSABLE = 0o711
 PRIVATE = 0o700
+
+
+NOT_BY_FW_CFG = "\"&',<>"
+"""libvirt 9 hands QEMU a fw_cfg file's path with XML's escapes, and with commas that end it."""
+
+_NOT_BY_XML = re.compile("[^ -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""An attribute of an XML document makes spaces of line breaks and tabs; the others it cannot hold."""
+
+
+def unspeakable(path: Path, more: str = "") -> str:
+    """A character of a path that libvirt cannot be told, or one of `more`, named; "" when all can be."""
+    found = _NOT_BY_XML.search(str(path))
+    character = found.group() if found else next((each for each in str(path) if each in more), "")
+    if not character:
+        return ""
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # what Python makes of it
+        return f"the byte 0x{ord(character) - 0xDC00:02X}, which is no UTF-8"
+    return character if character in more else f"the character U+{ord(character):04X}"
 
 
 def make_directory(path: Path, mode: int) -> Path:

@@ -27,6 +27,9 @@ MOST_DEVICES = 184
 """Devices that any machine can have, its image's and its seed's disk among them: each sits behind a PCIe root port of
 its own, and a guest with one vCPU has interrupt vectors for no more ports."""
 
+MOST_VCPUS = 255
+"""A q35 machine with more would need an IOMMU device that remaps interrupts (x2APIC)."""
+
 META_KVM = "kvm"
 META_NEIGHBOURS = "neighbours"
 """Values of the store as a whole that more rooms read than the one that writes them (host/kvm.py, resources.py)."""

@@ -24,6 +24,7 @@ from typing import Literal, TypeVar
 import yaml
 
 from sri_libvirt import quantity
+from sri_libvirt.capacity import deliverable
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.records import ClassPolicy, MachineClass
 
@@ -163,7 +164,7 @@ class _Reader:
         """Check one class's values and take it up."""
         name = self.value(node, name_node, "name", _name, string=True)
         cpu = self.value(node, cpu_node, "cpu", quantity.millis if self.of_cluster else _cpu)
-        memory = self.value(node, memory_node, "memory", _bytes)
+        memory = self.value(node, memory_node, "memory", _bytes if self.of_cluster else _memory)
         wished = self.policy(node, policy)
         if name is not None and name in self.classes:
             self.wrong(name_node or node, f"class {name!r} is there twice")
@@ -179,7 +180,7 @@ class _Reader:
                 if not (isinstance(node, yaml.ScalarNode) and node.value in ("false", "")):
                     self.wrong(node, f"{key}: not yet: {NOT_YET[key]}")
             elif key == "root_disk":
-                wished = replace(wished, root_disk_bytes=self.value(parent, node, key, _bytes) or 0)
+                wished = replace(wished, root_disk_bytes=self.value(parent, node, key, _root_disk) or 0)
             elif key == "firmware":
                 wished = replace(wished, firmware=self.value(parent, node, key, _firmware) or "default")
             elif key == "template":
@@ -247,6 +248,22 @@ def _cpu(text: str) -> int:
     value = quantity.millis(text)
     if value < LEAST_CPU_MILLIS:
         raise ValueError(f"{text} is below the least, {LEAST_CPU_MILLIS}m")
+    return _right(value, deliverable.wrong_cpu(value))
+
+
+def _memory(text: str) -> int:
+    value = _bytes(text)
+    return _right(value, deliverable.wrong_memory(value))
+
+
+def _root_disk(text: str) -> int:
+    value = _bytes(text)
+    return _right(value, deliverable.wrong_root_disk(value))
+
+
+def _right(value: int, problem: str) -> int:
+    if problem:
+        raise ValueError(problem)
     return value
 
 

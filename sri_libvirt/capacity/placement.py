@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sri_libvirt.capacity import claims
+from sri_libvirt.capacity import claims, deliverable
 from sri_libvirt.capacity.budget import UNLIMITED, Budget
+from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.errors import Exhausted
 from sri_libvirt.records import MachineClass
 from sri_libvirt.resources import ANYWHERE, MACHINES, Claim, Place, Usage, places, words
@@ -86,27 +87,38 @@ def shortage(budget: Budget, usage: Usage, asked: Iterable[Claim]) -> str:
     return "; ".join(limit.arithmetic() for limit in limits(budget, usage, asked) if not limit.fits)
 
 
-def admit(budget: Budget, usage: Usage, machine_class: MachineClass) -> tuple[Claim, ...]:
-    """The claims of one more machine. Raises Exhausted, naming each resource that lacks, the free and the asked."""
+def admit(budget: Budget, usage: Usage, machine_class: MachineClass, lack: Lack | None = None) -> tuple[Claim, ...]:
+    """The claims of one more machine. Raises Exhausted, naming each resource that lacks, the free and the asked.
+
+    `lack` is what this host does not have for any machine of the class.
+    """
+    if lack := deliverable.lack(machine_class) or lack:
+        raise Exhausted(f"this host can have no machine of class {machine_class.name}: {lack.words}")
     asked = claims.of_class(machine_class)
     if lacking := shortage(budget, usage, asked):
         raise Exhausted(f"the host has no room for a machine of class {machine_class.name}: {lacking}")
     return asked
 
 
-def offer(budget: Budget, usage: Usage, machine_class: MachineClass, closed: bool = False) -> Offer:
-    """How many machines of a class there are and can be. A `closed` host takes no more."""
+def offer(
+    budget: Budget, usage: Usage, machine_class: MachineClass, closed: bool = False, lack: Lack | None = None
+) -> Offer:
+    """How many machines of a class there are and can be. A `closed` host takes no more; `lack` as of `admit`."""
     found = limits(budget, usage, claims.of_class(machine_class))
     used = usage.machines.get(machine_class.name, 0)
     if closed:
         return Offer(machine_class, used, 0, CLOSED, found)
+    if lack := deliverable.lack(machine_class) or lack:
+        return Offer(machine_class, used, 0, lack.name, found)
     tightest = min(found, key=lambda limit: limit.fits)
     return Offer(machine_class, used, tightest.fits, tightest.name, found)
 
 
-def explain(budget: Budget, usage: Usage, machine_class: MachineClass, closed: bool = False) -> list[str]:
+def explain(
+    budget: Budget, usage: Usage, machine_class: MachineClass, closed: bool = False, lack: Lack | None = None
+) -> list[str]:
     """The arithmetic behind an offer, a line each: what the host gives, what a machine takes, how often that fits."""
-    found = offer(budget, usage, machine_class, closed)
+    found = offer(budget, usage, machine_class, closed, lack)
     lines = [_budget_line(budget, limit) for limit in found.limits if limit.budget != UNLIMITED]
     lines += [
         f"{limit.name}: {words(limit.resource, limit.free)} free / {words(limit.resource, limit.asked)} a machine"
@@ -116,6 +128,8 @@ def explain(budget: Budget, usage: Usage, machine_class: MachineClass, closed: b
     ]
     if closed:
         lines.append("the host takes no new machines: free = 0")
+    elif lack := deliverable.lack(machine_class) or lack:
+        lines.append(f"this host can have none: free = 0: {lack.words}")
     whole = f"{found.used} exist + {found.free} more = {found.quantity}"
     lines.append(f"{machine_class.name}: {whole}, limited by {found.limited_by}")
     return lines

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sri_libvirt.capacity import placement
 from sri_libvirt.capacity.budget import Budget
+from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.capacity.placement import Offer
 from sri_libvirt.records import MachineClass
 from sri_libvirt.resources import Claim, Usage
@@ -23,6 +24,7 @@ class _Host:
 
     budget: Budget
     neighbours: Usage
+    lacks: Mapping[str, Lack] = field(default_factory=dict)
 
 
 class Pool:
@@ -45,10 +47,18 @@ class Pool:
         with self._lock:
             self._host = replace(self._host, neighbours=Usage().plus(claims))
 
+    def set_lacks(self, lacks: Mapping[str, Lack]) -> None:
+        """What this host does not have for any machine of these classes, by their names."""
+        with self._lock:
+            if lacks != self._host.lacks:
+                self._host = replace(self._host, lacks=lacks)
+
     def admit(self, machine_class: MachineClass, usage: Usage) -> tuple[Claim, ...]:
         """The claims of one more machine beside what is claimed. Raises Exhausted."""
         host = self._host
-        return placement.admit(host.budget, usage.beside(host.neighbours), machine_class)
+        return placement.admit(
+            host.budget, usage.beside(host.neighbours), machine_class, host.lacks.get(machine_class.name)
+        )
 
     def shortage(self, claims: Iterable[Claim], usage: Usage) -> str:
         """What of these claims does not fit beside what is claimed, with the arithmetic; "" when all does."""
@@ -62,6 +72,9 @@ class Pool:
         if answered is not None and (answered[0] is host and answered[1] is usage and answered[2] == closed):
             return answered[3]
         taken = usage.beside(host.neighbours)
-        found = tuple(placement.offer(host.budget, taken, each, closed) for each in self.classes.values())
+        found = tuple(
+            placement.offer(host.budget, taken, each, closed, host.lacks.get(each.name))
+            for each in self.classes.values()
+        )
         self._answered = (host, usage, closed, found)
         return found

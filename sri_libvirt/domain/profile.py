@@ -15,12 +15,9 @@ from sri_libvirt.domain import firmware as firmwares
 from sri_libvirt.domain.layout import LAYOUT
 from sri_libvirt.errors import NotReady
 from sri_libvirt.hypervisor.base import Firmware, Offer
-from sri_libvirt.records import MachineClass, Profile, Reason
+from sri_libvirt.records import MOST_VCPUS, MachineClass, Profile, Reason
 
 CpuMode = Literal["host-passthrough", "host-model", "maximum", "custom"]
-
-MOST_VCPUS = 255
-"""A q35 machine with more would need an interrupt-remapping IOMMU."""
 
 
 def choose(
@@ -60,6 +57,16 @@ def choose(
         ports=ports,
         emulator=offer.emulator,
     )
+
+
+def lacks_firmware(offer: Offer, machine_class: MachineClass, firmware: Literal["auto", "bios", "uefi"]) -> str:
+    """Why no profile can be chosen for a class for want of its firmware, with advice; "" when one can."""
+    policy = machine_class.policy.firmware
+    try:
+        _uefi(offer, firmware if policy == "default" else policy)
+    except NotReady as error:
+        return f"{error}. {error.advice}"
+    return ""
 
 
 def still_offered(profile: Profile, offer: Offer, *, exists: Callable[[str], bool] = os.path.isfile) -> Reason | None:

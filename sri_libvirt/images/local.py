@@ -27,7 +27,7 @@ from sri_libvirt.devices import BackingFile, DiskFormat, DiskSource, FileIdentit
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images import formats
 from sri_libvirt.jobs import Jobs
-from sri_libvirt.paths import MachinePaths
+from sri_libvirt.paths import MachinePaths, unspeakable
 from sri_libvirt.process import ProcessError
 from sri_libvirt.records import SECOND
 
@@ -151,6 +151,8 @@ class LocalImages:
                 f"the image {image} is not below an image directory (--image-dir: {allowed})",
                 "Put the image there, or add its directory with --image-dir.",
             )
+        if found := unspeakable(resolved):
+            raise NotReady(f"the path of the image {image} holds {found}, which libvirt cannot be told", "Rename it.")
         if not resolved.exists():
             raise NotReady(f"the image {image} is not there (yet)", f"Put it at {path}; the machine starts then.")
         return resolved

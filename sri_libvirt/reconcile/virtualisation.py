@@ -167,6 +167,12 @@ class Virtualisation:
         if text and text != self._store.meta(offers.META_KEY):
             self._store.write(lambda tx: tx.set_meta(offers.META_KEY, text), synced=False)
 
+    def lacks_firmware(self, machine_class: MachineClass) -> str:
+        """Why this host can have no machine of a class for want of its firmware, "" when it can or nobody has asked."""
+        with self._lock:
+            offer = self._offer
+        return profiles.lacks_firmware(offer, machine_class, self._settings.firmware) if offer else ""
+
     def _known(self) -> Offer | None:
         """What libvirt offers, if it was asked not long ago."""
         with self._lock:

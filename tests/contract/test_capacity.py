@@ -16,7 +16,7 @@ from sri_libvirt.capacity.budget import Hardware, Resources
 from sri_libvirt.errors import ConfigError, Unavailable
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import GIB
+from sri_libvirt.records import GIB, set_class_name
 from sri_libvirt.resources import DISK, Usage
 from sri_libvirt.store import Store
 from tests.contract.conftest import Provider, serving, small
@@ -199,6 +199,30 @@ async def test_an_empty_disk_that_was_detached_before_it_was_made_claims_nothing
         hypervisor.set_reachable(True)
         await until("both gone", lambda: not backed(loop, machine_id), loop.explain)
         assert loop.store.usage().of(DISK) == 11 * GIB, "data that was made is kept, and its claim with it"
+
+
+async def test_a_class_whose_firmware_this_host_lacks_is_not_sold_until_it_comes(tmp_path: Path) -> None:
+    file = tmp_path / "classes.yaml"
+    file.write_text("classes:\n- {name: u, cpu: 1, memory: 1Gi, firmware: uefi}\n- {name: b, cpu: 1, memory: 1Gi}\n")
+    hypervisor = FakeHypervisor()
+    whole, hypervisor.offered = hypervisor.offered, replace(hypervisor.offered, firmware=())
+    spec = spec_of()
+    set_class_name(spec, "u")
+    async with serving_loop(tmp_path, hypervisor, machine_classes=file) as loop:
+        await until("nothing for sale", lambda: not sold(loop, "u"), loop.explain)
+        assert sold(loop, "b") == (await quantities(loop))["b"] > 0
+        with pytest.raises(grpc.aio.AioRpcError, match="this host has no UEFI without Secure Boot") as refusal:
+            await loop.create(spec)
+        assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    hypervisor.offered = whole
+    async with serving_loop(tmp_path, hypervisor, machine_classes=file) as loop:
+        await until("something for sale", lambda: sold(loop, "u"), loop.explain)
+        await loop.created(spec)
+
+
+def sold(loop: Loop, name: str) -> int:
+    offers = loop.provider.pool.offers(loop.store.usage())
+    return next(each.quantity for each in offers if each.machine_class.name == name)
 
 
 # Older stores, neighbours, cordon

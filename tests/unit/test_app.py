@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -366,3 +367,21 @@ def test_a_path_that_libvirt_sees_elsewhere_is_refused(settings: Settings, name:
     ):
         app.check_places(chosen, own)
     app.check_places(chosen, own.replace("systemd-private-", ""))
+
+
+@pytest.mark.parametrize("character", list("\"&',<>\t\n\x01\udcff"), ids=ascii)
+def test_a_path_that_libvirt_cannot_be_told_is_refused(settings: Settings, character: str) -> None:
+    wrong = Path(f"/srv/a{character}b")
+    named = "byte 0xFF" if character == "\udcff" else f"U+{ord(character):04X}" if character < " " else character
+    with pytest.raises(ConfigError, match=f"--state-dir .* holds .*{re.escape(named)}"):
+        app.check_names(replace(settings, state_dir=wrong))
+    of_images = replace(settings, image_dir=(Path("/srv/images"), wrong))
+    if character < " " or character > "~":
+        with pytest.raises(ConfigError, match=f"--image-dir .* holds .*{re.escape(named)}"):
+            app.check_names(of_images)
+    else:
+        app.check_names(of_images)
+
+
+def test_other_characters_of_paths_are_fine(settings: Settings) -> None:
+    app.check_names(replace(settings, state_dir=Path("/srv/a b:c=d%e*f[g]{h}\\i$j;k|l?m#n!ä\U0001f600")))

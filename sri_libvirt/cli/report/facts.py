@@ -15,7 +15,9 @@ from pathlib import Path
 
 from sri_libvirt.capacity import ladder, placement
 from sri_libvirt.capacity.budget import UNLIMITED, Budget, Hardware, Reserves, budget, of_inventory
+from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.config import Settings
+from sri_libvirt.domain import profile
 from sri_libvirt.errors import StoreError
 from sri_libvirt.host import files, inventory, space
 from sri_libvirt.host.inventory import PROCFS, SYSFS, Inventory
@@ -73,13 +75,16 @@ class Report:
     warnings: tuple[str, ...] = ()
     note: str = ""
     offer: Offer | None = None
+    lacks: Mapping[str, Lack] = field(default_factory=dict)
 
     def explain(self, name: str) -> list[str] | None:
         """The arithmetic of a class, a line each; None when there is no such class, and for all while it is unknown."""
         if self.usage is None:
             return None
         wanted = next((offer.machine_class for offer in self.offers if offer.machine_class.name == name), None)
-        return None if wanted is None else placement.explain(self.budget, self.usage, wanted, bool(self.closed))
+        if wanted is None:
+            return None
+        return placement.explain(self.budget, self.usage, wanted, bool(self.closed), self.lacks.get(name))
 
 
 def gather(settings: Settings, *, names: bool = False) -> Report:
@@ -135,7 +140,10 @@ def assess(
     verdict = _verdict(found, stored, settings)
     closed = _kvm_is_gone(found, stored, settings) or stored.closed
     classes = _classes(settings, stored, hardware)
-    for_sale = tuple(placement.offer(sold, stored.usage, each, bool(closed)) for each in classes.values())
+    lacks = _lacks(classes, stored.offer, settings)
+    for_sale = tuple(
+        placement.offer(sold, stored.usage, each, bool(closed), lacks.get(each.name)) for each in classes.values()
+    )
     warnings = (*([unknown] if unknown else []), *_warnings(found, verdict, closed, foreign))
     return Report(
         *(found, sold, None if unknown else stored.usage, () if unknown else for_sale, verdict),
@@ -145,7 +153,16 @@ def assess(
         warnings=warnings,
         note=note,
         offer=stored.offer,
+        lacks=lacks,
     )
+
+
+def _lacks(classes: Mapping[str, MachineClass], offer: Offer | None, settings: Settings) -> dict[str, Lack]:
+    """As the daemon has it that asked libvirt last."""
+    if offer is None:
+        return {}
+    found = {each.name: profile.lacks_firmware(offer, each, settings.firmware) for each in classes.values()}
+    return {name: Lack("firmware", words) for name, words in found.items() if words}
 
 
 def is_foreign(sysfs: Path, procfs: Path) -> bool:

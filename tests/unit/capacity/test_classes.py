@@ -98,11 +98,14 @@ classes:
   vfs: 2
   vtpm: true
 - {name: i, cpu: 0, memory: 1Gi, vtpm: false}
+- {name: j, cpu: 255, memory: 32Mi, root_disk: 1Mi, bogus: 1}
+- {name: k, cpu: 255001m, memory: 4, root_disk: 10}
+- {name: l, cpu: 256, memory: 1Gi, root_disk: 8Ei}
 """
     with pytest.raises(ConfigError) as caught:
         classes.parse(text, "my.yaml")
     first, *lines = str(caught.value).split("\n  ")
-    assert first == "machine classes my.yaml: 22 mistake(s)"
+    assert first == "machine classes my.yaml: 28 mistake(s)"
     assert lines == [
         "line 2: cpu: 9m is below the least, 10m",
         "line 3: memory: 0 must be more than 0",
@@ -126,6 +129,12 @@ classes:
         "line 26: vfs: not yet: virtual functions are not handed out yet",
         "line 27: vtpm: not yet: virtual TPMs are not offered yet",
         "line 28: cpu: 0 is below the least, 10m",
+        f"line 29: unknown key 'bogus' in a class; known are {KEYS}",
+        "line 30: cpu: a machine can have 255 vCPUs, not 256",
+        "line 30: memory: a machine needs 32 MiB of memory, not 4 B",
+        "line 30: root_disk: a root disk needs 1 MiB, not 10 B",
+        "line 31: cpu: a machine can have 255 vCPUs, not 256",
+        "line 31: root_disk: '8Ei' is too large",
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sri_libvirt.capacity import ladder
+from sri_libvirt.capacity import deliverable, ladder
 from sri_libvirt.records import GIB, MachineClass
 
 
@@ -33,6 +33,10 @@ def test_it_ends_where_the_host_does() -> None:
     assert list(ladder.steps(2, 9 * GIB)) == ["c1-m1", "c1-m2", "c1-m4", "c1-m8", "c2-m4", "c2-m8"]
     assert len(ladder.steps(32, 256 * GIB)) == 19
     assert list(ladder.steps(1, GIB // 2)) == ["c1-m1"], "a pool has a class, though no machine of it may fit"
+
+
+def test_no_step_is_one_that_no_machine_can_be() -> None:
+    assert not [step.name for step in ladder.steps().values() if deliverable.lack(step)]
 
 
 def test_the_first_run_is_kept() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sri_libvirt.capacity import claims
 from sri_libvirt.capacity.budget import UNLIMITED, Hardware, Reserves, Resources, budget, reserved_memory
+from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.capacity.placement import admit, explain, offer, shortage
 from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.errors import Exhausted
@@ -275,3 +276,43 @@ def test_an_answer_is_kept_until_something_changes() -> None:
     state["closed"] = ""
     pool.set_budget(budget(HOST, Reserves(machines=1)))
     assert pool.offers(usage)[0].quantity == 1
+
+
+VAST = budget(Hardware(Resources(cpus=1000, memory_bytes=10_000 * GIB), disk_bytes=10_000 * GIB), Reserves())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "told"),
+    [
+        (MachineClass("c", 256_000, GIB), "cpu", "a machine can have 255 vCPUs, not 256"),
+        (MachineClass("c", 255_001, GIB), "cpu", "a machine can have 255 vCPUs, not 256"),
+        (MachineClass("c", 1000, 4), "memory", "a machine needs 32 MiB of memory, not 4 B"),
+        (MachineClass("c", 1000, GIB, ClassPolicy(0)), "disk", "a root disk needs 1 MiB"),
+    ],
+)
+def test_what_no_machine_can_be_is_not_sold(wrong: MachineClass, name: str, told: str) -> None:
+    """A store may have kept such a class from before it was refused."""
+    found = offer(VAST, Usage(), wrong)
+    assert (found.quantity, found.limited_by) == (0, name)
+    with pytest.raises(Exhausted, match=told):
+        admit(VAST, Usage(), wrong)
+    assert told in explain(VAST, Usage(), wrong)[-2]
+
+
+def test_the_most_that_a_machine_can_be_is_sold() -> None:
+    most = MachineClass("c", 255_000, GIB)
+    assert offer(VAST, Usage(), most).quantity == 3
+    assert admit(VAST, Usage(), most)
+
+
+def test_what_this_host_lacks_for_a_class_is_not_sold_while_it_lacks() -> None:
+    pool = Pool({"c2-m4": C2M4, "c1": MachineClass("c1", 1000, GIB)}, VAST)
+    usage = Usage()
+    free = [each.quantity for each in pool.offers(usage)]
+    pool.set_lacks({"c2-m4": Lack("firmware", "there is no UEFI. Install it.")})
+    assert [each.quantity for each in pool.offers(usage)] == [0, free[1]]
+    assert pool.offers(usage)[0].limited_by == "firmware"
+    with pytest.raises(Exhausted, match=r"no machine of class c2-m4: there is no UEFI\. Install it\."):
+        pool.admit(C2M4, usage)
+    pool.set_lacks({})
+    assert [each.quantity for each in pool.offers(usage)] == free

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -17,6 +17,23 @@ from tests.unit.domain.samples import BIOS, OFFER, UEFI
 
 CLASS = MachineClass("c", 1000, GIB)
 NO_UEFI = replace(OFFER, firmware=())
+
+
+@pytest.mark.parametrize(
+    ("offer", "policy", "setting", "lacks"),
+    [
+        (NO_UEFI, "uefi", "auto", True),
+        (NO_UEFI, "default", "uefi", True),
+        (NO_UEFI, "bios", "uefi", False),
+        (NO_UEFI, "default", "auto", False),
+        (OFFER, "uefi", "auto", False),
+    ],
+)
+def test_what_firmware_a_class_lacks(
+    offer: Offer, policy: Literal["default", "bios", "uefi"], setting: Literal["auto", "uefi"], lacks: bool
+) -> None:
+    machine_class = MachineClass("c", 1000, 1 << 30, ClassPolicy(firmware=policy))
+    assert ("Install the package ovmf" in profile.lacks_firmware(offer, machine_class, setting)) == lacks
 
 
 def choose(offer: Offer = OFFER, machine_class: MachineClass = CLASS, **changes: Any) -> Profile:
