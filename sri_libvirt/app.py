@@ -57,6 +57,7 @@ from sri_libvirt.reconcile.watchdog import Watchdog
 from sri_libvirt.records import SECOND, MachineClass
 from sri_libvirt.resources import Claim
 from sri_libvirt.server.admin import AdminSocket
+from sri_libvirt.server.confirming import Confirmation
 from sri_libvirt.server.cordon import CordonKeeper
 from sri_libvirt.server.listener import Listener
 from sri_libvirt.server.service import MachineRuntime, handlers
@@ -186,7 +187,10 @@ class Provider:
         found = self._hardware(paths)
         self.pool = Pool(self._classes(found), self._budget(found), self._closed)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
-        runtime = MachineRuntime(store, self.pool, self._devices, plugins, self._gate, self.queue.wake, clock)
+        self._confirmation = Confirmation(store, clock, self.queue.wake)
+        runtime = MachineRuntime(
+            store, self.pool, self._devices, plugins, self._gate, self.queue.wake, clock, self._confirmation.listed
+        )
         self.listener = Listener(
             settings.address,
             handlers(runtime, self.metrics.rpc),
@@ -256,6 +260,7 @@ class Provider:
             paths.admin_socket,
             {
                 "sweep": partial(sweep, orphans),
+                "confirm": self._confirmation.command,
                 **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
             },
         )
@@ -264,11 +269,15 @@ class Provider:
         """Serve, then watch libvirt and start working. Raises ConfigError when the address cannot be had."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self.metrics.follow(
-            queue_depth=lambda: len(self.queue), machines=self._machines_by_state, store_full=self.store.full
+            queue_depth=lambda: len(self.queue),
+            machines=self._machines_by_state,
+            store_full=self.store.full,
+            unconfirmed=self._confirmation.count,
         )
         if self._settings.metrics_address:
             self._stack.callback(self.metrics.serve(self._settings.metrics_address))
         await asyncio.to_thread(self.adopt)
+        await asyncio.to_thread(self._confirmation.begin)
         await self.listener.start()
         await self.admin.start()
         self._manager.ready()

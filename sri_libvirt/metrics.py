@@ -79,9 +79,11 @@ class Metrics:
         queue_depth: Callable[[], int],
         machines: Callable[[], Mapping[str, int]],
         store_full: Callable[[], bool],
+        unconfirmed: Callable[[], int],
     ) -> None:
-        """Ask these at every scrape: waiting machines, machines by SRI state, whether the store is full. Call once."""
-        self.registry.register(_Followed(queue_depth, machines, store_full))
+        """Ask these at every scrape: machines that wait for a lane, by SRI state, and for a word after a restore;
+        whether the store is full. Call once."""
+        self.registry.register(_Followed(queue_depth, machines, store_full, unconfirmed))
 
     def serve(self, address: str) -> Callable[[], None]:
         """Serve `/metrics` on `host:port` from threads of its own; returns stop(). Raises ConfigError. Call once."""
@@ -114,7 +116,9 @@ class _Followed(Collector):
         queue_depth: Callable[[], int],
         machines: Callable[[], Mapping[str, int]],
         store_full: Callable[[], bool],
+        unconfirmed: Callable[[], int],
     ) -> None:
+        self._unconfirmed = unconfirmed
         self._queue_depth = queue_depth
         self._machines = machines
         self._store_full = store_full
@@ -123,6 +127,9 @@ class _Followed(Collector):
         yield GaugeMetricFamily("sri_libvirt_queue_depth", "Machines waiting for a lane.", value=self._queue_depth())
         yield GaugeMetricFamily(
             "sri_libvirt_store_full", "1 while only what makes room is stored.", value=int(self._store_full())
+        )
+        yield GaugeMetricFamily(
+            "sri_libvirt_unconfirmed", "Machines of a restored backup that nobody confirmed.", value=self._unconfirmed()
         )
         family = GaugeMetricFamily("sri_libvirt_machines", "Machines by SRI state.", labels=["state"])
         for state, count in self._machines().items():

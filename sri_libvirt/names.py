@@ -47,6 +47,21 @@ def alias(kind: str, name: str, incarnation: int) -> str:
     return f"ua-{short}-{digest(name, length=16)}-{incarnation}"
 
 
+def is_alias_of(alias_: str, kind: str, name: str) -> bool:
+    """Whether it is the alias of a device of this kind and name, of whatever incarnation."""
+    return alias_.rpartition("-")[0] == alias(kind, name, 0).rpartition("-")[0]
+
+
+def incarnation_of(alias_: str) -> int:
+    """The incarnation that an alias of ours ends in."""
+    return int(alias_.rpartition("-")[2])
+
+
+def can_be_stranger(alias_: str) -> bool:
+    """Whether it is the alias of a device that can come and go: a volume or a NIC."""
+    return re.fullmatch(r"ua-(vol|nic)-[0-9a-f]{16}-[0-9]+", alias_) is not None
+
+
 def mac_address(machine_id: str, nic: str, attempt: int = 0) -> str:
     """A locally administered unicast MAC: 46 bits of (machine, NIC). `attempt` > 0 steps aside from a collision."""
     raw = bytearray.fromhex(digest("mac", machine_id, nic, str(attempt), length=12))

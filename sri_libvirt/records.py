@@ -116,6 +116,24 @@ class StopEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Stranger:
+    """A volume or NIC with an alias of ours in a guest whose machine has no row for it.
+
+    `target` to `port` are what its XML says, `source` a path or a network. `since` is when it was first seen,
+    `unplug_at` when the guest was last asked to let it go.
+    """
+
+    alias: str
+    target: str = ""
+    serial: str = ""
+    source: str = ""
+    mac: str = ""
+    port: int = 0
+    since: int = 0
+    unplug_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The latest run of a machine's guest, and what the loop must remember between passes.
 
@@ -126,6 +144,8 @@ class Run:
     while its QEMU is still to be ended. `stopped` says why it ended (None while it runs or nobody knows yet).
     `failures` counts starts in a row that failed or lasted less than a minute; no start before `not_before`; `error` is
     what the last failed start said. `save_refused` counts how often the managed save of this run was called unusable.
+    `strangers` is None until the first look after the store was put back from a backup: nobody can say then what the
+    guest has.
     """
 
     uuid: str = ""
@@ -142,11 +162,16 @@ class Run:
     resumes: int = 0
     ending: StopCause | None = None
     save_refused: int = 0
+    strangers: tuple[Stranger, ...] | None = ()
 
     def going(self, now: int) -> Run:
         """The same run, whose guest runs since `now`: nothing of a stop or a press before counts any more."""
         return replace(self, started_at=now, pressed_at=0, last_press_at=0, resumed_at=0, resumes=0, ending=None,
                        stopped=None, stopped_at=0, save_refused=0)  # fmt: skip
+
+    def stranger(self, kind: AttachmentKind, name: str) -> Stranger | None:
+        """The one that has this name."""
+        return next((each for each in self.strangers or () if names.is_alias_of(each.alias, kind, name)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +246,8 @@ class Machine:
 
     `spec` is the message as it arrived and as RPCs changed it. `power_at` is when its power last changed (creation
     counts). `deleted_at` is 0 while it lives. `stop_event` is written by the event listener and consumed by the loop.
-    `sequence` orders machines by their creation; the store gives it.
+    `sequence` orders machines by their creation; the store gives it. `unconfirmed_since` is 0, or when a restored
+    backup began to wait for somebody's word that the machine is still to be as it says.
     """
 
     id: str
@@ -239,6 +265,7 @@ class Machine:
     run: Run = Run()
     stop_event: StopEvent | None = None
     reasons: tuple[Reason, ...] = ()
+    unconfirmed_since: int = 0
     attachments: tuple[Attachment, ...] = ()
     sequence: int = field(default=0, compare=False)
 

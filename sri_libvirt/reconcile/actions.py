@@ -67,6 +67,13 @@ class UnplugDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class UnplugStranger:
+    """Ask the running guest to let a device go that no row knows."""
+
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
 class PressButton:
     """Press the guest's ACPI power button. `first` begins the grace time."""
 
@@ -120,6 +127,7 @@ Action = (
     | SetClock
     | PlugDevice
     | UnplugDevice
+    | UnplugStranger
     | PressButton
     | Resume
     | Destroy

@@ -5,15 +5,16 @@ What is read here is handed to plan() as plain data. What it means does not belo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sri_libvirt import names
 from sri_libvirt.domain import observed as domain_view
 from sri_libvirt.errors import Unreachable
 from sri_libvirt.hypervisor.base import Connection, DomainState, LastWords
 from sri_libvirt.reconcile.view import NotSeen, Observed
-from sri_libvirt.records import Machine
+from sri_libvirt.records import Machine, Stranger
 
 
 class HostSigns(Protocol):
@@ -54,6 +55,7 @@ class Observer:
         live = domain_view.glance(domain.live_xml) if domain and domain.live_xml else None
         persistent = domain_view.glance(domain.persistent_xml) if domain and domain.persistent_xml else None
         marks = live or persistent
+        strangers = (live.aliases if live else frozenset()) - {row.alias for row in machine.attachments}
         return Observed(
             domain=domain,
             boot_id=self.host.boot_id(),
@@ -64,4 +66,15 @@ class Observer:
             persistent=persistent.aliases if persistent else frozenset(),
             last_words=replace(words, at=self.of_wall(words.at)),
             out_of_memory=words.reason == "crashed" and self.out_of_memory(machine.id, machine.run.started_at),
+            strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
         )
+
+
+def _strangers(live_xml: str, aliases: Iterable[str]) -> tuple[Stranger, ...]:
+    """What the XML says of these devices, as far as they can come and go."""
+    devices = domain_view.read(live_xml).devices
+    found = (devices[alias] for alias in sorted(aliases) if names.can_be_stranger(alias))
+    return tuple(
+        Stranger(each.alias, target=each.target, serial=each.serial, source=each.source, mac=each.mac, port=each.port)
+        for each in found
+    )

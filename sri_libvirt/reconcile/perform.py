@@ -113,6 +113,8 @@ class Performer:
                 self._power.start(machine, connection, action)
             case act.SetClock():
                 self._power.set_clock(machine, connection, action.behind)
+            case act.UnplugStranger():
+                self._unplug_stranger(machine, action.alias, connection)
             case act.PressButton():
                 self._power.press(machine, connection, first=action.first)
             case act.Resume():
@@ -242,6 +244,16 @@ class Performer:
         connection.detach_device(row.machine, row.alias)
         now = self.clock()
         self._note(lambda tx: tx.set_unplug(row.machine, row.key, now), relieving=True)
+
+    def _unplug_stranger(self, machine: Machine, alias: str, connection: Connection) -> None:
+        if any(row.alias == alias for row in machine.attachments):
+            return  # it was attached again while other actions ran
+        connection.detach_device(machine.id, alias)
+        now = self.clock()
+        known = tuple(
+            replace(each, unplug_at=now) if each.alias == alias else each for each in machine.run.strangers or ()
+        )
+        self._set_run(machine, replace(machine.run, strangers=known), relieving=True)
 
     def _tell_of_device(self, row: Attachment, reason: str) -> None:
         now = self.clock()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain import ports
-from sri_libvirt.reconcile import plugging, starting, states, stopping, stops
+from sri_libvirt.reconcile import plugging, restored, starting, states, stopping, stops, strangers
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import status as statuses
 from sri_libvirt.reconcile.actions import (
@@ -56,6 +56,7 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
         status = machine.status if machine.observed_generation else statuses.unseen(machine, policy)
         return _finish(machine, step, status, machine.run, now, policy, machine.observed_generation)
     run, run_events = _account(machine, observed, now, policy)
+    run, device_events = strangers.seen(observed, run, now)
     machine = replace(machine, attachments=ports.placed(machine.attachments, policy.ports_of(machine)))
     if observed.foreign:
         step = Step(reasons=(why.foreign_domain(),), wake_at=now + 60 * SECOND)
@@ -66,9 +67,9 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
     elif observed.active:
         step = _running(machine, observed, run, now, policy)
     else:
-        step = _off(machine, observed, run, now, policy)
+        step = restored.hold(machine) or _off(machine, observed, run, now, policy)
     status = statuses.build(machine, observed, run, policy)
-    events = run_events + step.events + _state_events(machine, status, now)
+    events = run_events + device_events + step.events + _state_events(machine, status, now)
     # A stop that was noted before a guest was seen active is of an earlier run: used up either way.
     consumed = machine.stop_event.at if machine.stop_event else 0
     result = _finish(machine, step, status, run, now, policy, machine.generation)
@@ -145,7 +146,7 @@ def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: P
     # What libvirt noted of a stop, if anything, is of an earlier run: this one's QEMU is still there.
     halted = _cause(run, None, observed, "shutdown")
     step = states.step(machine, observed.domain, run, halted, now, policy)
-    return step or plugging.devices(machine, observed, run, now, policy)
+    return step or restored.hold(machine) or plugging.devices(machine, observed, run, now, policy)
 
 
 def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:

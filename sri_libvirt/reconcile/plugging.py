@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sri_libvirt.domain import ports
 from sri_libvirt.reconcile import reasons as why
+from sri_libvirt.reconcile import strangers
 from sri_libvirt.reconcile.actions import Action, AssignPorts, Define, PlugDevice, PrepareDevice, UnplugDevice
 from sri_libvirt.reconcile.step import Step, cooling, join, release
 from sri_libvirt.reconcile.view import Observed, Policy
@@ -26,8 +27,9 @@ def devices(machine: Machine, observed: Observed, run: Run, now: int, policy: Po
     return join(
         [
             *(_unplug(machine, row, now, policy) for row in present),
+            *strangers.unplug(run, now, policy),
             release(gone, 0, now, policy, final=False),
-            _plug(machine, observed, now, policy),
+            _plug(machine, observed, run, now, policy),
             _persist(machine, observed, run, now),
         ]
     )
@@ -64,7 +66,7 @@ def _persist(machine: Machine, observed: Observed, run: Run, now: int) -> Step:
     return Step(actions=(Define(new_run=False),))
 
 
-def _plug(machine: Machine, observed: Observed, now: int, policy: Policy) -> Step:
+def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
     """Prepare and plug what is wanted and absent, as far as names, targets and ports are free."""
     older = ports.leaving_names(machine.attachments)
     held_targets = {row.target for row in machine.attachments if row.alias in observed.live and row.target}
@@ -76,7 +78,9 @@ def _plug(machine: Machine, observed: Observed, now: int, policy: Policy) -> Ste
             continue
         if ports.without_network(row):
             steps.append(Step(reasons=(why.network_unknown(row),)))
-        elif (row.kind, row.name) in older or (row.target in held_targets and row.alias not in observed.live):
+        elif (row.kind, row.name) in older or (
+            row.alias not in observed.live and (row.target in held_targets or strangers.in_the_way(run, row))
+        ):
             steps.append(Step(reasons=(why.older_device_first(row),)))
         elif not row.port:
             steps.append(Step(reasons=(why.no_port(row, policy.ports_of(machine)),)))

@@ -7,7 +7,7 @@ of it all the same is a note. When a reason applies does not belong here (that i
 from __future__ import annotations
 
 from sri_libvirt import printable, userdata
-from sri_libvirt.records import SECOND, Attachment, Machine, Reason, StopCause
+from sri_libvirt.records import SECOND, Attachment, Machine, Reason, StopCause, Stranger
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
 
@@ -22,6 +22,7 @@ CODES = frozenset(
         "action-failed",
         "waiting-for-lane",
         "foreign-domain",
+        "restored",
         "starting",
         "device-not-ready",
         "slow-storage",
@@ -31,6 +32,7 @@ CODES = frozenset(
         "detach-settles",
         "detach-held",
         "unplugging",
+        "unknown-device",
         "define-failed",
         "network-unknown",
         "older-device-first",
@@ -161,6 +163,16 @@ def foreign_domain() -> Reason:
     )
 
 
+def restored() -> Reason:
+    return Reason(
+        "restored",
+        "the store is a backup that was put back, and nobody has confirmed yet that this machine is still to be as it "
+        "says: its guest is left as it is",
+        "The machinepoollet does so by itself once it has compared the machine with the API: see that it runs. Without "
+        "one, or where you know better: sri-libvirt store confirm [MACHINE].",
+    )
+
+
 def starting() -> Reason:
     return Reason("starting", "the guest is being prepared and started")
 
@@ -205,6 +217,21 @@ def unplugging(row: Attachment) -> Reason:
         f"the guest was asked to let {device_words(row)} go and has not done so yet",
         "A guest that boots, hangs or has no driver for hot-plug ignores it; it is asked again every few seconds, and "
         "its next reset or power-off completes it.",
+    )
+
+
+def stranger_words(stranger: Stranger) -> str:
+    """A device that nobody knows the name of, as an operator finds it in the domain's XML."""
+    what = f"at {stranger.target}" if stranger.target else f"with MAC {stranger.mac}"
+    return f"the device {stranger.alias} ({what})"
+
+
+def unknown_device(stranger: Stranger) -> Reason:
+    return Reason(
+        "unknown-device",
+        f"{stranger_words(stranger)} is in the guest and not in the store, as after a restored backup; it is unplugged "
+        "unless it is attached again",
+        "Nothing need be done, unless the guest does not let it go: its next reset or power-off completes it.",
     )
 
 

@@ -23,12 +23,12 @@ REFUSALS = 3
 def start(machine: Machine, observed: Observed, run: Run, now: int, rest: Step) -> Step:
     """Everything that a start needs, each step verified anew."""
     reasons = (why.starting(), *rest.reasons)
-    prepare = tuple(PrepareDevice(row.key) for row in machine.attachments if row.wanted and row.port)
+    devices = [PrepareDevice(row.key) for row in machine.attachments if row.wanted and row.port]
+    prepare: tuple[Action, ...] = (ChooseProfile(), AssignPorts(), *devices)
     dropped = _dropped_because(machine, observed, run)
     if dropped is None:
         return Step(actions=(*prepare, Start(restore=True), SetClock(max(now - run.stopped_at, 0))), reasons=reasons)
-    begin: tuple[Action, ...] = (Define(new_run=True), Start(drops_save=dropped))
-    return Step(actions=(ChooseProfile(), AssignPorts(), *prepare, *begin), reasons=reasons)
+    return Step(actions=(*prepare, Define(new_run=True), Start(drops_save=dropped)), reasons=reasons)
 
 
 def hold(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
@@ -51,6 +51,8 @@ def _dropped_because(machine: Machine, observed: Observed, run: Run) -> str | No
         return ""
     if not run.uuid or observed.run != run.uuid:
         return "other-run"
+    if not observed.persistent <= {row.alias for row in machine.attachments}:
+        return "spec-changed"  # a device in it is in no record, as after a restored backup
     if max((machine.power_at, *(row.changed_at for row in machine.attachments))) > run.stopped_at:
         return "spec-changed"
     return "unusable" if run.save_refused >= REFUSALS else None

@@ -19,9 +19,13 @@ LOOK_AGAIN_AT_LATEST = 60 * SECOND
 
 
 def unwanted_since(machine: Machine, policy: Policy) -> int:
-    """When the guest of a machine that is deleted, powered off or on a drained host was first asked to go; else 0."""
+    """When the guest of a machine that is deleted, powered off or on a drained host was first asked to go; else 0.
+
+    A wish from before a restored backup counts once it is confirmed, but for a deletion, which nobody can take back.
+    """
     powered_off = machine.power_at if machine.spec.power == pb.POWER_OFF else 0
-    return min(filter(None, (powered_off, machine.deleted_at, policy.drained_since())), default=0)
+    wishes = [at for at in (powered_off, policy.drained_since()) if at > machine.unconfirmed_since]
+    return min(filter(None, (machine.deleted_at, *wishes)), default=0)
 
 
 def gives_back(machine: Machine, policy: Policy) -> bool:

@@ -61,6 +61,8 @@ def classify(
         cause = _of_shutdown(event, detail, last_words)
     if run.pressed_at and cause in (StopCause.GUEST, StopCause.DESTROYED):
         return StopCause.REQUESTED
+    if run.strangers is None and event is None and cause is StopCause.GUEST:
+        return StopCause.UNKNOWN  # a restored backup does not know whether we have pressed the button since
     return cause
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sri_libvirt.hypervisor.base import DomainSnapshot, LastWords
-from sri_libvirt.records import SECOND, Attachment, Machine, Reason
+from sri_libvirt.records import SECOND, Attachment, Machine, Reason, Stranger
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Observed:
     the persistent one when the domain is off. `foreign`: the domain carries other marks than ours. `last_words` is
     read only when a stop has to be explained, and so is `out_of_memory`: whether the kernel says that it has killed the
     QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they will have done is not
-    known.
+    known. `strangers` are those of `live` that the machine has no row for.
     """
 
     domain: DomainSnapshot | None
@@ -47,6 +47,7 @@ class Observed:
     last_words: LastWords = field(default_factory=LastWords)
     out_of_memory: bool = False
     stuck: tuple[str, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
 
     @property
     def active(self) -> bool:

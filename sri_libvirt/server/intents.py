@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from sri_libvirt import names, printable, userdata
@@ -26,7 +27,7 @@ from sri_libvirt.records import (
     MachineClass,
     class_name,
 )
-from sri_libvirt.server import bounds, validate
+from sri_libvirt.server import bounds, lost, validate
 from sri_libvirt.store import Transaction
 
 Entry = TypeVar("Entry", pb.Volume, pb.NetworkInterface)
@@ -120,7 +121,7 @@ def set_power(tx: Transaction, machine_id: str, power: pb.Power, now: int) -> bo
 
 def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int, take: Take = _take_nothing) -> bool:
     """Add a volume to the spec."""
-    machine = _living(tx, machine_id)
+    machine = lost.looked_at(_living(tx, machine_id))
     if _present("volume", machine.spec.volumes, volume):
         return False
     machine.spec.volumes.append(volume)
@@ -139,6 +140,7 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
         _check_leaving(machine)
         target = _target(volume, {each.target for each in machine.attachments})
         row = _volume_row(machine_id, volume, target, _next(machine, "volume", volume.name), now)
+        row = lost.still_plugged(machine, volume, partial(_volume_row, machine_id, volume, now=now)) or row
         tx.put_attachment(row)
         take(tx, row)
     else:
@@ -153,7 +155,7 @@ def attach_nic(
     tx: Transaction, machine_id: str, nic: pb.NetworkInterface, now: int, take: Take = _take_nothing
 ) -> bool:
     """Add a network interface to the spec."""
-    machine = _living(tx, machine_id)
+    machine = lost.looked_at(_living(tx, machine_id))
     if _present("network_interface", machine.spec.network_interfaces, nic):
         return False
     machine.spec.network_interfaces.append(nic)
@@ -177,9 +179,10 @@ def attach_nic(
 
 def detach_volume(tx: Transaction, machine_id: str, name: str, now: int) -> bool:
     """Take a volume out of the spec at once; its unplug is the loop's (contract A.5)."""
-    machine = _machine(tx, machine_id)
+    machine = lost.looked_at(_machine(tx, machine_id))
     index = _index(machine.spec.volumes, name)
     if index is None:
+        lost.refuse_while_plugged(machine, "volume", name)
         raise NotFound(f"machine {machine_id} has no volume {printable.quote(name)}")
     del machine.spec.volumes[index]
     _detached(tx, machine, "volume", name, now)
@@ -188,9 +191,10 @@ def detach_volume(tx: Transaction, machine_id: str, name: str, now: int) -> bool
 
 def detach_nic(tx: Transaction, machine_id: str, name: str, now: int) -> bool:
     """Take a network interface out of the spec at once; its unplug is the loop's."""
-    machine = _machine(tx, machine_id)
+    machine = lost.looked_at(_machine(tx, machine_id))
     index = _index(machine.spec.network_interfaces, name)
     if index is None:
+        lost.refuse_while_plugged(machine, "nic", name)
         raise NotFound(f"machine {machine_id} has no network interface {printable.quote(name)}")
     del machine.spec.network_interfaces[index]
     _detached(tx, machine, "nic", name, now)

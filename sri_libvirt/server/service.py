@@ -74,6 +74,7 @@ class MachineRuntime:
         gate: Callable[[], None],
         wake: Callable[[str], None],
         clock: SteadyClock,
+        listed: Callable[[pb.MachineFilter], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -83,11 +84,13 @@ class MachineRuntime:
         self._told: tuple[tuple[Offer, ...] | None, pb.StatusResponse] = (None, pb.StatusResponse())
         self._wake = wake
         self._clock = clock
+        self._listed = listed
 
     async def version(self, _request: pb.VersionRequest) -> pb.VersionResponse:
         return pb.VersionResponse(runtime_name=RUNTIME_NAME, runtime_version=__version__)
 
     async def list_machines(self, request: pb.ListMachinesRequest) -> bytes:
+        self._listed(request.filter)
         return stitch(self._store.frames(request.filter.id, request.filter.label_selector))
 
     async def create_machine(self, request: pb.CreateMachineRequest) -> pb.CreateMachineResponse:

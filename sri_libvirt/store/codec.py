@@ -25,6 +25,7 @@ from sri_libvirt.records import (
     Run,
     StopCause,
     StopEvent,
+    Stranger,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +84,15 @@ def _profile(text: str) -> Profile:
 def _run(text: str) -> Run:
     data: dict[str, Any] = json.loads(text)
     stopped, ending = data["stopped"], data.get("ending")  # which older versions did not know
-    return Run(**{**data, "stopped": stopped and StopCause(stopped), "ending": ending and StopCause(ending)})
+    strangers = data.get("strangers", ())
+    return Run(
+        **{
+            **data,
+            "stopped": stopped and StopCause(stopped),
+            "ending": ending and StopCause(ending),
+            "strangers": None if strangers is None else tuple(Stranger(**each) for each in strangers),
+        }
+    )
 
 
 def attachment(row: sqlite3.Row) -> Attachment:
@@ -118,6 +127,7 @@ def machine(row: sqlite3.Row, attachments: Iterable[sqlite3.Row]) -> Machine:
             run=_run(row["run"]),
             stop_event=None if row["stop_event"] is None else StopEvent(**json.loads(row["stop_event"])),
             reasons=tuple(Reason(**reason) for reason in json.loads(row["reasons"])),
+            unconfirmed_since=row["unconfirmed_since"],
             attachments=tuple(attachment(each) for each in attachments),
             sequence=row["sequence"],
         )

@@ -14,7 +14,7 @@ from sri_libvirt.store import codec
 
 _MACHINE = """
     SELECT rowid AS sequence, id, labels, annotations, spec, class, generation, created_at, deleted_at, power_at,
-           status, observed_generation, profile, run, stop_event, reasons
+           status, observed_generation, profile, run, stop_event, reasons, unconfirmed_since
     FROM machine
 """
 _ATTACHMENT = """
@@ -109,6 +109,11 @@ def unclaimed(connection: sqlite3.Connection) -> list[str]:
         "SELECT id FROM machine WHERE NOT EXISTS (SELECT 1 FROM claim WHERE machine = id AND holder = '')"
     )
     return [row[0] for row in rows]
+
+
+def unconfirmed(connection: sqlite3.Connection) -> list[str]:
+    """Ids of machines of a restored backup that nobody has confirmed yet."""
+    return [row[0] for row in connection.execute("SELECT id FROM machine WHERE unconfirmed_since > 0")]
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str | None:

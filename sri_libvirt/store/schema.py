@@ -96,6 +96,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # The code of the reason that a problem gives, "" for that of any device that is not ready.
         "ALTER TABLE attachment ADD COLUMN problem_code TEXT NOT NULL DEFAULT ''",
     ),
+    # Since when a machine of a restored backup waits for somebody to say that its wishes still hold; 0 for all others.
+    ("ALTER TABLE machine ADD COLUMN unconfirmed_since INTEGER NOT NULL DEFAULT 0",),
 )
 
 VERSION = len(MIGRATIONS)

@@ -32,7 +32,7 @@ from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec, queries, timeline
 from sri_libvirt.store.frames import Frame, Listing
 
-_UNSEEN = frozenset({"run", "profile", "reasons"})
+_UNSEEN = frozenset({"run", "profile", "reasons", "unconfirmed_since"})
 """Columns that no frame shows."""
 
 
@@ -116,6 +116,10 @@ class Transaction:
         """Ids of machines whose class claims nothing: those of an older version."""
         return queries.unclaimed(self._connection)
 
+    def unconfirmed(self) -> list[str]:
+        """Ids of machines of a restored backup that nobody has confirmed yet."""
+        return queries.unconfirmed(self._connection)
+
     def meta(self, key: str) -> str | None:
         """A value of the store as a whole."""
         return queries.meta(self._connection, key)
@@ -143,6 +147,7 @@ class Transaction:
             "run": codec.record(machine.run),
             "stop_event": None if machine.stop_event is None else codec.record(machine.stop_event),
             "reasons": codec.reasons(machine.reasons),
+            "unconfirmed_since": machine.unconfirmed_since,
             "frame": b"",
         }
         self._insert("machine", values)
@@ -163,6 +168,10 @@ class Transaction:
     def set_deleted(self, machine_id: str, at: int) -> None:
         """The machine is to go."""
         self._update(machine_id, deleted_at=at)
+
+    def set_unconfirmed(self, machine_id: str, since: int) -> None:
+        """Since when its wishes are those of a restored backup and not confirmed; 0 once they are."""
+        self._update(machine_id, unconfirmed_since=since)
 
     def put_attachment(self, attachment: Attachment) -> None:
         """A new incarnation of a device."""

@@ -66,6 +66,7 @@ class Poollet:
         """Relist once and reconcile what has to be; whether there was anything to do."""
         due = self.relist() | self._failed | {uid for uid, each in self.machines.items() if self._touched(each)}
         self._failed = set()
+        self._delete_unknown(due - self.machines.keys())
         for uid in sorted(due & self.machines.keys()):
             machine = self.machines[uid]
             self._seen[uid] = self._user_side(machine)
@@ -212,6 +213,19 @@ class Poollet:
             raise Failed("the machine is still there")
         self.sent.pop(machine.uid, None)
         del self.machines[machine.uid]  # the finalizer goes
+
+    def _delete_unknown(self, uids: set[str]) -> None:
+        """Machines that are listed and whose API objects are gone: found by their names, and deleted."""
+        for listed in [each for each in self._listed.values() if each.metadata.labels.get(UID) in uids]:
+            labels = listed.metadata.labels
+            for each in self._list({NAMESPACE: labels[NAMESPACE], NAME: labels[NAME]}):
+                self._call("DeleteMachine", pb.DeleteMachineRequest(machine_id=each.metadata.id))
+
+    def forget(self) -> None:
+        """What it has sent counts no more: the provider's store was put back from a backup. What it listed does."""
+        self.sent = {
+            uid: Sent(sent.machine_id, sent.labels, sent.created_at, unsure=True) for uid, sent in self.sent.items()
+        }
 
     # --- status ----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "backup": (f"{_ROOM}.backup:backup", "Make a verified copy, also while the daemon runs."),
     "backups": (f"{_ROOM}.backup:backups", "List the backups."),
     "check": (f"{_ROOM}.check:check", "Read it whole and say what is wrong with it."),
+    "confirm": (f"{_ROOM}.confirm:confirm", "After a restore: say that machines are still to be as it says."),
     "restore": (f"{_ROOM}.restore:restore", "Put a backup back; keeps what it replaces."),
 }
 

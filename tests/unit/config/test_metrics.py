@@ -32,7 +32,10 @@ def test_followed_values_are_read_at_the_scrape() -> None:
     metrics = Metrics()
     depth, full = [3], [False]
     states = {"MACHINE_RUNNING": 2}
-    metrics.follow(queue_depth=lambda: depth[0], machines=lambda: states, store_full=lambda: full[0])
+    metrics.follow(
+        queue_depth=lambda: depth[0], machines=lambda: states, store_full=lambda: full[0], unconfirmed=lambda: 5
+    )
+    assert "sri_libvirt_unconfirmed 5.0" in scrape(metrics)
     assert "sri_libvirt_queue_depth 3.0" in scrape(metrics)
     assert "sri_libvirt_store_full 0.0" in scrape(metrics)
     depth[0], full[0] = 0, True

@@ -15,7 +15,7 @@ from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import states
 from sri_libvirt.reconcile.virtualisation import ADVICE
 from sri_libvirt.records import SECOND, Profile, Reason, StopCause
-from tests.unit.reconcile.world import PROFILE, T0, machine, volume_row
+from tests.unit.reconcile.world import PROFILE, STRANGER, T0, machine, volume_row
 
 TESTS = Path(__file__).parents[1]
 ROW = volume_row(problem="the backend is away", problem_advice="Start it.", problem_at=T0)
@@ -40,6 +40,7 @@ SAMPLES = {
     "action-failed": why.action_failed("RemoveFiles", "Device or resource busy"),
     "waiting-for-lane": why.waiting_for_lane(),
     "foreign-domain": why.foreign_domain(),
+    "restored": why.restored(),
     "starting": why.starting(),
     "device-not-ready": why.device_not_ready(ROW),
     "slow-storage": why.device_not_ready(replace(ROW, problem_code="slow-storage")),
@@ -49,6 +50,7 @@ SAMPLES = {
     "detach-settles": why.detach_settles(ROW),
     "detach-held": why.detach_held(ROW, 600 * SECOND),
     "unplugging": why.unplugging(ROW),
+    "unknown-device": why.unknown_device(replace(STRANGER, alias="ua-vol-0123456789abcdef-1")),
     "define-failed": why.define_failed("out of memory"),
     "network-unknown": why.network_unknown(ROW),
     "older-device-first": why.older_device_first(ROW),

@@ -23,6 +23,7 @@ from sri_libvirt.records import (
     Profile,
     Run,
     StopEvent,
+    Stranger,
 )
 
 ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
@@ -33,6 +34,10 @@ PROFILE = Profile(
     emulator="/usr/bin/qemu-system-x86_64",
 )  # fmt: skip
 POLICY = Policy(handle_of=lambda row: f"handle-{row.name}", start_blocked=lambda machine: None, ports=PROFILE.ports)
+
+
+STRANGER = Stranger("", target="vdz", serial="odz-1", port=4)
+"""What the XML says of a device without a row, whatever its alias."""
 
 
 def volume_row(name: str = "data", **changes: object) -> Attachment:
@@ -96,7 +101,13 @@ class World:
         return Observed(
             domain=self.domain, boot_id=self.boot, host_stopping=self.host_stopping, foreign=self.foreign, run=self.run,
             live=self.live, persistent=self.persistent, last_words=self.last_words, stuck=self.stuck,
+            strangers=self.strangers(),
         )  # fmt: skip
+
+    def strangers(self) -> tuple[Stranger, ...]:
+        assert self.record is not None
+        aliases = self.live - {row.alias for row in self.record.attachments}
+        return tuple(replace(STRANGER, alias=alias) for alias in sorted(aliases))
 
     def look(self) -> Plan:
         """One pass: plan, and record it as the lane does."""
@@ -212,6 +223,13 @@ class World:
                 assert not row.wanted
                 self._row(key, unplug_at=self.now)
                 self.unplugging |= {row.alias}
+                if not self.deaf_to_unplug:
+                    self.reset()
+            case act.UnplugStranger(alias=alias):
+                known = record.run.strangers or ()
+                asked = tuple(replace(each, unplug_at=self.now) if each.alias == alias else each for each in known)
+                self.record = replace(record, run=replace(record.run, strangers=asked))
+                self.unplugging |= {alias}
                 if not self.deaf_to_unplug:
                     self.reset()
             case act.PressButton(first=first):
