@@ -99,5 +99,5 @@ def _plain(value: Any, depth: int) -> Any:
     if depth and type(value) in (list, tuple, set, frozenset):
         return [_plain(item, depth - 1) for item in value]
     if depth and isinstance(value, Mapping) and type(value).__module__ == "builtins":
-        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
+        return {str(_plain(key, 0)): _plain(item, depth - 1) for key, item in value.items()}
     return f"<{type(value).__name__}>"

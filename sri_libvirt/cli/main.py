@@ -39,7 +39,10 @@ def sri_libvirt() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its status."""
+    """Run one command and exit with its status. Letters that the terminal does not have are no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 

@@ -34,6 +34,7 @@ from sri_libvirt.records import SECOND
 HANDLE = "image"
 
 _SECTOR = 512
+_PATH_MAX = 4096  # Linux opens no longer one, and each message about it would be as long
 _MIB = 1 << 20
 _SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
 _REMEMBERED = 1024
@@ -172,7 +173,9 @@ def path_of(image: str) -> Path | None:
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
             return None
         text = unquote(parts.path)
-    return Path(text) if text.startswith("/") and "\0" not in text else None
+    if not text.startswith("/") or "\0" in text or len(os.fsencode(text)) >= _PATH_MAX:
+        return None
+    return Path(text)
 
 
 def look_at(head: bytes, file_bytes: int, image: str) -> tuple[DiskFormat, int]:

@@ -35,8 +35,8 @@ def warn(text: str) -> None:
 
 
 def document(text: str) -> None:
-    """Print a whole document, which its maker has made fit."""
-    click.echo(text.removesuffix("\n"))
+    """Print a whole document, which its maker has made fit: in UTF-8, whatever the terminal has (RFC 8259, 8.1)."""
+    click.echo(text.removesuffix("\n").encode())
 
 
 def data(value: Any, output: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -226,3 +227,22 @@ def test_the_command_line_prints_in_one_place() -> None:
             ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)
         }
         assert not called & {"click.echo", "click.secho", "print", "sys.stdout.write", "sys.stderr.write"}, file
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml"])
+def test_a_terminal_that_lacks_letters_is_no_reason_to_fail(
+    store: Store, state_dir: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("SRI_LIBVIRT_STATE_DIR", str(state_dir))
+    named = replace(machine("33333333-aaaa-4000-8000-000000000003", "web", NOW), labels={LABEL_NAME: "größe漢"})
+    store.write(lambda tx: tx.insert(named))
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding="ascii"))
+    with pytest.raises(SystemExit) as ended:
+        main.main(["machine", "list", "-o", form])
+    assert ended.value.code == 0
+    sys.stdout.flush()
+    if form == "table":
+        assert b"gr??e?" in out.getvalue()
+    else:
+        assert "größe漢" in out.getvalue().decode(), "a document is UTF-8 and loses nothing"

@@ -55,7 +55,7 @@ def test_messages_bytes_and_objects_come_out_as_their_type(stream: io.StringIO) 
         volume=pb.Volume(connection=connection),
         key=SECRET.encode(),
         parts=[pb.Volume(connection=connection)],
-        map={"deep": connection.secret_data, "bytes": SECRET.encode()},
+        map={"deep": connection.secret_data, "bytes": SECRET.encode(), SECRET.encode(): 1},
     )
     assert SECRET not in stream.getvalue()
     (line,) = lines(stream)

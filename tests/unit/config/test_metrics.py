@@ -50,3 +50,13 @@ def test_two_objects_share_nothing() -> None:
     first, second = Metrics(), Metrics()
     first.rpc("Version", "OK", 0.1)
     assert "Version" not in scrape(second)
+
+
+def test_no_label_can_hold_a_machine() -> None:
+    """Each label has a fixed list of words: the code's own, gRPC's, or the SRI's."""
+    metrics = Metrics()
+    metrics.rpc("CreateMachine", "OK", 0.1)
+    metrics.loop_pass("ok", 0.1)
+    metrics.action("Define", "ok", 0.1)
+    labels = {label for family in metrics.registry.collect() for sample in family.samples for label in sample.labels}
+    assert labels <= {"version", "method", "code", "outcome", "action", "state", "le"}

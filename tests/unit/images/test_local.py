@@ -31,7 +31,7 @@ def test_what_is_a_path(reference: str, path: str) -> None:
     "reference",
     [
         "", "a.raw", "./a.raw", "../a.raw", "file://a.raw", "file:a.raw", "file://host/a.raw", "file:///a?b",
-        "file:///a%00b", "http://host/a.raw", "ghcr.io/org/image:tag", "file://[",
+        "file:///a%00b", "/" + "a" * 4096, "http://host/a.raw", "ghcr.io/org/image:tag", "file://[",
     ],
 )  # fmt: skip
 def test_what_is_none_is_refused_in_the_rpc(reference: str) -> None:
