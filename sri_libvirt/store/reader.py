@@ -16,7 +16,6 @@ from typing import Self
 
 from sri_libvirt import clock as clocks
 from sri_libvirt.errors import StoreError
-from sri_libvirt.host.boot import Host
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
@@ -93,6 +92,8 @@ class Reader:
         stored = clocks.of_text(self.meta(clocks.META_CLOCK))
         if stored is None:
             return clocks.SteadyClock.by(time.time_ns)
+        from sri_libvirt.host.boot import Host  # whoever is shown no times does not wait for it
+
         return clocks.SteadyClock.of(stored, 0, clocks.HostClocks(Host().boot_id))
 
     def meta(self, key: str) -> str | None:
