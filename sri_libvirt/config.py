@@ -314,7 +314,7 @@ OPTIONS: tuple[Option, ...] = (
         "call_deadline",
         duration,
         "2m",
-        "When a call of libvirt counts as stuck; one that starts, ends or defines nothing does in a quarter of it.",
+        "When a call of libvirt that starts, ends or defines counts as stuck; others do sooner, a whole action later.",
         "DURATION",
     ),
     _choice("log_level", "debug|info|warning|error", "info", "Least level that is logged."),

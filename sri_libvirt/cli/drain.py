@@ -44,7 +44,8 @@ def drain(shutdown: bool, reason: str, wait: str, settings: Settings) -> None:
 def _wait(settings: Settings, end: float) -> None:
     with Store.open_read_only(StatePaths(settings.state_dir)) as reader:
         while True:
-            running = sum(_runs(each) for each in reader.machines())
+            machines, unknown = reader.readable()
+            running = sum(_runs(each) for each in machines) + len(unknown)
             if not running:
                 out.say("no guest runs")
                 return

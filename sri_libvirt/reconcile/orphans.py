@@ -106,7 +106,7 @@ class Orphans:
         domains = set(connection.domain_ids())
         directories = set(self._directories())
         known = set(self.store.machine_ids())
-        looked = {each: connection.snapshot(each) for each in sorted(domains - known)}
+        looked, unread = _read(connection, sorted(domains - known))
         ours = {each: domain for each, domain in looked.items() if domain and self._ours(domain)}
         others = {each: domain for each, domain in looked.items() if domain and each not in ours}
         left = {each for each in directories - known if self._marked(self.paths.machine(each).root)}
@@ -118,7 +118,7 @@ class Orphans:
                 domain=_state(ours.get(each)),
                 directory=each in left,
                 by_name=copied and each not in remembered,
-                held=_held(each, others),
+                held=_held(each, others, unread),
             )
             for each in sorted(ours.keys() | left)
         ]
@@ -179,8 +179,26 @@ def _state(domain: DomainSnapshot | None) -> Literal["none", "off", "running"]:
     return "running" if domain.active else "off"
 
 
-def _held(machine_id: str, others: dict[str, DomainSnapshot]) -> str:
-    """Whether a domain that is not ours has this id, or uses files below a directory of this name."""
+def _read(connection: Connection, ids: list[str]) -> tuple[dict[str, DomainSnapshot | None], list[str]]:
+    """The domains of these ids, and those that libvirt does not read: they may be anybody's and use anything."""
+    looked: dict[str, DomainSnapshot | None] = {}
+    unread: list[str] = []
+    for each in ids:
+        try:
+            looked[each] = connection.snapshot(each)
+        except Unreachable:
+            raise
+        except HypervisorError as error:
+            log.warning("a domain of no machine cannot be read", domain=each, error=str(error))
+            unread.append(each)
+    return looked, unread
+
+
+def _held(machine_id: str, others: dict[str, DomainSnapshot], unread: list[str]) -> str:
+    """Whether a domain that is not ours, or may not be, has this id, or uses files below a directory of this name."""
+    if unread:
+        which = "its domain" if machine_id in unread else f"the domain {unread[0]}, which may use it,"
+        return f"{which} cannot be read (virsh dominfo)"
     if machine_id in others:
         return "a domain of this id carries other marks or none"
     users = [each for each, domain in others.items() if machine_id in domain.live_xml + domain.persistent_xml]
@@ -226,6 +244,9 @@ class Census(threading.Thread):
                 count = len(self._orphans.find())
             except (SRIError, OSError) as error:
                 log.info("orphans are not counted now", error=str(error))
+                continue
+            except Exception:
+                log.exception("a bug: orphans are counted again with the next period")
                 continue
             self._counted(count)
             if count:

@@ -112,6 +112,8 @@ class Survey(threading.Thread):
                     look()
                 except (SRIError, OSError) as error:
                     log.info("not seen who else uses this host", error=str(error))
+                except Exception:
+                    log.exception("a bug: the next look comes all the same")
 
     def poke(self) -> None:
         """Look soon; returns at once."""

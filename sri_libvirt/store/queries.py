@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 
+from sri_libvirt.errors import StoreError
 from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec
@@ -44,12 +45,26 @@ def attachment(connection: sqlite3.Connection, machine_id: str, key: Key) -> Att
 
 
 def machines(connection: sqlite3.Connection) -> list[Machine]:
-    """All machines, oldest first."""
+    """All machines, oldest first. Raises StoreError, naming it, when a record cannot be read."""
+    found, damaged = readable(connection)
+    if damaged:
+        raise StoreError(next(iter(damaged.values())))
+    return found
+
+
+def readable(connection: sqlite3.Connection) -> tuple[list[Machine], dict[str, str]]:
+    """The machines whose record can be read, oldest first; and, by id, what is wrong with the others."""
     attachments: defaultdict[str, list[sqlite3.Row]] = defaultdict(list)
     for row in connection.execute(f"{_ATTACHMENT} ORDER BY kind, name, incarnation"):
         attachments[row["machine"]].append(row)
-    rows = connection.execute(f"{_MACHINE} ORDER BY rowid")
-    return [codec.machine(row, attachments[row["id"]]) for row in rows]
+    found: list[Machine] = []
+    damaged: dict[str, str] = {}
+    for row in connection.execute(f"{_MACHINE} ORDER BY created_at, id"):
+        try:
+            found.append(codec.machine(row, attachments[row["id"]]))
+        except StoreError as error:
+            damaged[row["id"]] = str(error)
+    return found, damaged
 
 
 def events(connection: sqlite3.Connection, machine_id: str, limit: int) -> list[Event]:

@@ -62,6 +62,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.machines(connection)
 
+    def readable(self) -> tuple[list[Machine], dict[str, str]]:
+        """The machines whose record can be read, oldest first; and, by id, what is wrong with the others."""
+        with self._snapshot() as connection:
+            return queries.readable(connection)
+
     def machine_ids(self) -> list[str]:
         """Ids of all machines, oldest first."""
         with self._snapshot() as connection:

@@ -192,6 +192,18 @@ def test_one_that_fails_holds_up_no_other(world: World) -> None:
     assert two not in world.there()[0]
 
 
+def test_a_domain_that_cannot_be_read_hides_no_orphan_and_lets_none_go(world: World) -> None:
+    """It may be anybody's, and use any file."""
+    files = world.directory()
+    hung = world.domain(name="00000000-0000-4000-8000-000000000001")
+    world.hypervisor.fail_next("snapshot", HypervisorError("cannot acquire state change lock", 68))
+    (found,) = world.orphans.find()
+    assert (found.id, hung in found.held) == (files, True)
+    world.hypervisor.fail_next("snapshot", HypervisorError("cannot acquire state change lock", 68))
+    assert ["cannot be read" in each.problem for each in world.orphans.remove((), running=True)] == [True]
+    assert files in world.there()[1]
+
+
 def test_unreachable_is_not_nothing(world: World) -> None:
     files = world.directory()
     world.hypervisor.set_reachable(False)

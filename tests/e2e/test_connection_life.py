@@ -10,13 +10,14 @@ from contextlib import suppress
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.contract.hung import serving
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, wait_for
 
 pytestmark = pytest.mark.e2e
 
 LATE = "16s"
-"""Deadline of a start; a quarter of it for a plug."""
+"""Deadline of a start; three eighths of it for a plug or a look."""
 
 PATIENCE = 90.0
 
@@ -81,6 +82,44 @@ def test_five_hung_qemus_hold_up_nobody_else_and_are_destroyed_or_come_back(
         wait_for("late attach", lambda each=machine_id: volume_attached(provider, each), PATIENCE)  # type: ignore[misc]
         wait_for("no reason", lambda each=machine_id: not provider.reasons(each), PATIENCE)  # type: ignore[misc]
         assert "late" in {event.kind for event in provider.events(machine_id)}
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_guest_whose_qemu_hangs_ends_after_a_grace_of_a_second(
+    provider: Provider, frozen: list[int], deleted: bool
+) -> None:
+    """libvirt 9 hangs in the press of its button; 11 in the look at it already, and then refuses looks (code 68)."""
+    provider.start("--call-deadline", LATE, "--shutdown-grace", "1s")
+    machine_id, other = running(provider, "m"), running(provider, "other")
+    freeze(provider, machine_id, frozen)
+    if deleted:
+        provider.delete(machine_id)
+        wait_for("end of the machine", lambda: provider.get(machine_id) is None, PATIENCE)
+    else:
+        provider.power(machine_id, pb.POWER_OFF)
+        provider.wait_state(machine_id, "MACHINE_SUSPENDED", PATIENCE)
+    assert provider.qemu_pid(machine_id) is None
+    assert not provider.reasons(other)
+
+
+def test_four_images_on_a_file_system_that_hangs_hold_up_nobody(provider: Provider) -> None:
+    """Served by a FUSE server that is stopped: whoever opens or stats the image waits for it."""
+    with serving(provider.root, provider.images / "remote.raw") as hung:
+        provider.start("--lanes", "2")
+        stays = running(provider, "stays")
+        hung.stop()
+        waiting = []
+        for number in range(4):
+            wish = spec()
+            wish.image.image = str(hung.path)
+            waiting.append(str(provider.create(wish, f"waits-{number}").metadata.id))
+        for machine_id in waiting:
+            assert str(provider.images) in wait_reason(provider, machine_id, "slow-storage")
+        running(provider, "new")
+        provider.delete(stays)
+        wait_for("end of the machine", lambda: provider.get(stays) is None, PATIENCE)
+        provider.delete(waiting[0])
+        wait_for("end of a machine that waits", lambda: provider.get(waiting[0]) is None, PATIENCE)
 
 
 def test_a_frozen_libvirtd_reads_as_unreachable_and_nothing_is_lost(

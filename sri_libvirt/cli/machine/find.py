@@ -9,7 +9,7 @@ import fcntl
 import os
 
 from sri_libvirt.config import Settings
-from sri_libvirt.errors import NotFound
+from sri_libvirt.errors import NotFound, StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Machine
 from sri_libvirt.store import Reader, Store
@@ -30,7 +30,9 @@ def find(reader: Reader, word: str) -> Machine:
     exact = reader.machine(word)
     if exact is not None:
         return exact
-    machines = reader.machines() if word else []
+    machines, damaged = reader.readable() if word else ([], {})
+    if unreadable := [problem for each, problem in damaged.items() if each.startswith(word)]:
+        raise StoreError(unreadable[0])
     matching = [each for each in machines if word in (each.name, f"{each.namespace}/{each.name}")]
     matching = matching or [each for each in machines if each.id.startswith(word)]
     if len(matching) > 1:

@@ -18,9 +18,10 @@ from sri_libvirt.records import class_name
 def list_machines(settings: Settings, output: str) -> None:
     """List the machines of this host."""
     with open_store(settings) as reader:
-        machines, clock = reader.machines(), reader.clock()
+        (machines, damaged), clock = reader.readable(), reader.clock()
     if output != "table":
-        out.data([show.brief(machine, clock) for machine in machines], output)
+        shown = [show.brief(machine, clock) for machine in machines]
+        out.data([*shown, *(show.unreadable(*each) for each in damaged.items())], output)
         return
     now = clock.wall()
     rows = [
@@ -35,4 +36,5 @@ def list_machines(settings: Settings, output: str) -> None:
         )
         for machine in machines
     ]
+    rows += [(each, "", "", "", "?", "", problem) for each, problem in damaged.items()]
     out.table(("ID", "NAME", "CLASS", "POWER", "STATE", "AGE", "WHY"), rows)

@@ -79,6 +79,12 @@ def brief(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
     }
 
 
+def unreadable(machine_id: str, problem: str) -> dict[str, Any]:
+    """A machine in a list whose record cannot be read: nothing of it is known, and that is said."""
+    unknown = dict.fromkeys(("namespace", "name", "class", "power", "state", "created", "deleted"))
+    return {"id": machine_id, **unknown, "reasons": [problem]}
+
+
 def full(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
     """A machine by itself: its wish, its hardware, its devices, its latest run."""
     return {

@@ -47,6 +47,23 @@ def test_list_as_data(cli: Cli) -> None:
     assert listed == yaml.safe_load(cli("machine", "list", "-o", "yaml").out)
 
 
+def test_one_damaged_record_hides_no_other(cli: Cli, store: Store) -> None:
+    store.write(lambda tx: tx._update(WEB, run="{}"))
+    lines = cli("machine", "list").out.splitlines()
+    assert lines[1].split()[:5] == [DB, "default/db", "c1-m1", "ON", "PENDING"]
+    assert lines[2].split()[:2] == [WEB, "?"]
+    assert f"the record of machine {WEB} is damaged" in lines[2]
+    listed = json.loads(cli("machine", "list", "-o", "json").out)
+    assert [(each["id"], each["state"]) for each in listed] == [(DB, "PENDING"), (WEB, None)]
+    assert listed[0].keys() == listed[1].keys()
+    assert "is damaged" in listed[1]["reasons"][0]
+    assert DB in cli("machine", "get", "default/db").out
+    for word in (WEB, WEB[:8]):
+        told = cli("machine", "why", word)
+        assert f"the record of machine {WEB} is damaged" in told.err
+        assert "put back a backup" in told.err
+
+
 def test_get(cli: Cli) -> None:
     shown = yaml.safe_load(cli("machine", "get", WEB).out)
     assert shown == json.loads(cli("machine", "get", WEB, "-o", "json").out)
