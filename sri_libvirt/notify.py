@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from sri_libvirt import printable
+
 log = structlog.get_logger(__name__)
 
 Check = Callable[[], str]
@@ -43,7 +45,7 @@ class ServiceManager:
         """Send these variables. A service manager that cannot be told within a second is logged and does no harm."""
         if not self.address:
             return
-        lines = "\n".join(f"{key}={' '.join(value.split())}" for key, value in state.items())
+        lines = "\n".join(f"{key}={printable.line(' '.join(value.split()))}" for key, value in state.items())
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:

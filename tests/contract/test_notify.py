@@ -53,8 +53,8 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def test_variables_are_lines_of_one_datagram(manager: Manager) -> None:
-    ServiceManager(str(manager.path)).tell(READY="1", STATUS="two\nlines")
-    assert manager.next() == {"READY": "1", "STATUS": "two lines"}
+    ServiceManager(str(manager.path)).tell(READY="1", STATUS="two\nlines \x9b2J\u202e")
+    assert manager.next() == {"READY": "1", "STATUS": "two lines \ufffd2J\ufffd"}
 
 
 def test_an_abstract_socket() -> None:
