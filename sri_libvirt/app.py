@@ -1,8 +1,8 @@
 """The composition root: builds every object of a provider, starts them in order and stops them in the reverse order.
 
 Order matters: the lock of the state directory before anything else, the store before the socket, the socket before
-libvirt is asked for anything (the poollet gives up on a provider that does not answer). Nothing else belongs here: a
-rule in this file is in the wrong place.
+libvirt is asked for anything (the poollet gives up on a provider that does not answer) but whether an empty store may
+begin. Nothing else belongs here: a rule in this file is in the wrong place.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from sri_libvirt.jobs import Jobs
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
+from sri_libvirt.reconcile.beginning import Beginning
 from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
 from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
@@ -76,6 +77,9 @@ LOCK_SECONDS = 0.2
 SWITCH_SECONDS = 0.0005
 """How long a busy thread keeps Python's lock from others: at the default of 5 ms an RPC, which changes threads twice,
 takes 10 ms more while lanes compute."""
+
+ASK_SECONDS = 5.0
+"""How long a start waits for what libvirt says of an empty store; it serves then all the same, but refuses."""
 
 STOP_SECONDS = 10.0
 """How long running RPCs and lanes may take to end; a lane that is stuck in a call is left behind."""
@@ -173,6 +177,7 @@ class Provider:
         self._stack = ExitStack()
         self._manager = manager
         self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._is_reached = False
         self._heart = Heart(manager, self._signs_of_life())
         paths = StatePaths(settings.state_dir)
         host = host or Host()
@@ -184,6 +189,7 @@ class Provider:
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)
         self.cordon = CordonKeeper(store, clock, wake_everybody)
+        self.beginning = Beginning(store, paths.root, self._hypervisor.connect, self._tell)
         found = self._hardware(paths)
         self.pool = Pool(self._classes(found), self._budget(found), self._closed)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
@@ -193,7 +199,7 @@ class Provider:
         )
         self.listener = Listener(
             settings.address,
-            handlers(runtime, self.metrics.rpc),
+            handlers(runtime, self.metrics.rpc, lambda: self.beginning.words),
             socket_mode=settings.socket_mode,
             socket_group=settings.socket_group,
             insecure_tcp=settings.insecure_tcp,
@@ -278,6 +284,10 @@ class Provider:
             self._stack.callback(self.metrics.serve(self._settings.metrics_address))
         await asyncio.to_thread(self.adopt)
         await asyncio.to_thread(self._confirmation.begin)
+        self.beginning.start()
+        self._stack.callback(self.beginning.stop)
+        await asyncio.to_thread(self.beginning.asked.wait, ASK_SECONDS)
+        self._tell()
         await self.listener.start()
         await self.admin.start()
         self._manager.ready()
@@ -358,6 +368,8 @@ class Provider:
 
     def _closed(self) -> str:
         """Why no new machine is taken; "" when they are."""
+        if self.beginning.refused:
+            return self.beginning.refused
         try:
             self._virtualisation.gate()
         except Unavailable as error:
@@ -369,9 +381,18 @@ class Provider:
             raise Unavailable(because)
 
     def _reachable(self, reachable: bool) -> None:
+        self._is_reached = reachable
         self.listener.set_hypervisor_reachable(reachable)
         self.metrics.hypervisor_reachable(reachable)
-        self._manager.status(f"serving; libvirt is {'reached' if reachable else 'not reached'}")
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell all who watch whether the store is the right one, and the service manager how we are."""
+        doubt = self.beginning.words
+        self.listener.set_serves(not doubt)
+        self.metrics.store_doubted(bool(doubt))
+        serving = f"serving; libvirt is {'reached' if self._is_reached else 'not reached'}"
+        self._manager.status(f"refusing all of machines: {doubt}" if doubt else serving)
 
     def _signs_of_life(self) -> Mapping[str, Check]:
         """The parts without which a provider is of no use. libvirt is none of them: a restart would not mend it."""
@@ -383,7 +404,7 @@ class Provider:
 
         def stored() -> str:
             self.store.write(lambda _: None)
-            return ""
+            return self.store.misplaced()
 
         return {
             "rpcs": turned,
@@ -410,8 +431,10 @@ def read_hardware(paths: StatePaths, *, sysfs: Path = inventory.SYSFS, procfs: P
     return replace(found, disk_bytes=disk.total_bytes, disk_others_bytes=disk.others_bytes)
 
 
-async def _serve(settings: Settings, store: Store) -> None:
+async def _serve(settings: Settings, store: Store, *, beside: bool = False) -> None:
     provider = Provider(settings, store, manager=ServiceManager(*service_manager(os.getpid())))
+    if beside:
+        provider.beginning.beside()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -424,8 +447,11 @@ async def _serve(settings: Settings, store: Store) -> None:
         await provider.stop()
 
 
-def serve(settings: Settings) -> None:
-    """Run a provider until SIGTERM or SIGINT. Raises ConfigError or StoreError when it cannot start."""
+def serve(settings: Settings, *, new_store: bool = False) -> None:
+    """Run a provider until SIGTERM or SIGINT. Raises ConfigError or StoreError when it cannot start.
+
+    `new_store` lets an empty store begin beside the domains of another one.
+    """
     faulthandler.enable()  # systemd's watchdog ends a process by SIGABRT: the log says then where it was stuck
     if harm := failpoint():
         log.warning("a failpoint is armed: this provider harms itself", failpoint=harm)
@@ -441,4 +467,4 @@ def serve(settings: Settings) -> None:
         log.info(
             "the store is open", state_dir=str(paths.root), instance=store.instance, machines=len(store.machine_ids())
         )
-        asyncio.run(_serve(settings, store))
+        asyncio.run(_serve(settings, store, beside=new_store))

@@ -34,6 +34,11 @@ class Metrics:
         self._actions = self._counter("actions", "Actions performed.", "action", "outcome")
         self._action_seconds = self._histogram("action_seconds", "Time of an action.", _WORK_SECONDS, "action")
         self._reachable = Gauge("sri_libvirt_hypervisor_reachable", "1 if libvirt answers.", registry=self.registry)
+        self._doubted = Gauge(
+            "sri_libvirt_store_doubted",
+            "1 while RPCs are refused because the store is empty and may be the wrong one.",
+            registry=self.registry,
+        )
         self._orphans = Gauge(
             "sri_libvirt_orphans", "Ids with our marks that belong to no machine.", registry=self.registry
         )
@@ -63,6 +68,10 @@ class Metrics:
     def hypervisor_reachable(self, reachable: bool) -> None:
         """Say whether libvirt answers."""
         self._reachable.set(int(reachable))
+
+    def store_doubted(self, doubted: bool) -> None:
+        """Say whether the store may be the wrong one."""
+        self._doubted.set(int(doubted))
 
     def orphans(self, count: int) -> None:
         """Say how many orphans the latest look found."""

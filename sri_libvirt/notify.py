@@ -56,7 +56,7 @@ class ServiceManager:
 
     def ready(self) -> None:
         """We serve: what waits for us may start."""
-        self.tell(READY="1", STATUS="serving; libvirt is not reached yet")
+        self.tell(READY="1")
 
     def status(self, text: str) -> None:
         """A line for `systemctl status`."""

@@ -32,7 +32,9 @@ MOST_VCPUS = 255
 
 META_KVM = "kvm"
 META_NEIGHBOURS = "neighbours"
-"""Values of the store as a whole that more rooms read than the one that writes them (host/kvm.py, resources.py)."""
+META_DOUBT = "doubt"
+"""Values of the store as a whole that more rooms read than the one that writes them (host/kvm.py, resources.py,
+reconcile/beginning.py)."""
 
 AttachmentKind = Literal["image", "seed", "volume", "nic"]
 

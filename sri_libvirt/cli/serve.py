@@ -13,14 +13,19 @@ from sri_libvirt.errors import SRIError
 
 
 @click.command()
+@click.option(
+    "--new-store",
+    is_flag=True,
+    help="Let an empty store begin though domains of another one have their disks in the state directory. Once.",
+)
 @options.settings()
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, new_store: bool) -> None:
     """Serve this host as a pool of machines, until SIGTERM or SIGINT. Guests outlive it."""
     from sri_libvirt import app, log  # grpc and libvirt take a third of a second to load
 
     log.set_up(settings.log_level, settings.log_format)
     try:
-        app.serve(settings)
+        app.serve(settings, new_store=new_store)
     except SRIError as error:
         if settings.log_format != "json":
             raise

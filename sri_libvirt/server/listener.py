@@ -119,6 +119,7 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._reachable = False
+        self._serves = True
         self._telling: set[asyncio.Task[None]] = set()
         self._socket: tuple[int, int] | None = None
         self.address = ""
@@ -134,7 +135,6 @@ class Listener:
             (pb.DESCRIPTOR.services_by_name["MachineRuntime"].full_name, health.SERVICE_NAME, reflection.SERVICE_NAME),
             server,
         )
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         await self._tell()
         try:
             self.address = self._listen(server)
@@ -148,6 +148,14 @@ class Listener:
     def set_hypervisor_reachable(self, reachable: bool) -> None:
         """What the health service says of `libvirt`. From any thread, also before start; returns at once."""
         self._reachable = reachable
+        self._changed()
+
+    def set_serves(self, serves: bool) -> None:
+        """What the health service says of the whole. From any thread, also before start; returns at once."""
+        self._serves = serves
+        self._changed()
+
+    def _changed(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell_soon)
 
@@ -210,7 +218,8 @@ class Listener:
 
     async def _tell(self) -> None:
         serving = health_pb2.HealthCheckResponse
-        await self._health.set(HYPERVISOR, serving.SERVING if self._reachable else serving.NOT_SERVING)
+        for service, serves in (("", self._serves), (HYPERVISOR, self._reachable)):
+            await self._health.set(service, serving.SERVING if serves else serving.NOT_SERVING)
 
 
 def _group_id(name: str) -> int | None:

@@ -49,6 +49,9 @@ CODES: dict[type[errors.SRIError], grpc.StatusCode] = {
 }
 """The one table of codes. An error that is not in it is a bug and answered INTERNAL."""
 
+_OF_THE_HOST = frozenset({"Version", "Status"})
+"""What tells of the host and not of machines; who drives us asks for it once, or seldom (contract A.9, G.6)."""
+
 _READS = frozenset({"Version", "ListMachines", "Status"})
 _MESSAGE_BYTES = 2000  # a longer one would not fit into HTTP/2 trailers
 _LISTED_CLASSES = 20
@@ -268,8 +271,14 @@ def _prefix(length: int) -> bytes:
     return bytes(prefix)
 
 
-def handlers(runtime: MachineRuntime, observe: Observe = lambda *_: None) -> grpc.GenericRpcHandler[bytes, Any]:
-    """All methods of the service as one handler; bytes in, bytes or a message out."""
+def handlers(
+    runtime: MachineRuntime, observe: Observe = lambda *_: None, doubt: Callable[[], str] = lambda: ""
+) -> grpc.GenericRpcHandler[bytes, Any]:
+    """All methods of the service as one handler; bytes in, bytes or a message out.
+
+    `doubt` says why nothing of machines may be told or changed, because the store may be the wrong one; "" when all
+    may.
+    """
     service = pb.DESCRIPTOR.services_by_name["MachineRuntime"]
     calls: dict[str, Callable[[Any], Awaitable[Message | bytes]]] = {
         "Version": runtime.version,
@@ -289,7 +298,13 @@ def handlers(runtime: MachineRuntime, observe: Observe = lambda *_: None) -> grp
         service.full_name,
         {
             method.name: grpc.unary_unary_rpc_method_handler(
-                _wrap(method.name, calls[method.name], GetMessageClass(method.input_type), observe),
+                _wrap(
+                    method.name,
+                    calls[method.name],
+                    GetMessageClass(method.input_type),
+                    observe,
+                    (lambda: "") if method.name in _OF_THE_HOST else doubt,
+                ),
                 response_serializer=_serialise,
             )
             for method in service.methods
@@ -306,6 +321,7 @@ def _wrap(
     call: Callable[[Any], Awaitable[Message | bytes]],
     request_type: type[Message],
     observe: Observe,
+    doubt: Callable[[], str],
 ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message | bytes]]:
     """The one wrapper around every RPC."""
 
@@ -313,6 +329,8 @@ def _wrap(
         started = time.perf_counter()
         code, message, machine = grpc.StatusCode.OK, "", ""
         try:
+            if because := doubt():
+                raise errors.Unavailable(because)
             request = _parse(request_type, raw)
             machine = getattr(request, "machine_id", "")[:_LOGGED_ID]
             reply = await call(request)

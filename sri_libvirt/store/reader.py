@@ -17,7 +17,7 @@ from typing import Self
 from sri_libvirt import clock as clocks
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Attachment, Event, Key, Machine
+from sri_libvirt.records import META_DOUBT, Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import database, queries, schema
 
@@ -105,6 +105,20 @@ class Reader:
         """A value of the store as a whole."""
         with self._snapshot() as connection:
             return queries.meta(connection, key)
+
+    def file(self) -> tuple[int, int] | None:
+        """Which file has the database's name now: device and inode; None when there is none."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @property
+    def doubt(self) -> str:
+        """Why this store, which is empty, may be the wrong one (`reconcile/beginning.py`); "" of any other."""
+        words = self.meta(META_DOUBT)
+        return words if words and not self.machine_ids() else ""
 
     def close(self) -> None:
         """Close the connections. Reads after that raise StoreError."""

@@ -44,6 +44,7 @@ class Store:
         self._writer = writer
         self._reader = reader
         self._listing = listing
+        self._file = reader.file()
 
     @classmethod
     def open(
@@ -139,6 +140,12 @@ class Store:
     def meta(self, key: str) -> str | None:
         """A value of the store as a whole."""
         return self._reader.meta(key)
+
+    def misplaced(self) -> str:
+        """What is wrong when its name is another file's by now, as after a mount over it; "" when nothing is."""
+        if self._reader.file() == self._file:
+            return ""
+        return "the state database is not any more where it was opened: something was mounted, unmounted or moved there"
 
     def close(self) -> None:
         """Do what was submitted, then close the file. Idempotent."""

@@ -23,6 +23,7 @@ from sri_libvirt.hypervisor.base import Listener as HypervisorListener
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.notify import ServiceManager
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.beginning import META_BESIDE
 from sri_libvirt.records import GIB
 from sri_libvirt.store import Store
 from tests.unit.host import trees
@@ -153,6 +154,9 @@ class FakeListener:
     def set_hypervisor_reachable(self, reachable: bool) -> None:
         self.reachable.append(reachable)
 
+    def set_serves(self, serves: bool) -> None:
+        assert serves, "a store that has begun is not doubted"
+
 
 class FakeAdmin:
     """The operator's socket; see `server.admin.AdminSocket`."""
@@ -204,6 +208,7 @@ def provider(
     monkeypatch.setattr(app, "Listener", lambda *_, **__: FakeListener(order))
     monkeypatch.setattr(app, "AdminSocket", lambda *_: FakeAdmin(order))
     store = Store.open(paths, lambda: 1)
+    store.write(lambda tx: tx.set_meta(META_BESIDE, "1"))  # so that libvirt is not asked whether it may begin
     yield app.Provider(settings, store, hypervisor=FakeLibvirt(order), host=HostStub(), hardware=lambda _: HOST)
     store.close()
 

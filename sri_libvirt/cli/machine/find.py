@@ -18,8 +18,12 @@ _SHOWN = 5
 
 
 def open_store(settings: Settings) -> Reader:
-    """The store of the state directory, read-only. Raises StoreError."""
-    return Store.open_read_only(StatePaths(settings.state_dir))
+    """The store of the state directory, read-only. Raises StoreError, also of one that may be the wrong one."""
+    reader = Store.open_read_only(StatePaths(settings.state_dir))
+    if doubt := reader.doubt:
+        reader.close()
+        raise StoreError(doubt)
+    return reader
 
 
 def find(reader: Reader, word: str) -> Machine:

@@ -186,6 +186,8 @@ def read_store(paths: StatePaths) -> tuple[Stored, str]:
     if not paths.database.exists() and not _has_machines(paths):
         return Stored(), f"shown as an empty host: there is no state database at {paths.database}"
     with Reader.open(paths) as reader:
+        if doubt := reader.doubt:
+            raise StoreError(doubt)
         text = reader.meta(META_KVM)
         return Stored(
             found=True,
