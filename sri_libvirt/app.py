@@ -184,7 +184,7 @@ class Provider:
         wake_everybody = partial(wake_all, store, self.queue)
         self._virtualisation = Virtualisation(settings, store, kvm.probe, clock, changed=wake_everybody)
         jobs = Jobs()
-        plugins = PluginTables(settings.image_dirs, jobs)
+        plugins = PluginTables(settings.image_dirs, jobs, self._hypervisor.taps)
         self._paths = paths
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)

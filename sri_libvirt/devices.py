@@ -67,11 +67,15 @@ class DiskSource:
 
 @dataclass(frozen=True, slots=True)
 class NicBackend:
-    """What a guest's NIC is joined to: a libvirt network by name, or a link without peers. `note` as of a disk."""
+    """What a guest's NIC is joined to: a libvirt network by name, or a link without peers. `note` as of a disk.
+
+    The latter is a tap by name, `device`, that its driver has made and that is never up; libvirt makes none for us.
+    """
 
     handle: str  # never empty; goes to the API's providerID
     kind: Literal["network", "isolated"]
     network: str = ""
+    device: str = ""
     note: str = ""
 
 
@@ -83,8 +87,11 @@ def to_json(backing: Backing) -> str:
     return json.dumps({"type": type(backing).__name__, **asdict(backing)}, sort_keys=True)
 
 
-def from_json(text: str) -> Backing:
-    """Parse what `to_json` wrote. Raises ValueError for an unknown type (a newer version wrote it)."""
+def from_json(text: str) -> Backing | None:
+    """Parse what `to_json` wrote; None for what has to be prepared anew: a link by a tap that libvirt made.
+
+    Raises ValueError for an unknown type (a newer version wrote it).
+    """
     data: dict[str, Any] = json.loads(text)
     match data.pop("type"):
         case "DiskSource":
@@ -93,6 +100,7 @@ def from_json(text: str) -> Backing:
                 base = BackingFile(**{**base, "identity": FileIdentity(**base["identity"])})
             return DiskSource(**data, backing=base)
         case "NicBackend":
-            return NicBackend(**data)
+            backend = NicBackend(**data)
+            return backend if backend.network or backend.device else None
         case other:
             raise ValueError(f"unknown backing type {other!r}: written by a newer version?")

@@ -22,4 +22,11 @@ def one(row: Attachment) -> Nic:
     """The NIC of one prepared attachment that has a port."""
     backend = row.backing
     assert isinstance(backend, NicBackend)
-    return Nic(alias=row.alias, mac=row.mac, kind=backend.kind, network=backend.network, port=row.port)
+    return Nic(
+        alias=row.alias,
+        mac=row.mac,
+        kind=backend.kind,
+        network=backend.network,
+        device=backend.device,
+        port=row.port,
+    )

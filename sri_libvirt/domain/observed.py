@@ -28,7 +28,10 @@ _FIXED = {
 
 @dataclass(frozen=True, slots=True)
 class ObservedDevice:
-    """One of our devices. `port` is the index of its root port, 0 if it is elsewhere; `source` a path or a network."""
+    """One of our devices. `port` is the index of its root port, 0 if it is elsewhere.
+
+    `source` is a path, a network, or the tap of a link without peers.
+    """
 
     alias: str
     kind: Literal["disk", "interface"]
@@ -59,27 +62,39 @@ class ObservedDomain:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where one of our devices is joined to the host. `source` is as `ObservedDevice` has it.
+
+    `job`: a block job copies or commits the disk. `tap` and `bridge` are of a NIC in a live domain.
+    """
+
+    source: str
+    job: bool = False
+    tap: str = ""
+    bridge: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Glance:
-    """What the loop asks of an XML at every look: its marks, and the aliases of our devices."""
+    """What the loop asks of an XML at every look: its marks, and the places of our devices by alias."""
 
     instance: str
     machine_id: str
     run: str
-    aliases: frozenset[str]
+    devices: Mapping[str, Place]
 
 
 def glance(text: str) -> Glance:
-    """The part of `read` that every look needs, at a third of its cost. Raises HypervisorError when it is not XML."""
+    """The part of `read` that every look needs, at half its cost. Raises HypervisorError when it is not XML."""
     root = xml.parse(text, "domain XML from libvirt")
     marks = root.find("metadata/sri:machine", _NS)
-    aliases = (
-        _attribute(node, "name") for kind in ("disk", "interface") for node in root.iterfind(f"devices/{kind}/alias")
-    )
+    nodes = (node for kind in ("disk", "interface") for node in root.iterfind(f"devices/{kind}"))
+    places = {_attribute(node.find("alias"), "name"): node for node in nodes}
     return Glance(
         instance=_attribute(marks, "instance"),
         machine_id=_attribute(marks, "id"),
         run=_attribute(marks, "run"),
-        aliases=frozenset(alias for alias in aliases if alias.startswith("ua-")),
+        devices={alias: _place_of(node) for alias, node in places.items() if alias.startswith("ua-")},
     )
 
 
@@ -121,7 +136,9 @@ def expected(spec: DomainSpec) -> ObservedDomain:
     fixed = {"virtio-serial": layout.virtio_serial, "balloon": layout.balloon, "rng": layout.rng}
     ports = {f"root port {port.index}": port.address for port in layout.root_ports}
     disks = [ObservedDevice(disk.alias, "disk", disk.port, disk.path, disk.target, disk.serial) for disk in spec.disks]
-    nics = [ObservedDevice(nic.alias, "interface", nic.port, nic.network, mac=nic.mac) for nic in spec.nics]
+    nics = [
+        ObservedDevice(nic.alias, "interface", nic.port, nic.network or nic.device, mac=nic.mac) for nic in spec.nics
+    ]
     return ObservedDomain(
         instance=spec.marks.instance,
         machine_id=spec.marks.id,
@@ -161,16 +178,29 @@ def verify(spec: DomainSpec, text: str) -> list[str]:
 
 def _device(node: etree._Element) -> ObservedDevice:
     kind: Literal["disk", "interface"] = "disk" if node.tag == "disk" else "interface"
-    source = node.find("source")
     return ObservedDevice(
         alias=_attribute(node.find("alias"), "name"),
         kind=kind,
         port=_port(node.find("address")),
-        source=_attribute(source, "file") or _attribute(source, "network"),
+        source=_source(node),
         target=_attribute(node.find("target"), "dev") if kind == "disk" else "",
         serial=node.findtext("serial") or "",
         mac=_attribute(node.find("mac"), "address"),
     )
+
+
+def _place_of(node: etree._Element) -> Place:
+    if node.tag == "disk":
+        return Place(_source(node), job=node.find("mirror") is not None)
+    tap, bridge = _attribute(node.find("target"), "dev"), _attribute(node.find("source"), "bridge")
+    return Place(_source(node), tap=tap, bridge=bridge)
+
+
+def _source(node: etree._Element) -> str:
+    source = node.find("source")
+    named = (_attribute(source, name) for name in ("file", "dev", "network", "bridge", "name"))
+    tap = _attribute(node.find("target"), "dev") if node.tag == "interface" else ""
+    return next(filter(None, named), tap)
 
 
 def _addresses(root: etree._Element) -> dict[str, str]:

@@ -89,12 +89,13 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """One virtio NIC behind a root port. `network` is "" of an isolated one."""
+    """One virtio NIC behind a root port. `network` is "" of an isolated one, `device` of one on a network."""
 
     alias: str
     mac: str
     kind: Literal["network", "isolated"]
     network: str
+    device: str
     port: int
 
 

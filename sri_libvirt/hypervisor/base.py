@@ -202,8 +202,29 @@ class Listener(Protocol):
         """A domain event."""
 
 
+class Taps(Protocol):
+    """Network devices for guests, with nothing behind them: the host neither sends nor hears anything there."""
+
+    def make(self, name: str) -> None:
+        """Let there be one of this name, at most 15 characters. Idempotent, also while a guest has it."""
+
+    def remove(self, name: str) -> None:
+        """Remove it. Idempotent; OSError while a guest has it."""
+
+
+class NoTaps:
+    """Makes nothing: for machines that are only planned."""
+
+    def make(self, name: str) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
 class Hypervisor(Protocol):
-    """A hypervisor that can be connected to and watched."""
+    """A hypervisor that can be connected to and watched. Its guests are plugged into `taps`."""
+
+    @property
+    def taps(self) -> Taps: ...
 
     def connect(self) -> Connection:
         """A new connection for the calling thread. Raises Unreachable."""

@@ -74,6 +74,16 @@ class Domain:
     clock_set: bool = False
 
 
+class FakeTaps(set[str]):
+    """The names of those that there are."""
+
+    def make(self, name: str) -> None:
+        self.add(name)
+
+    def remove(self, name: str) -> None:
+        self.discard(name)
+
+
 class FakeHypervisor:
     """See `base.Hypervisor`. Events are delivered before the call that causes them returns."""
 
@@ -81,6 +91,7 @@ class FakeHypervisor:
 
     def __init__(self, state: Path | None = None) -> None:
         self.offered = OFFER
+        self.taps = FakeTaps()
         self.networks: dict[str, bool] = {}
         self._file = state
         self._lock = threading.RLock()

@@ -24,6 +24,7 @@ from sri_libvirt.hypervisor.connection import LibvirtConnection
 from sri_libvirt.hypervisor.eventloop import LOOP
 from sri_libvirt.hypervisor.events import Watcher
 from sri_libvirt.hypervisor.opening import Opener
+from sri_libvirt.hypervisor.taps import LinuxTaps
 
 KEEPALIVE = (5, 3)
 """Seconds between messages and how many may stay unanswered: a hung libvirtd is given up after 20 s."""
@@ -40,6 +41,7 @@ class LibvirtHypervisor:
         firmware_dirs: Sequence[Path] = firmware.DIRECTORIES,
         keepalive: tuple[int, int] = KEEPALIVE,
     ) -> None:
+        self.taps = LinuxTaps()
         self._uri = uri
         self._qemu_log_dir = Path(qemu_log_dir)
         self._firmware_dirs = tuple(firmware_dirs)

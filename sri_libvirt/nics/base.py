@@ -3,6 +3,14 @@
 The rules are those of `volumes/base.py`: `supports`, `validate` and `handle` are pure, `prepare` and `release`
 idempotent, `prepare` raises `NotReady` when the network is not there yet. `network_active` is how a driver asks the
 hypervisor whether a libvirt network runs: True, False, or None when there is none of that name.
+What of the host is on the guest's link is part of what a backend promises:
+
+- a libvirt network is the operator's, and so is the host's place on it (its bridge has the addresses, the DHCP server
+  and the firewall that the network's XML says; libvirt switches IPv6 off on a bridge without an IPv6 address);
+- of any other backend nothing of the host may be there: no address, no answer, no route learned, not even a link-local
+  one, from before the guest can send until its device is gone; whoever makes the device, so that the default of another
+  program or of the kernel is never relied upon. The tap that an "isolated" backend names is down for that.
+
 A driver may also have `claims(nic)`, as volume drivers may: what the interface takes of the host while it is attached
 (virtual functions, for one); it is not prepared while that does not fit.
 A network interface without a network_id is never given to a driver: it waits for its id (contract G.13).

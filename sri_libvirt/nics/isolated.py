@@ -1,6 +1,6 @@
 """NICs without peers, `isolated`: the guest has a NIC with link, and nothing is at the other end (contract G.13).
 
-Networks of any kind do not belong here.
+The other end is a tap of the host that is never up (`hypervisor/taps.py`). Networks of any kind do not belong here.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from sri_libvirt import names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
+from sri_libvirt.hypervisor.base import NoTaps, Taps
 from sri_libvirt.nics.base import NetworkActive
 
 
@@ -15,6 +16,9 @@ class IsolatedNics:
     """The NIC driver for `isolated`."""
 
     name = "isolated"
+
+    def __init__(self, taps: Taps | None = None) -> None:
+        self._taps = taps or NoTaps()
 
     def supports(self, nic: pb.NetworkInterface) -> bool:
         return nic.network_id == "isolated"
@@ -31,7 +35,14 @@ class IsolatedNics:
         nic: pb.NetworkInterface,
         network_active: NetworkActive,  # noqa: ARG002 of the contract
     ) -> NicBackend:
-        return NicBackend(handle=self.handle(machine_id, nic), kind="isolated")
+        device = tap_name(machine_id, nic)
+        self._taps.make(device)
+        return NicBackend(handle=self.handle(machine_id, nic), kind="isolated", device=device)
 
     def release(self, machine_id: str, nic: pb.NetworkInterface) -> None:
-        """Nothing was made: libvirt removes the tap device with the guest."""
+        self._taps.remove(tap_name(machine_id, nic))
+
+
+def tap_name(machine_id: str, nic: pb.NetworkInterface) -> str:
+    """The tap's name on the host: the 15 characters that the kernel allows."""
+    return f"sri{names.digest('tap', machine_id, nic.name, length=12)}"

@@ -12,6 +12,7 @@ from typing import cast
 from sri_libvirt import printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import ConfigError, InvalidSpec
+from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.isolated import IsolatedNics
 from sri_libvirt.nics.network import NetworkNics
@@ -31,10 +32,13 @@ class NicRegistry:
         self._drivers = tuple(drivers)
 
     @classmethod
-    def load(cls, found: Iterable[EntryPoint] | None = None) -> NicRegistry:
-        """Ours and the installed ones. Raises ConfigError, naming the entry point, when one cannot be used."""
+    def load(cls, found: Iterable[EntryPoint] | None = None, taps: Taps | None = None) -> NicRegistry:
+        """Ours and the installed ones. Raises ConfigError, naming the entry point, when one cannot be used.
+
+        Without `taps` none is made: for machines that are only planned.
+        """
         points = entry_points(group=GROUP) if found is None else found
-        return cls([NetworkNics(), IsolatedNics(), *(_load(point) for point in points)])
+        return cls([NetworkNics(), IsolatedNics(taps), *(_load(point) for point in points)])
 
     @property
     def drivers(self) -> tuple[NicDriver, ...]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.registry import ImageRegistry
 from sri_libvirt.jobs import Jobs
@@ -23,12 +24,15 @@ from sri_libvirt.volumes.registry import VolumeRegistry
 
 
 class PluginTables:
-    """All drivers of this process. Raises ConfigError when a third party's cannot be loaded."""
+    """All drivers of this process. Raises ConfigError when a third party's cannot be loaded.
 
-    def __init__(self, image_dirs: Sequence[Path], jobs: Jobs | None = None) -> None:
+    Without `taps` no network device is made: for machines that are only planned.
+    """
+
+    def __init__(self, image_dirs: Sequence[Path], jobs: Jobs | None = None, taps: Taps | None = None) -> None:
         self._images = ImageRegistry.load(image_dirs, jobs)
         self._volumes = VolumeRegistry.load()
-        self._nics = NicRegistry.load()
+        self._nics = NicRegistry.load(taps=taps)
 
     def check_volume(self, volume: pb.Volume) -> None:
         """Raise InvalidSpec, its path relative to the volume, for what is wrong in itself."""

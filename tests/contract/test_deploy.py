@@ -119,7 +119,7 @@ def test_the_daemon_is_restarted_watched_and_never_ends_a_guest() -> None:
 
 
 def test_kvm_is_allowed_by_number_so_that_a_device_that_comes_after_the_unit_is_too() -> None:
-    assert unit("sri-libvirt.service")["DeviceAllow"] == ["/dev/char/10:232 rw"]
+    assert unit("sri-libvirt.service")["DeviceAllow"] == ["/dev/char/10:232 rw", "/dev/char/10:200 rw"]
 
 
 def test_directories_have_the_modes_that_qemu_needs() -> None:

@@ -65,7 +65,7 @@ class Links:
         return f"{nic.network_id}/{machine_id}/{nic.name}"
 
     def prepare(self, machine_id: str, nic: pb.NetworkInterface, network_active: NetworkActive) -> NicBackend:
-        return NicBackend(handle=self.handle(machine_id, nic), kind="isolated")
+        return NicBackend(handle=self.handle(machine_id, nic), kind="isolated", device=f"ex{nic.name}"[:15])
 
     def release(self, machine_id: str, nic: pb.NetworkInterface) -> None:
         """Nothing was made."""

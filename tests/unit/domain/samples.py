@@ -117,7 +117,9 @@ def volume_row(name: str, device: str, size: int = GIB, **changes: object) -> At
 
 def nic_row(name: str, network: str = "", **changes: object) -> Attachment:
     spec = pb.NetworkInterface(name=name, network_id=f"network://{network}" if network else "isolated")
-    backing: Backing = NicBackend(f"handle/{name}", "network" if network else "isolated", network)
+    backing: Backing = NicBackend(
+        f"handle/{name}", "network" if network else "isolated", network, "" if network else "sri0123456789ab"
+    )
     row = Attachment(
         ID, "nic", name, 1, spec.SerializeToString(), True, 0, mac=names.mac_address(ID, name), backing=backing
     )

@@ -7,8 +7,10 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import NicBackend
+from sri_libvirt.devices import NicBackend, from_json
 from sri_libvirt.errors import ConfigError, InvalidSpec, NotReady
+from sri_libvirt.hypervisor.fake import FakeTaps
+from sri_libvirt.nics.isolated import IsolatedNics, tap_name
 from sri_libvirt.nics.network import NetworkNics
 from sri_libvirt.nics.registry import GROUP, NicRegistry
 
@@ -59,3 +61,19 @@ def test_both_spellings_are_one_network(network_id: str) -> None:
 def test_a_broken_third_party_is_named() -> None:
     with pytest.raises(ConfigError, match="their-nic"):
         NicRegistry.load([EntryPoint(name="their-nic", value="no_such_module:x", group=GROUP)])
+
+
+def test_a_link_without_peers_is_a_tap_that_is_made_and_removed() -> None:
+    taps = FakeTaps()
+    driver, asked = IsolatedNics(taps), nic("isolated")
+    backend = driver.prepare("id", asked, lambda _: None)
+    assert backend.device == tap_name("id", asked)
+    assert taps == {backend.device}
+    assert len(backend.device) == 15, "all that the kernel allows"
+    assert len({tap_name("id", asked), tap_name("other", asked), tap_name("id", nic("isolated", "b"))}) == 3
+    driver.release("id", asked)
+    assert not taps
+
+
+def test_a_link_by_a_tap_of_libvirts_own_is_prepared_anew() -> None:
+    assert from_json('{"type": "NicBackend", "handle": "h", "kind": "isolated", "network": ""}') is None
