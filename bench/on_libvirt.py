@@ -47,6 +47,9 @@ class Watch:
     def on_disconnected(self, reason: str) -> None:
         raise RuntimeError(f"libvirt was lost: {reason}")
 
+    def on_network(self, name: str) -> None:
+        pass
+
     def on_event(self, event: DomainEvent) -> None:
         now = time.perf_counter()
         alias = event.detail if event.kind in (EventKind.DEVICE_ADDED, EventKind.DEVICE_REMOVED) else ""

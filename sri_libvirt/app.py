@@ -34,7 +34,7 @@ from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.config import Settings, failpoint, service_manager
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError, Unavailable
-from sri_libvirt.host import inventory, kvm, live, space, storage
+from sri_libvirt.host import inventory, kvm, link, live, space, storage
 from sri_libvirt.host.boot import Host
 from sri_libvirt.host.oom import OutOfMemory
 from sri_libvirt.hypervisor.base import Hypervisor
@@ -235,6 +235,7 @@ class Provider:
             self._virtualisation.refresh,
             clock.of_wall,
             lambda machine_id, since: memory.killed(machine_id, (clock() - since) / SECOND),
+            partial(link.joined, settings.sysfs),
         )
         loop = Loop(
             store,

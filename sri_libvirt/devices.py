@@ -54,6 +54,7 @@ class DiskSource:
     """A disk that QEMU can open: a local file, `size` bytes as the guest sees it.
 
     `note` is a sentence about it that an operator should know and that keeps no machine from running.
+    `was` is the path that it had before, as long as a domain may still name that; the loop sets it.
     """
 
     handle: str  # what the status reports for the volume; stable over restarts
@@ -63,6 +64,7 @@ class DiskSource:
     read_only: bool = False
     backing: BackingFile | None = None
     note: str = ""
+    was: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sri_libvirt.devices import DiskSource
-from sri_libvirt.domain import disks, nics, observed
+from sri_libvirt.domain import chain, disks, nics, observed
 from sri_libvirt.domain.build import build
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
@@ -78,3 +78,11 @@ class DomainCompiler:
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""
         return observed.differences(observed.read(asked), observed.read(got))
+
+    def undone(self, before: str, asked: str) -> list[str]:
+        """What the XML of before has that others must have put there, and that the XML asked for undoes, in words."""
+        return observed.undone(observed.read(before), observed.read(asked))
+
+    def follow(self, live: str, persistent: str, alias: str) -> str:
+        """The persistent XML with the disk of this alias as the live XML has it. Raises HypervisorError."""
+        return chain.follow(live, persistent, alias)

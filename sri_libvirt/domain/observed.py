@@ -19,6 +19,11 @@ from sri_libvirt.domain import xml
 from sri_libvirt.domain.spec import DomainSpec, PciAddress
 
 _NS = {"sri": names.METADATA_NAMESPACE}
+_DEVICES = frozenset({"disk", "interface", "hostdev", "filesystem", "redirdev", "shmem", "graphics"})
+"""Devices of which libvirt adds none by itself."""
+
+_OF_DEVICE = ("port", "target", "serial", "mac")
+_OF_INTERFACE = (*_OF_DEVICE, "source")
 _FIXED = {
     "virtio-serial": "devices/controller[@type='virtio-serial']",
     "balloon": "devices/memballoon",
@@ -46,7 +51,8 @@ class ObservedDevice:
 class ObservedDomain:
     """What one XML says. All strings are "" where it says nothing.
 
-    `addresses` are those on pcie.0, "slot.function" by name ("root port 3", "balloon").
+    `addresses` are those on pcie.0, "slot.function" by name ("root port 3", "balloon"). `others` are devices without an
+    alias of ours, in words; those that libvirt adds by itself are not looked for.
     """
 
     instance: str = ""
@@ -59,6 +65,9 @@ class ObservedDomain:
     nvram_template: str = ""
     addresses: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, ObservedDevice] = field(default_factory=dict)
+    memory_kib: int = 0
+    vcpus: int = 0
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,9 @@ def read(text: str) -> ObservedDomain:
         nvram_template=_attribute(root.find("os/nvram"), "template"),
         addresses=_addresses(root),
         devices={device.alias: device for device in devices if device.alias.startswith("ua-")},
+        memory_kib=int(root.findtext("memory") or "0"),
+        vcpus=int(root.findtext("vcpu") or "0"),
+        others=frozenset(_words(node) for node in root.iterfind("devices/*") if _is_strange(node)),
     )
 
 
@@ -150,6 +162,8 @@ def expected(spec: DomainSpec) -> ObservedDomain:
         nvram_template=firmware.nvram_template if firmware else "",
         addresses={name: _place(address) for name, address in {**ports, **fixed}.items()},
         devices={device.alias: device for device in [*disks, *nics]},
+        memory_kib=spec.memory_kib,
+        vcpus=spec.cpu.vcpus,
     )
 
 
@@ -169,6 +183,24 @@ def differences(asked: ObservedDomain, got: ObservedDomain) -> list[str]:
             found += _difference(f"{word} of {alias}", str(getattr(device, word)), str(getattr(other, word)))
     found += [f"{got.devices[alias].kind} {alias} was not asked for" for alias in got.devices.keys() - asked.devices]
     return found
+
+
+def undone(before: ObservedDomain, asked: ObservedDomain) -> list[str]:
+    """What a define undoes that nobody but others can have changed: we never change it of a machine, or never made it.
+
+    Which devices there are is not told, nor the run, nor a disk's source: those change by our own doing.
+    """
+    found = []
+    for word in ("domain_type", "machine_type", "loader", "nvram_template", "memory_kib", "vcpus"):
+        found += _difference(word.replace("_", " "), str(getattr(asked, word)), str(getattr(before, word)))
+    for name, place in asked.addresses.items():
+        found += _difference(f"address of {name}", place, before.addresses.get(name, ""))
+    for alias in asked.devices.keys() & before.devices.keys():
+        device, other = asked.devices[alias], before.devices[alias]
+        words = _OF_INTERFACE if device.kind == "interface" and other.source else _OF_DEVICE
+        for word in words:
+            found += _difference(f"{word} of {alias}", str(getattr(device, word)), str(getattr(other, word)))
+    return found + [f"there was {words}" for words in sorted(before.others - asked.others)]
 
 
 def verify(spec: DomainSpec, text: str) -> list[str]:
@@ -198,9 +230,19 @@ def _place_of(node: etree._Element) -> Place:
 
 def _source(node: etree._Element) -> str:
     source = node.find("source")
-    named = (_attribute(source, name) for name in ("file", "dev", "network", "bridge", "name"))
+    named = (_attribute(source, name) for name in ("file", "network", "dev", "bridge", "volume", "name"))
     tap = _attribute(node.find("target"), "dev") if node.tag == "interface" else ""
     return next(filter(None, named), tap)
+
+
+def _is_strange(node: etree._Element) -> bool:
+    return node.tag in _DEVICES and not _attribute(node.find("alias"), "name").startswith("ua-")
+
+
+def _words(node: etree._Element) -> str:
+    """A device of somebody else's: `disk vdz`, `filesystem shared`."""
+    named = _attribute(node.find("target"), "dev") or _attribute(node.find("mac"), "address")
+    return f"{node.tag} {named or _attribute(node.find('target'), 'dir')}".rstrip()
 
 
 def _addresses(root: etree._Element) -> dict[str, str]:

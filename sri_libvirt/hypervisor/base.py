@@ -201,6 +201,9 @@ class Listener(Protocol):
     def on_event(self, event: DomainEvent) -> None:
         """A domain event."""
 
+    def on_network(self, name: str) -> None:
+        """The network of this name was defined, started, stopped or undefined."""
+
 
 class Taps(Protocol):
     """Network devices for guests, with nothing behind them: the host neither sends nor hears anything there."""

@@ -78,11 +78,13 @@ class Watcher:
         """Connect, register and wait for the end of the connection. Returns why it ended and that it had begun."""
         connection = self._connect()
         callbacks: list[int] = []
+        networks: list[int] = []
         self._wake.clear()
         self._closed_because = ""
         try:
             connection.registerCloseCallback(self._on_close, None)
             callbacks.extend(self._register(connection))
+            networks.extend(self._register_networks(connection))
             self._tell(self._listener.on_connected)
             while not self._stop.is_set() and not self._closed_because:
                 self._wake.wait(LOOK_SECONDS)
@@ -92,7 +94,7 @@ class Watcher:
         except libvirt.libvirtError as error:
             return f"the connection failed: {error}", True
         finally:
-            _release(connection, callbacks)
+            _release(connection, callbacks, networks)
 
     def _register(self, connection: libvirt.virConnect) -> list[int]:
         def register(event: int, callback: Callable[..., None]) -> int:
@@ -107,6 +109,18 @@ class Watcher:
             register(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device_added),
             register(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device_removed),
         ]
+
+    def _register_networks(self, connection: libvirt.virConnect) -> list[int]:
+        """Without libvirt's networks (a daemon of their own, which may be away) the periodic resync has to do."""
+        event, callback = libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE, _guarded(self._on_network)
+        try:
+            return [connection.networkEventRegisterAny(None, event, callback, None)]
+        except libvirt.libvirtError as error:
+            log.info("libvirt does not tell of networks", error=str(error))
+            return []
+
+    def _on_network(self, _connection: Any, network: libvirt.virNetwork, *_: Any) -> None:
+        self._tell(self._listener.on_network, network.name())
 
     def _on_lifecycle(self, _connection: Any, domain: libvirt.virDomain, event: int, detail: int, _: Any) -> None:
         kind = words.EVENT_KINDS.get(event)
@@ -151,11 +165,14 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def _release(connection: libvirt.virConnect, callbacks: list[int]) -> None:
+def _release(connection: libvirt.virConnect, callbacks: list[int], networks: list[int]) -> None:
     """Give a connection up, broken or not. Callbacks hold references to it, so they go first."""
     for number in callbacks:
         with suppress(libvirt.libvirtError):
             connection.domainEventDeregisterAny(number)
+    for number in networks:
+        with suppress(libvirt.libvirtError):
+            connection.networkEventDeregisterAny(number)
     with suppress(libvirt.libvirtError):
         connection.unregisterCloseCallback()
     with suppress(libvirt.libvirtError):

@@ -18,7 +18,7 @@ class IsolatedNics:
     name = "isolated"
 
     def __init__(self, taps: Taps | None = None) -> None:
-        self._taps = taps or NoTaps()
+        self._taps: Taps = NoTaps() if taps is None else taps
 
     def supports(self, nic: pb.NetworkInterface) -> bool:
         return nic.network_id == "isolated"

@@ -61,7 +61,15 @@ class PlugDevice:
 
 @dataclass(frozen=True, slots=True)
 class UnplugDevice:
-    """Ask the running guest to let a device go."""
+    """Ask the running guest to let a device go; with `again` one that is wanted and is to be plugged anew."""
+
+    key: Key
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FollowDisk:
+    """Let the persistent domain name the file that the guest writes to since somebody has moved it."""
 
     key: Key
 
@@ -128,6 +136,7 @@ Action = (
     | PlugDevice
     | UnplugDevice
     | UnplugStranger
+    | FollowDisk
     | PressButton
     | Resume
     | Destroy
@@ -137,5 +146,5 @@ Action = (
     | Forget
 )
 
-OfDevice = PrepareDevice | PlugDevice | UnplugDevice | ReleaseDevice
+OfDevice = PrepareDevice | PlugDevice | UnplugDevice | FollowDisk | ReleaseDevice
 """Actions on one device of the machine; all others are on the machine as a whole."""

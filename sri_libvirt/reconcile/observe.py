@@ -5,7 +5,7 @@ What is read here is handed to plan() as plain data. What it means does not belo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,7 +32,8 @@ class Observer:
     """Shared by all lanes. `instance` is the store's uuid; `refresh` keeps what libvirt offers up to date.
 
     `of_wall` tells the steady time of a stamp in QEMU's log. `out_of_memory(machine id, since)` is whether the kernel
-    says that it has killed the machine's QEMU since then.
+    says that it has killed the machine's QEMU since then. `joined(device, bridge)` is
+    whether a NIC's tap is in its bridge, or down where there is none; None: it cannot be told.
     """
 
     instance: str
@@ -40,6 +41,7 @@ class Observer:
     refresh: Callable[[Connection], None]
     of_wall: Callable[[int], int] = lambda at: at
     out_of_memory: Callable[[str, int], bool] = lambda _machine, _since: False
+    joined: Callable[[str, str], bool | None] = lambda _device, _bridge: None
 
     def look(self, machine: Machine, connect: Callable[[], Connection]) -> Observed | NotSeen:
         """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
@@ -62,11 +64,19 @@ class Observer:
             host_stopping=self.host.stopping() if halted else False,
             foreign=marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id),
             run=marks.run if marks else "",
-            live=live.aliases if live else frozenset(),
-            persistent=persistent.aliases if persistent else frozenset(),
+            live=frozenset(live.devices) if live else frozenset(),
+            persistent=frozenset(persistent.devices) if persistent else frozenset(),
+            places=live.devices if live else {},
+            defined=persistent.devices if persistent else {},
+            astray=self._astray(live.devices if live else {}),
             last_words=replace(words, at=self.of_wall(words.at)),
             out_of_memory=words.reason == "crashed" and self.out_of_memory(machine.id, machine.run.started_at),
             strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
+        )
+
+    def _astray(self, places: Mapping[str, domain_view.Place]) -> frozenset[str]:
+        return frozenset(
+            alias for alias, place in places.items() if place.tap and self.joined(place.tap, place.bridge) is False
         )
 
 

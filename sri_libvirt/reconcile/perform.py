@@ -61,6 +61,12 @@ class Compiler(Protocol):
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""
 
+    def undone(self, before: str, asked: str) -> list[str]:
+        """What the XML of before has that others must have put there, and that the XML asked for undoes, in words."""
+
+    def follow(self, live: str, persistent: str, alias: str) -> str:
+        """The persistent XML with the disk of this alias as the live XML has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Performer:
@@ -97,7 +103,9 @@ class Performer:
             case act.PlugDevice():
                 self._plug(machine, row, connection)
             case act.UnplugDevice():
-                self._unplug(row, connection)
+                self._unplug(row, connection, again=action.again)
+            case act.FollowDisk():
+                self._follow(row, connection)
             case act.ReleaseDevice():
                 self._release(machine, row, final=action.final)
 
@@ -175,6 +183,10 @@ class Performer:
             raise NotReady(f"the host has no room for it: {lacking}", ROOM_ADVICE, code="no-room")
         paths = self._machine_directory(machine.id)
         made = self._prepared(machine, row, paths, connection)
+        if isinstance(made, DiskSource) and isinstance(row.backing, DiskSource):
+            # A domain names the old path until the next define, which is ours to change, not somebody else's work.
+            moved = made.path != row.backing.path
+            made = replace(made, was=row.backing.path if moved else row.backing.was)
         if made != row.backing or row.problem:
             self._note(lambda tx: _keep_prepared(tx, row, made, self.clock()))
 
@@ -226,9 +238,12 @@ class Performer:
         if machine.spec.ignition_data and not machine.seeded:
             seed.write_ignition(paths, machine.spec.ignition_data)
         xml = self.compiler.domain_xml(machine, ports.in_domain(machine.attachments), paths, run.uuid)
+        before = connection.snapshot(machine.id)
         missing = self.compiler.differences(xml, connection.define(xml))
         if missing:
             raise HypervisorError(f"libvirt did not keep what was defined: {'; '.join(missing)}")
+        if before and before.persistent_xml and (undone := self.compiler.undone(before.persistent_xml, xml)):
+            self._tell_of_change(machine.id, "undone", f"it is put back: {'; '.join(undone)}")
         if run.error and not new_run:
             self._set_run(machine, replace(run, error="", failures=0, not_before=0))
 
@@ -238,9 +253,23 @@ class Performer:
         connection.attach_device(machine.id, self.compiler.device_xml(machine, row))
         self._tell_of_device(row, "attached")
 
-    def _unplug(self, row: Attachment, connection: Connection) -> None:
-        if row.wanted:
-            return  # it came back while other actions ran
+    def _follow(self, row: Attachment, connection: Connection) -> None:
+        domain = connection.snapshot(row.machine)
+        if domain is None or not domain.live_xml or not domain.persistent_xml:
+            return
+        connection.define(self.compiler.follow(domain.live_xml, domain.persistent_xml, row.alias))
+        self._tell_of_change(
+            row.machine, "followed", f"its next start reads {device_words(row)} from where the guest has it"
+        )
+
+    def _tell_of_change(self, machine_id: str, reason: str, what: str) -> None:
+        message = f"the domain was changed outside of this provider; {what}"
+        event = Event(kind="drift", reason=reason, message=message, time=self.clock())
+        self._note(lambda tx: tx.add_event(machine_id, event))
+
+    def _unplug(self, row: Attachment, connection: Connection, *, again: bool) -> None:
+        if row.wanted != again:
+            return  # it came back while other actions ran, or went
         connection.detach_device(row.machine, row.alias)
         now = self.clock()
         self._note(lambda tx: tx.set_unplug(row.machine, row.key, now), relieving=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain import ports
-from sri_libvirt.reconcile import plugging, restored, starting, states, stopping, stops, strangers
+from sri_libvirt.reconcile import drift, plugging, restored, starting, states, stopping, stops, strangers
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import status as statuses
 from sri_libvirt.reconcile.actions import (
@@ -65,9 +65,10 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
     elif machine.deleted_at:
         step = _delete(machine, observed, run, now, policy)
     elif observed.active:
-        step = _running(machine, observed, run, now, policy)
+        step = drift.guard(_running(machine, observed, run, now, policy), machine, observed, now)
     else:
         step = restored.hold(machine) or _off(machine, observed, run, now, policy)
+        step = drift.guard(step, machine, observed, now)
     status = statuses.build(machine, observed, run, policy)
     events = run_events + device_events + step.events + _state_events(machine, status, now)
     # A stop that was noted before a guest was seen active is of an earlier run: used up either way.
@@ -131,7 +132,7 @@ def _delete(machine: Machine, observed: Observed, run: Run, now: int, policy: Po
     if observed.active:
         return stopping.stop_guest(run, stopping.unwanted_since(machine, policy), now, policy)
     if observed.domain is not None:
-        return Step(actions=(Undefine(),))
+        return Step(actions=(Undefine(),), events=drift.left_files(machine, observed))
     devices = release(machine.attachments, machine.deleted_at, now, policy, final=True)
     if devices.reasons:
         return devices
@@ -185,10 +186,9 @@ def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: 
         if not cooling(row, now, policy) and (row.kind, row.name) not in older
     )
     domain = observed.domain
-    if not prepare and domain is not None:
-        planned = {row.alias for row in ports.in_domain(machine.attachments)}
-        if domain.managed_save or (machine.profile is not None and planned == observed.persistent):
-            return rest
+    as_planned = machine.profile is not None and drift.as_planned(machine, observed)
+    if not prepare and domain is not None and (domain.managed_save or as_planned):
+        return rest
     if now < run.not_before and not (prepare and machine.profile):
         return starting.hold(machine, observed, run, rest)
     return replace(rest, actions=(ChooseProfile(), AssignPorts(), *(prepare or (Define(new_run=False),))))

@@ -9,8 +9,8 @@ plugged anew by the same lines. What is done to a guest that is off does not bel
 from __future__ import annotations
 
 from sri_libvirt.domain import ports
+from sri_libvirt.reconcile import drift, strangers
 from sri_libvirt.reconcile import reasons as why
-from sri_libvirt.reconcile import strangers
 from sri_libvirt.reconcile.actions import Action, AssignPorts, Define, PlugDevice, PrepareDevice, UnplugDevice
 from sri_libvirt.reconcile.step import Step, cooling, join, release
 from sri_libvirt.reconcile.view import Observed, Policy
@@ -29,6 +29,7 @@ def devices(machine: Machine, observed: Observed, run: Run, now: int, policy: Po
             *(_unplug(machine, row, now, policy) for row in present),
             *strangers.unplug(run, now, policy),
             release(gone, 0, now, policy, final=False),
+            drift.replug(machine, observed, now, policy),
             _plug(machine, observed, run, now, policy),
             _persist(machine, observed, run, now),
         ]
@@ -59,7 +60,7 @@ def _unplug(machine: Machine, row: Attachment, now: int, policy: Policy) -> Step
 
 def _persist(machine: Machine, observed: Observed, run: Run, now: int) -> Step:
     """Keep the persistent domain at what is wanted, so that it never names a backing that is released."""
-    if {row.alias for row in ports.in_domain(machine.attachments)} == observed.persistent:
+    if drift.as_planned(machine, observed):
         return Step()
     if now < run.not_before and run.error:
         return Step(reasons=(why.define_failed(run.error),), wake_at=run.not_before)

@@ -35,6 +35,9 @@ CODES = frozenset(
         "unknown-device",
         "define-failed",
         "network-unknown",
+        "foreign-disk-source",
+        "block-job",
+        "nic-astray",
         "older-device-first",
         "start-failed",
         "back-off",
@@ -248,6 +251,53 @@ def network_unknown(row: Attachment) -> Reason:
         "network-unknown",
         f"{device_words(row)} has no network_id yet",
         "The network's provider has to give its providerID; the machine runs without this device meanwhile.",
+    )
+
+
+def foreign_disk(machine_id: str, row: Attachment, path: str, *, active: bool) -> Reason:
+    commit = (
+        f"`virsh blockcommit {machine_id} {row.target} --active --pivot --verbose` brings an external snapshot's data "
+        "back into the disk, and the machine goes on by itself; "
+    )
+    if active:
+        return Reason(
+            "foreign-disk-source",
+            f"{device_words(row)} is in another file since somebody took a snapshot of it or moved it: {path}; the "
+            "guest runs on, and until it is back its domain is not changed and it is not started anew",
+            f"{commit}a disk that was moved is copied back with virsh blockcopy. Nothing need be done while a backup "
+            "runs.",
+        )
+    return Reason(
+        "foreign-disk-source",
+        f"{device_words(row)} has its newest data in another file, since somebody took a snapshot of it or moved it: "
+        f"{path}; the guest is not started from older data",
+        f"`virsh start {machine_id}` starts it from there; then {commit}or put the data back into the disk by qemu-img "
+        "and let the domain name that (virsh edit).",
+    )
+
+
+def block_job(row: Attachment) -> Reason:
+    return Reason(
+        "block-job",
+        f"somebody copies or commits {device_words(row)} (a block job); until that has ended its domain is not changed",
+        "Nothing need be done while a backup runs. `virsh blockjob` shows it, and ends it with --pivot or --abort.",
+    )
+
+
+def file_left(row: Attachment, path: str) -> str:
+    """Of a machine that goes, the event's words."""
+    return (
+        f"{device_words(row)} had its newest data in a file that somebody else has made, which is not removed with the "
+        f"machine: {path}"
+    )
+
+
+def nic_astray(row: Attachment) -> Reason:
+    return Reason(
+        "nic-astray",
+        f"{device_words(row)} has lost its place on the host: its network was stopped and started, or it was moved; it "
+        "is unplugged from the guest and plugged again",
+        "A guest that boots, hangs or has no driver for hot-plug does not let go: power the machine OFF and ON then.",
     )
 
 

@@ -82,6 +82,18 @@ class EventSource:
                 pass
         self._queue.wake(event.machine_id)
 
+    def on_network(self, name: str) -> None:
+        """A network that was stopped and started has lost the taps of its guests: look at the machines on it."""
+        found = self._store.submit(lambda tx: tx.machines_on(name), synced=False)
+        found.add_done_callback(self._wake_found)
+
+    def _wake_found(self, found: Future[list[str]]) -> None:
+        if problem := found.exception():
+            log.warning("who is on a network could not be read; the resync finds them", error=str(problem))
+            return
+        for machine_id in found.result():
+            self._queue.wake(machine_id)
+
     def _noted(self, machine_id: str, done: Future[None]) -> None:
         """A stop whose evidence could not be stored is told from the QEMU log and libvirt's own words instead."""
         if problem := done.exception():

@@ -11,6 +11,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import shown_handle
 from sri_libvirt.domain.states import machine_state
 from sri_libvirt.errors import InvalidSpec
+from sri_libvirt.reconcile import drift
 from sri_libvirt.reconcile.view import Observed, Policy
 from sri_libvirt.records import Attachment, Machine, Run, StopCause
 
@@ -26,7 +27,7 @@ def build(machine: Machine, observed: Observed, run: Run, policy: Policy) -> pb.
     if machine.spec.HasField("image"):
         status.image_ref = machine.spec.image.image
     rows = wanted_rows(machine)
-    present = observed.live if observed.active else observed.persistent
+    present = observed.live - drift.astray(machine, observed) if observed.active else observed.persistent
     before = {(kind, each.name): each.handle for kind, each in _devices(machine.status)}
     for volume in machine.spec.volumes:
         row = rows.get(("volume", volume.name))

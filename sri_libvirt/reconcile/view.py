@@ -5,10 +5,11 @@ How it is observed does not belong here (that is `observe.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sri_libvirt.domain.observed import Place
 from sri_libvirt.hypervisor.base import DomainSnapshot, LastWords
 from sri_libvirt.records import SECOND, Attachment, Machine, Reason, Stranger
 
@@ -30,11 +31,12 @@ class NotSeen:
 class Observed:
     """One machine's domain and host, as read just now.
 
-    `live` and `persistent` are the aliases of our devices in the two XMLs; `run` is the run in the live metadata, or in
-    the persistent one when the domain is off. `foreign`: the domain carries other marks than ours. `last_words` is
-    read only when a stop has to be explained, and so is `out_of_memory`: whether the kernel says that it has killed the
-    QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they will have done is not
-    known. `strangers` are those of `live` that the machine has no row for.
+    `live` and `persistent` are the aliases of our devices in the two XMLs, `places` and `defined` what these devices
+    are joined to there; `astray` are the NICs among them of which the host shows that they are not. `run` is the run in
+    the live metadata, or in the persistent one when the domain is off. `foreign`: the domain carries other marks than
+    ours. `last_words` is read only when a stop has to be explained, and so is `out_of_memory`: whether the kernel says
+    that it has killed the QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they
+    will have done is not known. `strangers` are those of `live` that the machine has no row for.
     """
 
     domain: DomainSnapshot | None
@@ -44,6 +46,9 @@ class Observed:
     run: str = ""
     live: frozenset[str] = frozenset()
     persistent: frozenset[str] = frozenset()
+    places: Mapping[str, Place] = field(default_factory=dict)
+    defined: Mapping[str, Place] = field(default_factory=dict)
+    astray: frozenset[str] = frozenset()
     last_words: LastWords = field(default_factory=LastWords)
     out_of_memory: bool = False
     stuck: tuple[str, ...] = ()
@@ -73,6 +78,7 @@ class Policy:
     detach_settle: int = 2 * SECOND
     detach_hold: int = 600 * SECOND
     unplug_every: int = 5 * SECOND
+    replug_every: int = 20 * SECOND
     long_wait: int = 30 * SECOND
     short_run: int = 60 * SECOND
     restart_after_guest_poweroff: bool = False

@@ -98,6 +98,14 @@ class Transaction:
         row = self._connection.execute("SELECT machine, name FROM attachment WHERE mac = ? LIMIT 1", (mac,)).fetchone()
         return None if row is None else (row["machine"], row["name"])
 
+    def machines_on(self, network: str) -> list[str]:
+        """Ids of the machines that have a network interface prepared for a libvirt network."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT machine FROM attachment WHERE kind = 'nic' AND json_extract(backing, '$.network') = ?",
+            (network,),
+        )
+        return [row["machine"] for row in rows]
+
     def listing_most(self) -> int:
         """What the whole list reply can come to with what this work has done so far (`Frame.most`)."""
         self.finish()

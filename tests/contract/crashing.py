@@ -48,6 +48,9 @@ class Starts:
     def on_disconnected(self, reason: str) -> None:
         pass
 
+    def on_network(self, name: str) -> None:
+        pass
+
     def on_event(self, event: DomainEvent) -> None:
         if event.kind is EventKind.STARTED:
             with self._path.open("a") as file:

@@ -66,6 +66,9 @@ class Witness:
     def on_disconnected(self, reason: str) -> None:
         pass
 
+    def on_network(self, name: str) -> None:
+        pass
+
     def on_event(self, event: DomainEvent) -> None:
         self.events.append(event)
 

@@ -71,6 +71,7 @@ class Recorder:
         self.events: list[DomainEvent] = []
         self.connected = 0
         self.disconnected: list[str] = []
+        self.networks: list[str] = []
         self._changed = threading.Condition()
 
     def on_connected(self) -> None:
@@ -81,6 +82,11 @@ class Recorder:
     def on_disconnected(self, reason: str) -> None:
         with self._changed:
             self.disconnected.append(reason)
+            self._changed.notify_all()
+
+    def on_network(self, name: str) -> None:
+        with self._changed:
+            self.networks.append(name)
             self._changed.notify_all()
 
     def on_event(self, event: DomainEvent) -> None:

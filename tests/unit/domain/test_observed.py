@@ -40,7 +40,7 @@ def test_what_libvirt_gives_back(side: Path) -> None:
     )
     assert {port: (device.kind, device.source[-6:]) for port, device in by_port.items() if port > 2} == {
         3: ("interface", "h3net"),
-        4: ("interface", ""),
+        4: ("interface", "vnet3" if side.stem.endswith("live") else ""),  # a tap of libvirt's own
         24: ("disk", "ed.raw"),
     }
 

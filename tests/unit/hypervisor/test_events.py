@@ -26,6 +26,8 @@ class Wire:
     def __init__(self) -> None:
         self.alive = True
         self.closed = False
+        self.network_callback: Callable[..., None] | None = None
+        self.network_error: libvirt.libvirtError | None = None
         self.callbacks: dict[int, Callable[..., None]] = {}
         self.close_callback: Callable[..., None] | None = None
 
@@ -41,6 +43,15 @@ class Wire:
 
     def domainEventDeregisterAny(self, number: int) -> None:  # noqa: N802
         del self.callbacks[number]
+
+    def networkEventRegisterAny(self, _net: Any, _event: int, callback: Callable[..., None], _: Any) -> int:  # noqa: N802
+        if self.network_error:
+            raise self.network_error
+        self.network_callback = callback
+        return 0
+
+    def networkEventDeregisterAny(self, _number: int) -> None:  # noqa: N802
+        self.network_callback = None
 
     def isAlive(self) -> bool:  # noqa: N802
         return self.alive
@@ -107,6 +118,30 @@ def test_events_in_our_words(watch: Callable[..., Recorder]) -> None:
         DomainEvent("some-id", EventKind.DEVICE_ADDED, "ua-vol-1"),
         DomainEvent("some-id", EventKind.DEVICE_REMOVED, "ua-vol-1"),
     ]
+
+
+class Network:
+    def name(self) -> str:
+        return "lan"
+
+
+def test_a_network_that_comes_or_goes(watch: Callable[..., Recorder]) -> None:
+    wire = Wire()
+    recorder = watch(Line(wire))
+    recorder.wait(lambda: recorder.connected, "connection")
+    assert wire.network_callback is not None
+    wire.network_callback(wire, Network(), libvirt.VIR_NETWORK_EVENT_STARTED, 0, None)
+    assert recorder.networks == ["lan"]
+
+
+def test_domains_are_watched_where_networks_cannot_be(watch: Callable[..., Recorder]) -> None:
+    wire = Wire()
+    wire.network_error = libvirt.libvirtError("virtnetworkd is away")
+    recorder = watch(Line(wire))
+    recorder.wait(lambda: recorder.connected, "connection")
+    wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_REBOOT)
+    assert recorder.events
+    assert recorder.disconnected == []
 
 
 def test_a_close_callback_brings_a_new_connection(watch: Callable[..., Recorder]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sri_libvirt.domain.observed import Place
 from sri_libvirt.errors import Unreachable
 from sri_libvirt.hypervisor.base import Connection, LastWords
 from sri_libvirt.hypervisor.fake import FakeHypervisor
@@ -139,3 +140,26 @@ def test_libvirt_that_cannot_be_asked_is_not_a_domain_that_is_gone(
     bench.hypervisor.fail_next("snapshot", error)
     found = Observer(INSTANCE, bench.host, refresh).look(machine(), connect)
     assert found == NotSeen("the socket is away")
+
+
+def test_where_devices_are_joined_to_the_host(bench: Bench) -> None:
+    bench.define("ua-vol-a-1")
+    nic = (
+        "<interface type='network'><source network='lan' bridge='br0'/>"
+        "<target dev='vnet{0}'/><alias name='ua-nic-{0}-1'/>"
+    )
+    bench.start()
+    for number in (0, 1, 2):
+        bench.hypervisor.connect().attach_device(ID, f"{nic.format(number)}</interface>")
+    shown = {"vnet0": True, "vnet1": False, "vnet2": None}
+
+    def joined(device: str, bridge: str) -> bool | None:
+        assert bridge == "br0"
+        return shown[device]
+
+    observer = Observer(INSTANCE, bench.host, bench.refresh, joined=joined)
+    found = observer.look(machine(), bench.hypervisor.connect)
+    assert isinstance(found, Observed)
+    assert found.astray == {"ua-nic-1-1"}
+    assert found.places["ua-nic-1-1"] == Place("lan", tap="vnet1", bridge="br0")
+    assert found.defined.keys() == {"ua-vol-a-1"}

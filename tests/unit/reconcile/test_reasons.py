@@ -15,7 +15,7 @@ from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import states
 from sri_libvirt.reconcile.virtualisation import ADVICE
 from sri_libvirt.records import SECOND, Profile, Reason, StopCause
-from tests.unit.reconcile.world import PROFILE, STRANGER, T0, machine, volume_row
+from tests.unit.reconcile.world import ID, PROFILE, STRANGER, T0, machine, volume_row
 
 TESTS = Path(__file__).parents[1]
 ROW = volume_row(problem="the backend is away", problem_advice="Start it.", problem_at=T0)
@@ -54,6 +54,9 @@ SAMPLES = {
     "define-failed": why.define_failed("out of memory"),
     "network-unknown": why.network_unknown(ROW),
     "older-device-first": why.older_device_first(ROW),
+    "foreign-disk-source": why.foreign_disk(ID, ROW, "/backup/data.snap1", active=True),
+    "block-job": why.block_job(ROW),
+    "nic-astray": why.nic_astray(ROW),
     "start-failed": why.start_failed("out of memory", 2),
     "back-off": why.back_off(StopCause.FAILED, 1),
     "guest-powered-off": why.guest_powered_off(),

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from sri_libvirt import failpoints
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import Unreachable
 from sri_libvirt.hypervisor.base import DomainEvent, EventKind
 from sri_libvirt.hypervisor.fake import FakeHypervisor
@@ -19,7 +20,7 @@ from sri_libvirt.reconcile.sources import TURN, EventSource, Resync, wake_all
 from sri_libvirt.records import Run, StopEvent
 from sri_libvirt.store import Store
 from tests.unit.reconcile.parts import Clock
-from tests.unit.reconcile.world import ID, T0, machine
+from tests.unit.reconcile.world import ID, T0, machine, nic_row
 
 OTHER = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a02"
 
@@ -203,3 +204,14 @@ def listed(store: Store, machine_id: str, state: pb.MachineState) -> None:
 def woken_by(resync: Resync, bench: Bench) -> set[str]:
     resync.once()
     return bench.woken()
+
+
+def test_a_network_wakes_the_machines_on_it(bench: Bench) -> None:
+    row = nic_row(machine=OTHER, backing=NicBackend("h", "network", "lan"))
+    bench.store.write(lambda tx: tx.forget(OTHER))
+    bench.store.write(lambda tx: tx.insert(machine(row, id=OTHER)))
+    bench.woken()
+    bench.source.on_network("wan")
+    bench.source.on_network("lan")
+    wait_for(lambda: len(bench.queue))
+    assert bench.woken() == {OTHER}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.domain import ports
+from sri_libvirt.domain.observed import Place
 from sri_libvirt.errors import HypervisorError, UnusableSave
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords
 from sri_libvirt.reconcile import actions as act
@@ -78,6 +79,9 @@ class World:
     run: str = ""
     live: frozenset[str] = frozenset()
     persistent: frozenset[str] = frozenset()
+    places: dict[str, Place] = field(default_factory=dict)
+    defined: dict[str, Place] = field(default_factory=dict)
+    astray: frozenset[str] = frozenset()
     now: int = T0
     boot: str = "boot-1"
     last_words: LastWords = field(default_factory=LastWords)
@@ -102,6 +106,7 @@ class World:
             domain=self.domain, boot_id=self.boot, host_stopping=self.host_stopping, foreign=self.foreign, run=self.run,
             live=self.live, persistent=self.persistent, last_words=self.last_words, stuck=self.stuck,
             strangers=self.strangers(),
+            places=self.places, defined=self.defined, astray=self.astray,
         )  # fmt: skip
 
     def strangers(self) -> tuple[Stranger, ...]:
@@ -152,12 +157,15 @@ class World:
         assert self.record is not None
         self.domain = snapshot(DomainState.OFF, reason) if self.domain else None
         self.live = self.unplugging = frozenset()
+        self.places = {}
         if watched:
             self.record = replace(self.record, stop_event=StopEvent(shutdown, stopped, self.now))
 
     def reset(self) -> None:
         """The guest resets (or has heard): every unplug that was sent is completed, wanted again or not."""
         self.live -= self.unplugging
+        self.places = {alias: place for alias, place in self.places.items() if alias in self.live}
+        self.astray -= self.unplugging
         self.unplugging = frozenset()
 
     def _row(self, key: Key, **changes: object) -> None:
@@ -190,6 +198,7 @@ class World:
                     run = Run(uuid=self.run, boot_id=self.boot, failures=record.run.failures, error=record.run.error)
                     self.record = replace(record, run=run, stop_event=None)
                 self.persistent = frozenset(row.alias for row in ports.in_domain(record.attachments))
+                self.defined = {}
                 if self.domain is None or not self.domain.active:
                     save = self.domain.managed_save if self.domain else False
                     reason = self.domain.reason if self.domain else "unknown"
@@ -218,9 +227,9 @@ class World:
                 assert row.port not in {other.port for other in others}, "two at one port"
                 assert row.target not in {other.target for other in others if other.target}, "two of one target"
                 self.live |= {row.alias}
-            case act.UnplugDevice(key=key):
+            case act.UnplugDevice(key=key, again=again):
                 row = next(row for row in record.attachments if row.key == key)
-                assert not row.wanted
+                assert row.wanted == again
                 self._row(key, unplug_at=self.now)
                 self.unplugging |= {row.alias}
                 if not self.deaf_to_unplug:
@@ -232,6 +241,9 @@ class World:
                 self.unplugging |= {alias}
                 if not self.deaf_to_unplug:
                     self.reset()
+            case act.FollowDisk(key=key):
+                row = next(row for row in record.attachments if row.key == key)
+                self.defined[row.alias] = self.places[row.alias]
             case act.PressButton(first=first):
                 pressed = self.now if first else record.run.pressed_at
                 run = replace(record.run, pressed_at=pressed, last_press_at=self.now)

@@ -1,0 +1,35 @@
+"""Where the host's end of a guest's NIC is: in which bridge, and whether it is up. From sysfs, so of one namespace.
+
+What should be so does not belong here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_UP = 0x1
+
+
+def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
+    """Whether a device is a port of this bridge, or, where that is "", down; None where sysfs does not tell.
+
+    A device that is not there may be in another namespace; a master that is no Linux bridge is Open vSwitch's business.
+    """
+    if not device:
+        return None
+    net = sysfs / "class" / "net"
+    try:
+        flags = int((net / device / "flags").read_text(), 16)
+    except (OSError, ValueError):
+        return None
+    if not bridge:
+        return not flags & _UP
+    try:
+        master = (net / device / "master").readlink().name
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    if master == bridge:
+        return True
+    return False if (net / master / "bridge").is_dir() and (net / bridge / "bridge").is_dir() else None
