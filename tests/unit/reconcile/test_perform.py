@@ -419,3 +419,40 @@ def test_the_spec_is_never_changed(bench: Bench) -> None:
     bench.running()
     expected = pb.MachineSpec(volumes=[DATA.volume()])
     assert bench.machine.spec == expected
+
+
+def test_a_define_tells_of_what_others_had_changed(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    bench.do(*READY, act.Define(new_run=False))
+    assert ("drift", "undone", 0) not in bench.told(), "nothing was there before"
+    edited = bench.snapshot().persistent_xml.replace("<devices>", "<devices><filesystem><target dir='x'/></filesystem>")
+    bench.connection.define(edited)
+    bench.do(act.Define(new_run=False))
+    (event,) = [event for event in bench.store.events(ID) if event.reason == "undone"]
+    assert "there was filesystem x" in event.message
+    bench.do(act.Define(new_run=False))
+    assert [reason for _, reason, _ in bench.told()].count("undone") == 1
+
+
+def test_the_persistent_domain_follows_a_moved_disk(bench: Bench) -> None:
+    bench.running()
+    alias = bench.row().alias
+    theirs = f"<disk type='file'><source file='/b/snap'/><alias name='{alias}'/></disk>"
+    bench.connection.destroy(ID)
+    persistent = bench.snapshot().persistent_xml
+    bench.connection.define(persistent.replace(f"<disk><alias name='{alias}'/></disk>", theirs))
+    bench.connection.start(ID)
+    bench.connection.define(persistent)
+    bench.do(act.FollowDisk(bench.row().key))
+    assert "/b/snap" in bench.snapshot().persistent_xml
+    assert ("drift", "followed", 0) in bench.told()
+
+
+def test_a_path_that_a_driver_has_changed_is_ours_until_the_next(bench: Bench) -> None:
+    bench.put(machine(replace(DATA, backing=DiskSource("h", "/before", "raw", 512), port=1)))
+    bench.do(act.PrepareDevice(DATA.key))
+    for _ in range(2):
+        found = bench.row().backing
+        assert isinstance(found, DiskSource)
+        assert (found.path, found.was) == ("/d", "/before")
+        bench.do(act.PrepareDevice(DATA.key))
