@@ -177,6 +177,7 @@ class EventKind(StrEnum):
     DEVICE_ADDED = "device added"
     DEVICE_REMOVED = "device removed"
     IO_ERROR = "io error"
+    BLOCK_JOB = "block job"
 
 
 @dataclass(frozen=True, slots=True)

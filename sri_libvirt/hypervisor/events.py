@@ -106,6 +106,7 @@ class Watcher:
             register(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
             register(libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             register(libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR, self._on_io_error),
+            register(libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._on_block_job),
             register(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device_added),
             register(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device_removed),
         ]
@@ -132,6 +133,9 @@ class Watcher:
 
     def _on_io_error(self, _connection: Any, domain: libvirt.virDomain, *_: Any) -> None:
         self._emit(domain, EventKind.IO_ERROR)
+
+    def _on_block_job(self, _connection: Any, domain: libvirt.virDomain, *_: Any) -> None:
+        self._emit(domain, EventKind.BLOCK_JOB)
 
     def _device(self, kind: EventKind) -> Callable[..., None]:
         return lambda _connection, domain, alias, _: self._emit(domain, kind, alias)

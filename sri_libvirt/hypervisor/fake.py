@@ -251,6 +251,13 @@ class FakeHypervisor:
             self._domains[machine_id].managed_save = True
         self._ends(machine_id, "", "saved", "saved", "libvirtd")
 
+    def move_disk(self, machine_id: str, path: str, to: str) -> None:
+        """Somebody lets the guest write to another file, which the persistent domain does not learn."""
+        with self._change() as events:
+            domain = self._domains[machine_id]
+            domain.live = domain.live.replace(f"'{path}'", f"'{to}'").replace(f'"{path}"', f'"{to}"')
+            events.append(DomainEvent(machine_id, EventKind.BLOCK_JOB))
+
     def pause(self, machine_id: str, reason: str = "user") -> None:
         """Pause a guest: by "user", or by an "io error"."""
         with self._change() as events:

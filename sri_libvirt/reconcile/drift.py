@@ -25,8 +25,9 @@ from sri_libvirt.reconcile.step import Step, cooling, join, soonest
 from sri_libvirt.reconcile.view import Observed, Policy
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason
 
-LOOK_AGAIN = 10 * SECOND
-"""No event tells that somebody's snapshot was committed."""
+LOOK_AGAIN = 30 * SECOND
+"""For a guest that runs, should the event of a block job's end be lost or come early. Of a domain that is off each
+define and start is told."""
 
 
 class Verdict(StrEnum):
@@ -137,7 +138,7 @@ def guard(step: Step, machine: Machine, observed: Observed, now: int) -> Step:
         step,
         actions=(*follow, *allowed),
         reasons=(*reasons, *step.reasons),
-        wake_at=soonest(step.wake_at, now + LOOK_AGAIN),
+        wake_at=soonest(step.wake_at, now + LOOK_AGAIN if observed.active else None),
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sri_libvirt import app, failpoints
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.domain.observed import read
 from sri_libvirt.errors import NotFound, SRIError, StoreError
 from sri_libvirt.hypervisor.base import DomainEvent, EventKind
 from sri_libvirt.hypervisor.fake import FakeHypervisor
@@ -157,6 +158,13 @@ def halt_under_a_hung_qemu(hypervisor: FakeHypervisor) -> None:
     hypervisor.guest_powers_off(ID)
 
 
+def moved(hypervisor: FakeHypervisor) -> None:
+    domain = hypervisor.connect().snapshot(ID)
+    assert domain is not None
+    (disk,) = (device.source for device in read(domain.live_xml).devices.values() if device.kind == "disk")
+    hypervisor.move_disk(ID, disk, "/backup/snap")
+
+
 @dataclass(frozen=True)
 class Flow:
     """What is asked, what was asked before, and what must be true in the end."""
@@ -189,6 +197,7 @@ FLOWS = {
         Flow("panicked", (create,), nothing, "RUNNING", starts=1, happens=panic),
         Flow("halted", (create,), nothing, "SUSPENDED", happens=halt_under_a_hung_qemu, reason="guest-powered-off"),
         Flow("saved", (create,), nothing, "RUNNING", starts=1, happens=save),
+        Flow("moved", (create,), off, "SUSPENDED", happens=moved, reason="foreign-disk-source"),
         Flow("delete", (create,), delete, "GONE"),
         Flow("delete-off", (create, off), delete, "GONE"),
     )

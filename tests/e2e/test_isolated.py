@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,11 +70,11 @@ def attached(provider: Provider, machine_id: str) -> bool:
 
 
 @pytest.fixture
-def private(private_libvirt: PrivateLibvirt) -> Iterator[PrivateLibvirt]:
-    """Without devices of the tests before."""
-    yield private_libvirt
+def private(private_libvirt: PrivateLibvirt) -> PrivateLibvirt:
+    """Without what providers of the tests before, which were killed, have left."""
     for name in devices(private_libvirt).keys() - {"lo"}:
         private_libvirt.run(["ip", "link", "delete", name])
+    return private_libvirt
 
 
 @pytest.mark.rule("R-G13-1")

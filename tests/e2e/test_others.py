@@ -94,7 +94,7 @@ def test_a_define_by_others_does_not_lose_where_the_guest_writes(provider: Provi
         take_snapshot(provider, machine_id, overlay)
         domain.connect().defineXML(before)
         wait_for("the chain", lambda: str(overlay) in domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    assert ("drift", "followed") in {(event.kind, event.reason) for event in provider.events(machine_id)}
+    wait_for("event", lambda: "followed" in {event.reason for event in provider.events(machine_id)})
     provider.delete(machine_id)
     wait_for("end of the machine", lambda: provider.get(machine_id) is None)
     (left,) = [event for event in provider.events(machine_id) if event.kind == "left"]

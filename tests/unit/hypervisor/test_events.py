@@ -108,6 +108,7 @@ def test_events_in_our_words(watch: Callable[..., Recorder]) -> None:
     wire.emit(lifecycle, 99, 0)  # of a newer libvirt
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_REBOOT)
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR, "/disk", "ua-vol-1", 1)
+    wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, "vda", 4, 0)
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, "ua-vol-1")
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, "ua-vol-1")
     assert recorder.events == [
@@ -115,6 +116,7 @@ def test_events_in_our_words(watch: Callable[..., Recorder]) -> None:
         DomainEvent("some-id", EventKind.STARTED),
         DomainEvent("some-id", EventKind.REBOOT),
         DomainEvent("some-id", EventKind.IO_ERROR),
+        DomainEvent("some-id", EventKind.BLOCK_JOB),
         DomainEvent("some-id", EventKind.DEVICE_ADDED, "ua-vol-1"),
         DomainEvent("some-id", EventKind.DEVICE_REMOVED, "ua-vol-1"),
     ]
