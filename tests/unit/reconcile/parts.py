@@ -111,9 +111,13 @@ class Compiler:
     lost: list[str] = field(default_factory=list)
 
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
-        return domain_xml(machine.id, self.instance, run, [row.alias for row in rows])
+        disks = [row.alias for row in rows if row.kind != "nic"]
+        nics = [self.device_xml(machine, row) for row in rows if row.kind == "nic"]
+        return domain_xml(machine.id, self.instance, run, disks, "".join(nics))
 
     def device_xml(self, machine: Machine, row: Attachment) -> str:
+        if isinstance(row.backing, NicBackend):
+            return f"<interface><source network='{row.backing.network}'/><alias name='{row.alias}'/></interface>"
         return f"<disk><alias name='{row.alias}'/></disk>"
 
     def differences(self, asked: str, got: str) -> list[str]:
@@ -126,12 +130,12 @@ class Compiler:
         return chain.follow(live, persistent, alias)
 
 
-def domain_xml(machine_id: str, instance: str, run: str, aliases: list[str]) -> str:
-    """A domain with our marks."""
+def domain_xml(machine_id: str, instance: str, run: str, aliases: list[str], more: str = "") -> str:
+    """A domain with our marks, disks of these aliases, and more devices."""
     disks = "".join(f"<disk><alias name='{alias}'/></disk>" for alias in aliases)
     return (
         f"<domain type='qemu'><uuid>{machine_id}</uuid><metadata><sri:machine xmlns:sri='{names.METADATA_NAMESPACE}' "
-        f"instance='{instance}' id='{machine_id}' run='{run}'/></metadata><devices>{disks}</devices></domain>"
+        f"instance='{instance}' id='{machine_id}' run='{run}'/></metadata><devices>{disks}{more}</devices></domain>"
     )
 
 
