@@ -57,7 +57,7 @@ class Observer:
         live = domain_view.glance(domain.live_xml) if domain and domain.live_xml else None
         persistent = domain_view.glance(domain.persistent_xml) if domain and domain.persistent_xml else None
         marks = live or persistent
-        strangers = (live.aliases if live else frozenset()) - {row.alias for row in machine.attachments}
+        strangers = (live.devices.keys() if live else frozenset()) - {row.alias for row in machine.attachments}
         return Observed(
             domain=domain,
             boot_id=self.host.boot_id(),
