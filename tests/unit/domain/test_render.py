@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,28 @@ def test_a_classs_templates_that_cannot_be_used_are_found_at_start_and_keep_a_ma
     override(tmp_path / "absent", "<interface>\n{% if %}\n</interface>")
     with pytest.raises(ConfigError, match=rf"machine class .*{NIC}, line 2"):
         compiler.check(machine.machine_class)
+
+
+def test_a_directory_of_a_class_that_hangs_holds_up_no_other_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = DomainCompiler(samples.INSTANCE, None, DIRECTORY)
+    begun, answers = threading.Event(), threading.Event()
+
+    def hangs(*_: Path) -> Renderer:
+        begun.set()
+        answers.wait(30)
+        return Renderer()
+
+    monkeypatch.setattr("sri_libvirt.domain.compiler.Renderer", hangs)
+    stuck = threading.Thread(target=compiler.check, args=(of_class(tmp_path).machine_class,))
+    stuck.start()
+    assert begun.wait(10)
+    machine = samples.full()
+    assert compiler.domain_xml(machine, machine.attachments, samples.PATHS, samples.RUN)
+    assert stuck.is_alive()
+    answers.set()
+    stuck.join(10)
 
 
 def test_version_tells_templates_apart(tmp_path: Path) -> None:

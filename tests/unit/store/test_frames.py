@@ -90,3 +90,23 @@ def test_the_status_shows_nothing_that_the_spec_has_no_more(field: str) -> None:
         getattr(made.status, field).add(name=name, handle="h")
     getattr(made.spec, field).add(name="there")
     assert [each.name for each in getattr(message(made).status, field)] == ["there"]
+
+
+@pytest.mark.parametrize(
+    ("power", "state", "deleted", "drained", "to_go"),
+    [
+        (pb.POWER_ON, pb.MACHINE_RUNNING, False, False, False),
+        (pb.POWER_ON, pb.MACHINE_PENDING, False, False, False),
+        (pb.POWER_ON, pb.MACHINE_RUNNING, False, True, True),
+        (pb.POWER_OFF, pb.MACHINE_RUNNING, False, False, True),
+        (pb.POWER_OFF, pb.MACHINE_PENDING, False, False, True),  # paused, or in a start
+        (pb.POWER_OFF, pb.MACHINE_SUSPENDED, False, True, False),
+        (pb.POWER_ON, pb.MACHINE_TERMINATED, True, False, True),
+    ],
+)
+def test_whose_guest_is_to_go(
+    power: pb.Power, state: pb.MachineState, deleted: bool, drained: bool, to_go: bool
+) -> None:
+    made = replace(machine(), deleted_at=int(deleted), status=pb.MachineStatus(state=state))
+    made.spec.power = power
+    assert Frame.of(made).is_to_go(drained) is to_go
