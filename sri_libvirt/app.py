@@ -194,8 +194,9 @@ class Provider:
         self.pool = Pool(self._classes(found), self._budget(found), self._closed)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
         self._confirmation = Confirmation(store, clock, self.queue.wake)
+        wake = partial(self.queue.wake, asked=True)
         runtime = MachineRuntime(
-            store, self.pool, self._devices, plugins, self._gate, self.queue.wake, clock, self._confirmation.listed
+            store, self.pool, self._devices, plugins, self._gate, wake, clock, self._confirmation.listed
         )
         self.listener = Listener(
             settings.address,

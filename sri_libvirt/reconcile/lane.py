@@ -22,6 +22,7 @@ from sri_libvirt.hypervisor.base import Connection, Hypervisor
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import stopping
+from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.calls import Calls, is_call, watched
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
@@ -38,6 +39,9 @@ LOOK = "Look"
 
 LOOKS = frozenset({LOOK, "connect", "offer", "snapshot", "last_words"})
 """Calls of a look, and the whole of it: where one of them hangs, another look would too."""
+
+MOST_SAME = 3
+"""Passes in a row that may ask for the same actions: what is done and asked for again at once has brought nothing."""
 
 MAX_PASSES = 24
 """Passes over one machine in a row; more means that actions do not bring it nearer, which is a bug or a race."""
@@ -105,6 +109,8 @@ class Lane(threading.Thread):
     def reconcile(self, machine_id: str) -> int | None:
         """Bring one machine as far as it goes now. Returns when to look again; None: when woken."""
         self.calls.of_machine(machine_id)
+        last: tuple[Action, ...] = ()
+        same = 0
         for _ in range(MAX_PASSES):
             machine = self._loop.store.machine(machine_id)
             if machine is None:
@@ -115,12 +121,23 @@ class Lane(threading.Thread):
             self._record(machine, decided)
             if not decided.actions:
                 return decided.wake_at
+            last, same = decided.actions, same + 1 if decided.actions == last else 1
+            if same > MOST_SAME:
+                break
             if self.urgent and not self._loop.queue.urgent(machine_id):
                 return self._loop.clock()  # the rest is for others: it may take its time
             if not self._perform(machine, decided):
                 return self._retry(machine_id)
-        log.warning("no fixed point", machine=machine_id, passes=MAX_PASSES)
-        return self._loop.clock() + 5 * SECOND
+        return self._rest(machine_id, last)
+
+    def _rest(self, machine_id: str, actions: tuple[Action, ...]) -> int:
+        """Nothing comes of what is done: do it less and less often, though its own events wake the machine."""
+        names = ", ".join(sorted({type(action).__name__ for action in actions}))
+        log.warning("no fixed point", machine=machine_id, actions=names)
+        self._tell(machine_id, why.no_progress(type(actions[0]).__name__, names))
+        until = self._retry(machine_id)
+        self._loop.queue.rest(machine_id, until)
+        return until
 
     def _decide(self, machine: Machine) -> Plan:
         loop = self._loop

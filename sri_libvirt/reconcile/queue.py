@@ -48,13 +48,19 @@ class WakeQueue:
         self._due: dict[str, _Due] = {}
         self._busy: set[str] = set()
         self._held: dict[str, list[str]] = {}
+        self._rests: dict[str, int] = {}
         self._counter = 0
         self._closed = False
 
-    def wake(self, machine_id: str, at: int | None = None) -> None:
-        """Look at the machine at `at` (now if None); an earlier wake of it stands."""
+    def wake(self, machine_id: str, at: int | None = None, *, asked: bool = False) -> None:
+        """Look at the machine at `at` (now if None); an earlier wake of it stands.
+
+        `asked`: for something else than before, so that its rest is over.
+        """
         urgent = self.urgent(machine_id)
         with self._lock:
+            if asked:
+                self._rests.pop(machine_id, None)
             time = self._clock() if at is None else at
             old = self._due.get(machine_id)
             if old is not None and old.time <= time:
@@ -71,6 +77,7 @@ class WakeQueue:
                 wait = self._next_due(urgent_only)
                 if isinstance(wait, str):
                     del self._due[wait]
+                    self._rests.pop(wait, None)
                     self._busy.add(wait)
                     return wait
                 mine.changed.wait(wait)
@@ -83,6 +90,11 @@ class WakeQueue:
             self._busy.discard(machine_id)
             if machine_id in self._due:
                 self._push(machine_id, _Due(self._due[machine_id].time, urgent))
+
+    def rest(self, machine_id: str, until: int) -> None:
+        """Whatever wakes the machine that is worked on, nobody takes it before that, unless its guest is to go."""
+        with self._lock:
+            self._rests[machine_id] = until
 
     def hold(self, machine_id: str, work: str) -> None:
         """Whoever works on the machine is late in this: hand it out at once to another, who asks `held`."""
@@ -123,6 +135,8 @@ class WakeQueue:
             return len(self._due)
 
     def _push(self, machine_id: str, due: _Due) -> None:
+        if not due.urgent:
+            due = replace(due, time=max(due.time, self._rests.get(machine_id, 0)))
         self._due[machine_id] = replace(due, since=max(due.time, self._clock()))
         self._counter += 1
         heapq.heappush((self._first if due.urgent else self._usual).heap, (due.time, self._counter, machine_id))

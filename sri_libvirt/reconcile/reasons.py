@@ -20,6 +20,7 @@ CODES = frozenset(
         "bug",
         "not-read",
         "action-failed",
+        "no-progress",
         "waiting-for-lane",
         "foreign-domain",
         "restored",
@@ -145,6 +146,16 @@ def action_failed(action: str, error: str) -> Reason:
         "action-failed",
         f"{action} failed, tried again: {error}",
         "It is tried again, later each time, up to a minute. The provider's log and the domain's say more.",
+        action=action,
+    )
+
+
+def no_progress(action: str, actions: str) -> Reason:
+    return Reason(
+        "no-progress",
+        f"{actions} succeeded several times in a row, and had to be done again at once each time",
+        "It is done less and less often, up to once a minute. Something else undoes it, or this is a bug: the log of the "
+        "provider and `virsh event --all --loop` show more.",
         action=action,
     )
 

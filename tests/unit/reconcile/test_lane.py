@@ -16,12 +16,13 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady, Unreachable
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.metrics import Metrics
+from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import lane
 from sri_libvirt.reconcile.actions import Action
-from sri_libvirt.reconcile.lane import MAX_PASSES, Lane, Loop
+from sri_libvirt.reconcile.lane import MAX_PASSES, MOST_SAME, Lane, Loop
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
-from sri_libvirt.reconcile.plan import plan
+from sri_libvirt.reconcile.plan import Plan, plan
 from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.view import NotSeen, Policy
 from sri_libvirt.records import SECOND, Attachment, Machine
@@ -240,14 +241,49 @@ def test_reason_action_failed_stays_while_it_is_to_be_done_and_is_told_once(benc
     assert bench.store.machine(ID) is None
 
 
-def test_passes_in_a_row_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reason_no_progress_is_a_brake_for_what_is_done_and_asked_for_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.put(volume_row())
     performed: list[Action] = []
-    monkeypatch.setattr(Performer, "perform", lambda _self, action, *_: performed.append(action))
-    with capture_logs() as logs:
-        assert bench.lane.reconcile(ID) == T0 + 5 * SECOND
-    assert [line["passes"] for line in logs if line["event"] == "no fixed point"] == [MAX_PASSES]
-    assert len(performed) == MAX_PASSES * 5
+
+    def undone(_self: Performer, action: Action, *_: object) -> None:
+        performed.append(action)
+        bench.queue.wake(ID)  # by an event of its own
+
+    monkeypatch.setattr(Performer, "perform", undone)
+    waits = []
+    for _ in range(6):
+        performed.clear()
+        bench.queue.wake(ID)
+        assert bench.queue.take() == ID
+        wake = bench.lane.reconcile(ID)
+        assert wake is not None
+        assert len(performed) == MOST_SAME * 5
+        bench.queue.done(ID)
+        bench.queue.wake(ID)
+        assert bench.queue.waiting(wake) == {}, "its own events do not end its rest"
+        waits.append((wake - bench.clock.now) // SECOND)
+        bench.clock.now = wake
+    assert waits == [5, 5, 10, 20, 40, 60], "later each time"
+    assert bench.codes() == ["starting", "no-progress"]
+    assert [event.reason for event in bench.store.events(ID)].count("no-progress") == 1
+
+
+def test_passes_in_a_row_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that do something else each time."""
+    bench.put()
+    passes: list[int] = []
+
+    def other(made: Machine, *_: object) -> Plan:
+        passes.append(len(passes))
+        decided = plan(made, NotSeen(""), T0, POLICY)
+        return replace(decided, actions=(act.Define(new_run=len(passes) % 2 == 0),))
+
+    monkeypatch.setattr("sri_libvirt.reconcile.lane.plan", other)
+    monkeypatch.setattr(Performer, "perform", lambda *_: None)
+    assert bench.lane.reconcile(ID) == T0 + 5 * SECOND
+    assert len(passes) == MAX_PASSES
 
 
 # --- the thread ----------------------------------------------------------------------------------

@@ -190,3 +190,29 @@ def test_who_waits_for_a_lane_since_when() -> None:
     queue.done("busy")
     assert queue.waiting(160) == {"waits": 100, "is not due": 150}
     assert queue.waiting(161) == {"waits": 100, "is not due": 150, "busy": 160}
+
+
+def test_a_machine_at_rest_is_woken_by_nothing_but_what_is_asked_or_to_go() -> None:
+    clock, gone = Clock(), set[str]()
+    queue = WakeQueue(clock, gone.__contains__)
+    for end in ("time", "asked", "urgent"):
+        queue.wake("a")
+        assert queue.take() == "a"
+        queue.wake("a")  # an event of its own
+        queue.rest("a", clock.now + 500)
+        queue.done("a")
+        queue.wake("a")
+        queue.wake("other")
+        assert queue.take() == "other"
+        queue.done("other")
+        assert queue.waiting(clock.now + 1) == {}
+        if end == "time":
+            clock.now += 500
+        elif end == "asked":
+            queue.wake("a", asked=True)
+        else:
+            gone.add("a")
+            queue.wake("a")
+        assert queue.take() == "a"
+        queue.done("a")
+        assert len(queue) == 0

@@ -37,6 +37,7 @@ SAMPLES = {
     "look-failed": why.look_failed("cannot acquire state change lock"),
     "bug": why.bug(KeyError("secret")),
     "not-read": why.not_read("the record of machine 1 is damaged"),
+    "no-progress": why.no_progress("Define", "Define"),
     "action-failed": why.action_failed("RemoveFiles", "Device or resource busy"),
     "waiting-for-lane": why.waiting_for_lane(),
     "foreign-domain": why.foreign_domain(),
