@@ -154,8 +154,8 @@ def no_progress(action: str, actions: str) -> Reason:
     return Reason(
         "no-progress",
         f"{actions} succeeded several times in a row, and had to be done again at once each time",
-        "It is done less and less often, up to once a minute. Something else undoes it, or this is a bug: the log of the "
-        "provider and `virsh event --all --loop` show more.",
+        "It is done less and less often, up to once a minute. Something undoes it, or this is a bug: the provider's "
+        "log and `virsh event --all --loop` show more.",
         action=action,
     )
 

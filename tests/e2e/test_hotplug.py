@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.records import MOST_DEVICES
 from tests.e2e.provider import Provider, spec, type_line, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -103,10 +104,24 @@ def test_a_deaf_guest_lets_go_when_it_hears_again(provider: Provider, tiny_image
 
 def test_more_devices_than_ports_wait_for_one(provider: Provider, tiny_image: Path) -> None:
     provider.start("--firmware", "bios", "--detach-settle", "0s", "--pcie-ports", "3")
-    machine_id = provider.create(spec(image=tiny_image, disks={"a": "oda", "b": "odb"})).metadata.id
-    provider.wait_console(machine_id, "tiny: up")
-    attach(provider, machine_id, "c", "odc")
+    disks = {"a": "oda", "b": "odb", "c": "odc"}
+    machine_id = provider.create(spec(image=tiny_image, disks=disks)).metadata.id
+    provider.wait_console(machine_id, "tiny: up")  # what has no port holds up no start
+    attach(provider, machine_id, "d", "odd")
     wait_for("the reason", lambda: provider.reasons(machine_id) == {"no-port"})
+    assert volumes(provider, machine_id) == {"a": "ATTACHED", "b": "ATTACHED", "c": "PENDING", "d": "PENDING"}
     detach(provider, machine_id, "a")
     provider.wait_console(machine_id, "serial=odc-")
-    wait_for("all attached", lambda: volumes(provider, machine_id) == {"b": "ATTACHED", "c": "ATTACHED"})
+    wait_for("c", lambda: volumes(provider, machine_id) == {"b": "ATTACHED", "c": "ATTACHED", "d": "PENDING"})
+
+
+def test_a_guest_of_one_vcpu_sees_what_is_plugged_beside_all_ports_that_there_can_be(
+    provider: Provider, tiny_image: Path
+) -> None:
+    provider.start("--firmware", "bios", "--pcie-ports", str(MOST_DEVICES))
+    machine_id = provider.create(spec(image=tiny_image, disks={"a": "oda"})).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    for letter in "bcd":
+        attach(provider, machine_id, letter, f"od{letter}")
+        provider.wait_console(machine_id, f"serial=od{letter}-")
+    wait_for("all attached", lambda: set(volumes(provider, machine_id).values()) == {"ATTACHED"})
