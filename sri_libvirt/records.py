@@ -25,7 +25,8 @@ GIB = 1 << 30
 
 MOST_DEVICES = 184
 """Devices that any machine can have, its image's and its seed's disk among them: each sits behind a PCIe root port of
-its own, and a guest with one vCPU has interrupt vectors for no more ports."""
+its own, and a guest with one vCPU has interrupt vectors for no more ports. (With a device behind each it has them for
+fewer: a new machine gets as many ports as its vCPUs can serve, `domain/ports.py`.)"""
 
 MOST_VCPUS = 255
 """A q35 machine with more would need an IOMMU device that remaps interrupts (x2APIC)."""

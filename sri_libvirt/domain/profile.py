@@ -13,6 +13,7 @@ from typing import Literal, cast
 from sri_libvirt.domain import cpu as cpus
 from sri_libvirt.domain import firmware as firmwares
 from sri_libvirt.domain.layout import LAYOUT
+from sri_libvirt.domain.ports import usable
 from sri_libvirt.errors import NotReady
 from sri_libvirt.hypervisor.base import Firmware, Offer
 from sri_libvirt.records import MOST_VCPUS, MachineClass, Profile, Reason
@@ -29,7 +30,7 @@ def choose(
     firmware: Literal["auto", "bios", "uefi"],
     ports: int,
 ) -> Profile:
-    """The profile of a new machine. `cpu` is libvirt's mode and, for "custom", the model.
+    """The profile of a new machine. `cpu` is libvirt's mode and, for "custom", the model; `ports` are the most.
 
     The class's firmware policy goes before `firmware`; "auto" is UEFI without Secure Boot where the host has one.
     Raises NotReady, with advice, when the host does not offer what is needed.
@@ -54,7 +55,7 @@ def choose(
         loader=uefi.loader if uefi else "",
         loader_format=cast(Literal["raw", "qcow2"], uefi.loader_format) if uefi else "raw",
         nvram_template=uefi.nvram_template if uefi else "",
-        ports=ports,
+        ports=usable(ports, vcpus),
         emulator=offer.emulator,
     )
 

@@ -206,7 +206,7 @@ def no_port(row: Attachment, ports: int) -> Reason:
     return Reason(
         "no-port",
         f"{device_words(row)} has no free PCIe port: all {ports} of this machine are taken",
-        "Detach another device. Machines created with a higher --pcie-ports have more.",
+        "Detach another device. Machines created with a higher --pcie-ports have more, as far as their vCPUs go.",
     )
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sri_libvirt.domain.cpu import vcpus
 from sri_libvirt.domain.observed import Place
+from sri_libvirt.domain.ports import usable
 from sri_libvirt.hypervisor.base import DomainSnapshot, LastWords
 from sri_libvirt.records import SECOND, Attachment, Machine, Reason, Stranger
 
@@ -65,8 +67,8 @@ class Policy:
 
     `handle_of` gives the status handle of a volume or NIC before it is prepared. `start_blocked` says why this host
     cannot run the machine as its profile has it (KVM gone, machine type or firmware gone), None when it can.
-    `drained_since` is when the operator drained this host, 0 while it is not. `ports` are the root ports that a machine
-    gets whose hardware is not chosen yet.
+    `drained_since` is when the operator drained this host, 0 while it is not. `ports` are the most root ports that
+    a machine gets whose hardware is not chosen yet.
     """
 
     handle_of: Callable[[Attachment], str]
@@ -87,4 +89,6 @@ class Policy:
 
     def ports_of(self, machine: Machine) -> int:
         """The root ports that a machine has, or will have."""
-        return machine.profile.ports if machine.profile else self.ports
+        if machine.profile:
+            return machine.profile.ports
+        return usable(self.ports, vcpus(machine.machine_class.cpu_millis))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.domain.ports import assign, in_domain, leaving_names, placed, without_network
-from sri_libvirt.records import Attachment
+from sri_libvirt.domain.ports import assign, in_domain, leaving_names, placed, usable, without_network
+from sri_libvirt.records import MOST_DEVICES, Attachment
 from tests.unit.domain.samples import image_row, nic_row, seed_row, volume_row
 
 
@@ -75,6 +75,14 @@ def test_a_domain_has_what_is_wanted_prepared_and_has_a_port() -> None:
 def test_too_many_devices_wait() -> None:
     rows = [image_row(), seed_row(), volume_row("a", "oda"), volume_row("b", "odb"), nic_row("x")]
     assert by_name(rows, 3) == {"image": 1, "a": 2, "seed": 3, "b": 0, "x": 0}
+
+
+@pytest.mark.parametrize(("vcpus", "most"), [(1, 47), (2, 95), (4, 126), (8, 152), (64, 184), (255, 184)])
+def test_a_machine_has_as_many_ports_as_its_vcpus_can_serve(vcpus: int, most: int) -> None:
+    assert usable(MOST_DEVICES, vcpus) == most
+    assert usable(24, vcpus) == 24
+    vectors = most + most * max(vcpus + 1, 3)
+    assert vectors <= 190 * vcpus
 
 
 letters = st.sampled_from("abcdefgh")

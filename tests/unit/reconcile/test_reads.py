@@ -22,6 +22,9 @@ from tests.unit.reconcile.parts import Clock, Compiler, Drivers, HostStub, perfo
 from tests.unit.reconcile.world import ID, POLICY, PROFILE, machine, nic_row
 
 
+PORTS = replace(PROFILE, ports=MOST_DEVICES)
+
+
 class Reads:
     """A lane over one machine, and what it asks of the store."""
 
@@ -29,10 +32,9 @@ class Reads:
         self.store, self.clock = store, clock
         self.asked: Counter[str] = Counter()
         self.drivers = Drivers()
-        profile = replace(PROFILE, ports=MOST_DEVICES)
         working: Performer = replace(
             performer(store, root, clock, self.drivers, Compiler(store.instance)),
-            choose_profile=lambda _connection, _class: profile,
+            choose_profile=lambda _connection, _class: PORTS,
         )
         observer = Observer(store.instance, HostStub(), lambda connection: None)
         queue, policy = WakeQueue(clock), replace(POLICY, ports=MOST_DEVICES)
@@ -50,7 +52,7 @@ class Reads:
         monkeypatch.setattr(module, name, counted)
 
     def put(self, *rows: Attachment) -> None:
-        self.store.write(lambda tx: tx.insert(machine(*rows)))
+        self.store.write(lambda tx: tx.insert(machine(*rows, profile=PORTS)))
         self.asked.clear()
 
     def look(self) -> Counter[str]:
