@@ -17,8 +17,8 @@ from sri_libvirt.records import Attachment, AttachmentKind, Key
 IMAGE_PORT = 1
 
 VECTORS = 190
-"""Interrupt vectors of one vCPU that ports and devices can have. A Linux guest has about 200; the rest is for what every
-machine has. Measured: of 20 plugged disks a guest of one vCPU with 184 ports sees six, with 160 all."""
+"""Interrupt vectors of one vCPU that ports and devices can have. A Linux guest has about 200; the rest is for what
+every machine has. Measured: of 20 plugged disks a guest of one vCPU with 184 ports sees six, with 160 all."""
 
 
 def usable(ports: int, vcpus: int) -> int:

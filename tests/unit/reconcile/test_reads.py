@@ -21,7 +21,6 @@ from sri_libvirt.store import Store, codec, queries
 from tests.unit.reconcile.parts import Clock, Compiler, Drivers, HostStub, performer
 from tests.unit.reconcile.world import ID, POLICY, PROFILE, machine, nic_row
 
-
 PORTS = replace(PROFILE, ports=MOST_DEVICES)
 
 
