@@ -44,6 +44,7 @@ from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
 from sri_libvirt.reconcile.beginning import Beginning
+from sri_libvirt.reconcile.elsewhere import Elsewhere
 from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
 from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
@@ -218,6 +219,7 @@ class Provider:
             clock=clock,
             take=self._devices.take,
             give_back=self._devices.give_back,
+            not_open_elsewhere=Elsewhere(store, paths.machines).check,
         )
         policy = Policy(
             handle_of=plugins.handle_of,

@@ -83,6 +83,8 @@ class Performer:
     """Lets a machine have what a device claims of the host; else what lacks."""
     give_back: Callable[[Transaction, Attachment], None] = lambda _tx, _row: None
     """Ends the claims of a device that left nothing."""
+    not_open_elsewhere: Callable[[Connection, str, str], None] = lambda _connection, _machine_id, _source: None
+    """Raises NotReady while a guest that nobody knows has a volume's source open."""
 
     def perform(self, action: Action, seen: Machine, connection: Connection) -> None:
         """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError.
@@ -183,6 +185,8 @@ class Performer:
             raise NotReady(f"the host has no room for it: {lacking}", ROOM_ADVICE, code="no-room")
         paths = self._machine_directory(machine.id)
         made = self._prepared(machine, row, paths, connection)
+        if isinstance(made, DiskSource) and row.kind == "volume":
+            self.not_open_elsewhere(connection, machine.id, made.path)
         if isinstance(made, DiskSource) and isinstance(row.backing, DiskSource):
             # A domain names the old path until the next define, which is ours to change, not somebody else's work.
             moved = made.path != row.backing.path

@@ -28,6 +28,7 @@ CODES = frozenset(
         "device-not-ready",
         "slow-storage",
         "no-room",
+        "open-elsewhere",
         "release-failed",
         "no-port",
         "detach-settles",

@@ -126,6 +126,18 @@ def unclaimed(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
+def stranger_with(connection: sqlite3.Connection, source: str, besides: str) -> str:
+    """The machine, other than that one, whose guest has this source open without a record of it; "" for none."""
+    found = connection.execute(
+        """
+        SELECT machine.id FROM machine, json_each(machine.run, '$.strangers') AS stranger
+        WHERE json_extract(stranger.value, '$.source') = ? AND machine.id <> ? LIMIT 1
+        """,
+        (source, besides),
+    ).fetchone()
+    return str(found[0]) if found else ""
+
+
 def unconfirmed(connection: sqlite3.Connection) -> list[str]:
     """Ids of machines of a restored backup that nobody has confirmed yet."""
     return [row[0] for row in connection.execute("SELECT id FROM machine WHERE unconfirmed_since > 0")]

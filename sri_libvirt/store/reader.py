@@ -72,6 +72,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.machine_ids(connection)
 
+    def stranger_with(self, source: str, besides: str) -> str:
+        """The machine, other than that one, whose guest has this source open without a record of it; "" for none."""
+        with self._snapshot() as connection:
+            return queries.stranger_with(connection, source, besides)
+
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""
         with self._snapshot() as connection:

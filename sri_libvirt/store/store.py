@@ -133,6 +133,10 @@ class Store:
         """The newest events of a machine, oldest first."""
         return self._reader.events(machine_id, limit)
 
+    def stranger_with(self, source: str, *, besides: str) -> str:
+        """The machine, other than that one, whose guest has this source open without a record of it; "" for none."""
+        return self._reader.stranger_with(source, besides)
+
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""
         return self._reader.gone()

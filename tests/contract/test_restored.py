@@ -199,6 +199,22 @@ def test_a_machine_that_was_deleted_since_is_not_made_anew_and_goes_again(host: 
     assert host.hypervisor.connect().domain_ids() == [machine_id(other)]
 
 
+def test_a_machine_made_since_is_made_anew_and_waits_for_its_older_guest(host: Host) -> None:
+    copy = host.back_up()
+    since = host.running("since", host.volume("shared", "odb", "shared"))
+    older = machine_id(since)
+    host.put_back(copy)
+    host.poollet.sent.clear()
+    host.scenario.until("a new machine", lambda: machine_id(since) != older)
+    host.alone(60)
+    assert host.codes(since) == ["open-elsewhere"]
+    assert older in host.provider.loop.stored(machine_id(since)).reasons[0].advice
+    assert host.live(since) == set()
+    host.hypervisor.connect().destroy(older)  # as `sweep --yes --running` does
+    host.scenario.state(since, "Running")
+    host.scenario.attached(since)
+
+
 def test_relists_alone_and_restarts_confirm_nothing(host: Host) -> None:
     giver, _taker, copy = move_a_volume(host)
     host.put_back(copy)

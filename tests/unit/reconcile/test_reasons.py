@@ -46,6 +46,7 @@ SAMPLES = {
     "device-not-ready": why.device_not_ready(ROW),
     "slow-storage": why.device_not_ready(replace(ROW, problem_code="slow-storage")),
     "no-room": why.device_not_ready(replace(ROW, problem_code="no-room")),
+    "open-elsewhere": why.device_not_ready(replace(ROW, problem_code="open-elsewhere")),
     "release-failed": why.release_failed(ROW),
     "no-port": why.no_port(ROW, 24),
     "detach-settles": why.detach_settles(ROW),

@@ -1,0 +1,92 @@
+"""A volume that a guest has open which a restored store does not know is prepared for nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt import names
+from sri_libvirt.errors import NotReady
+from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.elsewhere import Elsewhere
+from sri_libvirt.records import Run, Stranger
+from sri_libvirt.store import Store
+from sri_libvirt.store.backup import COPIED
+from tests.unit.reconcile.world import ID, T0, World, codes, machine, volume_row
+
+OTHER = "99999999-0000-4000-8000-000000000009"
+SOURCE = "/backend/shared.qcow2"
+
+
+class Bench:
+    def __init__(self, root: Path) -> None:
+        self.paths = StatePaths(root / "state")
+        self.store = Store.open(self.paths, lambda: T0)
+        self.hypervisor = FakeHypervisor()
+        self.elsewhere = Elsewhere(self.store, self.paths.machines)
+
+    def restored(self) -> None:
+        self.store.write(lambda tx: tx.set_meta(COPIED, "1"))
+
+    def guest(self, machine_id: str = OTHER, source: str = SOURCE, instance: str = "") -> None:
+        marks = f"<sri:machine xmlns:sri='{names.METADATA_NAMESPACE}' instance='{instance or self.store.instance}'/>"
+        self.hypervisor.connect().define(
+            f"<domain><uuid>{machine_id}</uuid><metadata>{marks}</metadata><devices><disk>"
+            f"<source file='{source}'/><alias name='ua-vol-0123456789abcdef-1'/></disk></devices></domain>"
+        )
+        self.hypervisor.connect().start(machine_id)
+
+    def check(self, source: str = SOURCE) -> None:
+        self.elsewhere.check(self.hypervisor.connect(), ID, source)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_guest_that_was_made_since_the_backup_keeps_its_volume(bench: Bench) -> None:
+    bench.guest()
+    bench.check()  # in a store that never was a copy nobody is asked
+    bench.restored()
+    with pytest.raises(NotReady, match=f"the guest {OTHER} has it open") as waits:
+        bench.check()
+    assert (waits.value.code, OTHER in waits.value.advice) == ("open-elsewhere", True)
+    bench.check("/backend/another.qcow2")
+    bench.check(str(bench.paths.machine(ID).root / "empty.qcow2"))
+    bench.hypervisor.connect().destroy(OTHER)
+    bench.check()
+
+
+def test_guests_that_are_known_or_not_ours_are_none_of_these(bench: Bench) -> None:
+    bench.restored()
+    bench.guest(instance="another")
+    bench.check()
+    bench.guest(machine_id=ID)
+    bench.store.write(lambda tx: tx.insert(machine()))
+    bench.check()
+
+
+def test_a_device_without_a_row_holds_its_volume_until_it_is_unplugged(bench: Bench) -> None:
+    bench.restored()
+    run = Run(strangers=(Stranger("ua-vol-0123456789abcdef-1", source=SOURCE),))
+    bench.store.write(lambda tx: tx.insert(replace(machine(), id=OTHER, run=run)))
+    bench.store.write(lambda tx: tx.insert(replace(machine(), id=ID, run=Run(strangers=None))))
+    with pytest.raises(NotReady, match=f"machine {OTHER} has it open"):
+        bench.check()
+    bench.store.write(lambda tx: tx.set_run(OTHER, Run()))
+    bench.check()
+
+
+def test_reason_open_elsewhere_holds_up_the_start() -> None:
+    problem = "the guest x has it open"
+    row = volume_row(problem=problem, problem_at=T0, problem_code="open-elsewhere", port=1)
+    world = World(machine(row))
+    world.look()
+    assert (codes(world), world.done) == (["open-elsewhere"], [])
