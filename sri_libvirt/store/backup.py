@@ -11,10 +11,11 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
@@ -116,22 +117,29 @@ def backup(source: Path, target: Path, now: int) -> Facts:
     return replace(facts, path=target)
 
 
-def _verified_copy(source: Path, unfinished: Path, now: int) -> Facts:
+def _verified_copy(
+    source: Path, unfinished: Path, now: int, meta: Mapping[str, str | None] = MappingProxyType({})
+) -> Facts:
     unfinished.unlink(missing_ok=True)
     with closing(database.open_reading(source)) as reading, closing(database.open_copy(unfinished)) as writing:
         with database.failures(source):
             reading.backup(writing)
         writing.execute("PRAGMA journal_mode = DELETE")  # one file, readable where nothing can be written
         writing.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPIED, str(now)))
+        for key, value in meta.items():
+            writing.execute("DELETE FROM meta WHERE key = ?", (key,))
+            if value is not None:
+                writing.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
     facts = inspect(unfinished)
     if facts.problems:
         raise StoreError(f"state database {source} is damaged, no copy is made of it: {'; '.join(facts.problems)}")
     return facts
 
 
-def restore(paths: StatePaths, source: Path, now: int) -> tuple[Facts, Path | None]:
+def restore(paths: StatePaths, source: Path, now: int, keep: Iterable[str] = ()) -> tuple[Facts, Path | None]:
     """Put a backup in the place of the database. Returns what it is, and where the replaced one is kept, if any.
 
+    Values of `meta` that are named by `keep` stay as they are, if the replaced database can be read.
     The caller holds the lock of the state directory. Raises StoreError, with everything as it was, when the backup is
     not sound or is of a newer schema, or while another program has the database open. Killed at any moment, it leaves
     the old database or the new one, whole; of an old one that is damaged at least its kept copy and a store that says
@@ -147,12 +155,19 @@ def restore(paths: StatePaths, source: Path, now: int) -> tuple[Facts, Path | No
         if current.exists() and current.samefile(source):
             raise StoreError(f"{source} is the state database itself, not a backup of it")
         try:
-            _verified_copy(source, unfinished, now)
+            _verified_copy(source, unfinished, now, _present(current, keep))
             kept = _keep(current, paths.backups / f"replaced-{stamp(now)}.sqlite")
             install(unfinished, current, database.MODE)
         finally:
             unfinished.unlink(missing_ok=True)
     return replace(facts, path=source), kept
+
+
+def _present(current: Path, keys: Iterable[str]) -> dict[str, str | None]:
+    """What the database that is replaced says now; nothing of one that cannot be read."""
+    with suppress(StoreError, sqlite3.Error), closing(database.open_reading(current)) as reading:
+        return {key: queries.meta(reading, key) for key in keys}
+    return {}
 
 
 def _keep(current: Path, kept: Path) -> Path | None:

@@ -12,6 +12,7 @@ from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.server import cordon
 from sri_libvirt.store import backup as copies
 
 
@@ -27,7 +28,7 @@ def restore(file: Path, settings: Settings) -> None:
     """
     paths = StatePaths(settings.state_dir)
     with daemon.alone(paths):
-        facts, kept = copies.restore(paths, file, time.time_ns())
+        facts, kept = copies.restore(paths, file, time.time_ns(), keep=(cordon.META_KEY,))
     out.say(f"{facts.path} is in place: {facts.machines} machines")
     out.say("they wait until the machinepoollet, or `sri-libvirt store confirm`, confirms what they should be")
     if kept:

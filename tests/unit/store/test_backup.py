@@ -275,3 +275,19 @@ def test_a_guest_that_crashes_for_ever_cannot_fill_the_store(store: Store, paths
             sizes.append(connection.execute("SELECT * FROM pragma_page_count()").fetchone()[0])
     assert sizes[0] == sizes[-1]
     assert sizes[0] * 4096 < 4 << 20
+
+
+def test_what_is_of_the_host_and_not_of_the_past_is_kept(store: Store, paths: StatePaths, tmp_path: Path) -> None:
+    store.write(lambda tx: tx.set_meta("cordon", "of the past"))
+    store.write(lambda tx: tx.set_meta("other", "of the past"))
+    backup.backup(paths.database, tmp_path / "copy.sqlite", NOW)
+    store.write(lambda tx: tx.set_meta("cordon", "of the present"))
+    store.write(lambda tx: tx.set_meta("other", "of the present"))
+    store.close()
+    backup.restore(paths, tmp_path / "copy.sqlite", NOW, keep=("cordon", "absent"))
+    with Store.open_read_only(paths) as reader:
+        assert (reader.meta("cordon"), reader.meta("other")) == ("of the present", "of the past")
+    paths.database.write_bytes(b"damaged")
+    backup.restore(paths, tmp_path / "copy.sqlite", NOW + SECOND, keep=("cordon",))
+    with Store.open_read_only(paths) as reader:
+        assert reader.meta("cordon") == "of the past"
