@@ -62,15 +62,15 @@ class SteadyClock:
         self._elapsed = elapsed
 
     @classmethod
-    def of(cls, stored: Anchor | None, latest: int, host: HostClocks) -> SteadyClock:
-        """The clock of a store that keeps this anchor and whose latest time is `latest`.
+    def of(cls, stored: Anchor | None, latest: Callable[[], int], host: HostClocks) -> SteadyClock:
+        """The clock of a store that keeps this anchor and whose latest time is `latest`, which is asked at a new boot.
 
         Its own anchor is the stored one if that is of this boot, else a new one. How long the host was down only the
         wall clock can tell; one that is behind what is known counts as no time at all.
         """
         boot_id, elapsed = host.boot_id(), host.elapsed()
         if stored is None or stored.boot_id != boot_id or stored.boottime > elapsed:
-            stored = Anchor(boot_id, elapsed, max(host.wall(), latest, stored.steady if stored else 0))
+            stored = Anchor(boot_id, elapsed, max(host.wall(), latest(), stored.steady if stored else 0))
         return cls(stored, host.elapsed, host.wall)
 
     @classmethod

@@ -104,7 +104,7 @@ class Reader:
             return clocks.SteadyClock.by(time.time_ns)
         from sri_libvirt.host.boot import Host  # whoever is shown no times does not wait for it
 
-        return clocks.SteadyClock.of(stored, 0, clocks.HostClocks(Host().boot_id))
+        return clocks.SteadyClock.of(stored, lambda: 0, clocks.HostClocks(Host().boot_id))
 
     def meta(self, key: str) -> str | None:
         """A value of the store as a whole."""

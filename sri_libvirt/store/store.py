@@ -205,7 +205,7 @@ def _instance(connection: sqlite3.Connection) -> str:
 def _steady(connection: sqlite3.Connection, host: clocks.HostClocks) -> clocks.SteadyClock:
     """The store's clock; its anchor is kept."""
     stored = clocks.of_text(queries.meta(connection, clocks.META_CLOCK))
-    clock = clocks.SteadyClock.of(stored, queries.latest(connection), host)
+    clock = clocks.SteadyClock.of(stored, lambda: queries.latest(connection), host)
     if clock.anchor != stored:
         connection.execute(
             "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (clocks.META_CLOCK, clock.anchor.text())
