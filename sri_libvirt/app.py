@@ -44,6 +44,7 @@ from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
 from sri_libvirt.reconcile.beginning import Beginning
+from sri_libvirt.reconcile.boots import Boots
 from sri_libvirt.reconcile.elsewhere import Elsewhere
 from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
@@ -232,6 +233,7 @@ class Provider:
             ports=settings.pcie_ports,
         )
         memory = OutOfMemory(proc=settings.procfs)
+        self._boots = Boots(store, host.boot_id, clock)
         observer = Observer(
             store.instance,
             host,
@@ -239,6 +241,7 @@ class Provider:
             clock.of_wall,
             lambda machine_id, since: memory.killed(machine_id, (clock() - since) / SECOND),
             partial(link.joined, settings.sysfs),
+            ended=self._boots.ended,
         )
         loop = Loop(
             store,
@@ -298,6 +301,8 @@ class Provider:
         self._event_loop = asyncio.get_running_loop()
         self._heart.start()
         await asyncio.to_thread(self._virtualisation.probe)
+        self._boots.start()
+        self._stack.callback(self._boots.stop)
         self._watchdog.start()
         self._stack.callback(self._watchdog.stop)
         self._survey.start()

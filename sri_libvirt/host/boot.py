@@ -38,16 +38,19 @@ class Host:
         """The kernel's id of this boot; containers see the host's. Raises OSError when there is no procfs."""
         return _boot_id(self._proc)
 
-    def stopping(self) -> bool:
-        """Whether systemd says that the host is going down; False where there is no systemd or it does not answer."""
+    def stopping(self) -> bool | None:
+        """Whether systemd says that the host is going down; None, not known, without a systemd that answers.
+
+        It says so before anything is stopped: as soon as the end of all is asked for.
+        """
         if not self._systemd.is_dir():
-            return False
+            return None
         try:
             # not `is-system-running`: its exit status says only that the host is not "running"
             state = self._run(["systemctl", "show", "--property=SystemState", "--value"])
         except ProcessError:
-            return False
-        return state.strip() == b"stopping"
+            return None
+        return state.strip() == b"stopping" if state.strip() else None
 
 
 @cache  # asked at every look at a machine, and the same for as long as this process lives

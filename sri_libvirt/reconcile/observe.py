@@ -23,8 +23,8 @@ class HostSigns(Protocol):
     def boot_id(self) -> str:
         """The kernel's boot id: another one means that the host was down in between."""
 
-    def stopping(self) -> bool:
-        """Whether the host is shutting down."""
+    def stopping(self) -> bool | None:
+        """Whether the host is shutting down; None where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Observer:
     `of_wall` tells the steady time of a stamp in QEMU's log. `out_of_memory(machine id, since)` is whether the kernel
     says that it has killed the machine's QEMU since then. `joined(device, bridge)` is
     whether a NIC's tap is in its bridge, or down where there is none; None: it cannot be told.
+    `ended(boot id)` is when an earlier boot ended, if known.
     """
 
     instance: str
@@ -42,6 +43,7 @@ class Observer:
     of_wall: Callable[[int], int] = lambda at: at
     out_of_memory: Callable[[str, int], bool] = lambda _machine, _since: False
     joined: Callable[[str, str], bool | None] = lambda _device, _bridge: None
+    ended: Callable[[str], int] = lambda _: 0
 
     def look(self, machine: Machine, connect: Callable[[], Connection]) -> Observed | NotSeen:
         """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
@@ -62,6 +64,7 @@ class Observer:
             domain=domain,
             boot_id=self.host.boot_id(),
             host_stopping=self.host.stopping() if halted else False,
+            boot_ended_at=self.ended(machine.run.boot_id) if halted else 0,
             foreign=marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id),
             run=marks.run if marks else "",
             live=frozenset(live.devices) if live else frozenset(),

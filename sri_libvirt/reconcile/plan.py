@@ -89,8 +89,11 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
             run = replace(run.going(now), boot_id=observed.boot_id)
         return run, ()
     started = run.started_at or (machine.stop_event and run.uuid)
-    if not started or run.stopped is not None:
+    if not started:
         return run, ()
+    if run.stopped is not None:
+        was = stops.reconsidered(run, observed.boot_id, observed.boot_ended_at)
+        return was, () if was.stopped is run.stopped else (why.reconsidered(),)
     cause = _cause(run, machine.stop_event, observed, observed.domain.reason if observed.domain else "")
     at = machine.stop_event.at if machine.stop_event else max(min(observed.last_words.at or now, now), run.started_at)
     lasted = max(at - run.started_at, 0) if run.started_at else 0
@@ -101,7 +104,9 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
     said = f": {observed.last_words.aborted}" if cause is StopCause.ABORTED else ""
     message = f"the guest stopped: {why.STOP_WORDS[cause]}{said}"
     event = Event(kind="stopped", reason=cause.value, message=message, took=lasted)
-    return replace(run, stopped=cause, stopped_at=at, failures=failures, not_before=not_before), (event,)
+    unsure = cause is StopCause.GUEST and observed.host_stopping is None
+    run = replace(run, stopped=cause, stopped_at=at, failures=failures, not_before=not_before, unsure=unsure)
+    return run, (event,)
 
 
 def _cause(run: Run, event: StopEvent | None, observed: Observed, state_reason: str) -> StopCause:

@@ -7,7 +7,7 @@ of it all the same is a note. When a reason applies does not belong here (that i
 from __future__ import annotations
 
 from sri_libvirt import printable, userdata
-from sri_libvirt.records import SECOND, Attachment, Machine, Reason, StopCause, Stranger
+from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, StopCause, Stranger
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
 
@@ -374,6 +374,12 @@ def shutting_down(pressed_seconds: int, grace_seconds: int) -> Reason:
 
 def host_stopping() -> Reason:
     return Reason("host-stopping", "the host is shutting down; the machine starts again with the next boot")
+
+
+def reconsidered() -> Event:
+    """A stop that passed for the guest's own until its host went down, too."""
+    message = "the guest stopped shortly before the host did, so that is taken for the host's doing, not for its own"
+    return Event(kind="stopped", reason=StopCause.HOST.value, message=message)
 
 
 STOP_WORDS = {

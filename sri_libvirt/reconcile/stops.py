@@ -5,8 +5,10 @@ Pure. What follows from a cause (start again, wait, stay off) is decided in `pla
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sri_libvirt.hypervisor.base import LastWords
-from sri_libvirt.records import Run, StopCause, StopEvent
+from sri_libvirt.records import SECOND, Run, StopCause, StopEvent
 
 LIBVIRT_DAEMONS = frozenset({"libvirtd", "virtqemud"})
 """QEMU names who sent it SIGTERM. libvirt's own daemon ends every QEMU whose guest has powered off in that way, so its
@@ -20,6 +22,9 @@ _BY_STOPPED = {
 }
 """Details of STOPPED, reasons of SHUTOFF and CRASHED, and `reason=` of the log that speak for themselves."""
 
+LATE = 5 * 60 * SECOND
+"""So near the end of a boot a stop is not believed to be the guest's own, where nobody could tell."""
+
 _FELL = frozenset({"crashed", "failed"})
 """Words of all of them for a QEMU that libvirt did not end, or that it ended because its guest had panicked."""
 
@@ -32,7 +37,7 @@ def classify(
     managed_save: bool,
     last_words: LastWords,
     boot_id: str,
-    host_stopping: bool,
+    host_stopping: bool | None,
     out_of_memory: bool = False,
 ) -> StopCause:
     """Why the guest of `run` is off.
@@ -64,6 +69,15 @@ def classify(
     if run.strangers is None and event is None and cause is StopCause.GUEST:
         return StopCause.UNKNOWN  # a restored backup does not know whether we have pressed the button since
     return cause
+
+
+def reconsidered(run: Run, boot_id: str, boot_ended_at: int) -> Run:
+    """The run as it is seen in the boot `boot_id`: a stop that nobody could tell from the host's own end, and that came
+    shortly before that, was the host's. Those who press all buttons at a shutdown wait some minutes for slow guests."""
+    if not run.unsure or run.boot_id == boot_id:
+        return run
+    late = bool(boot_ended_at) and boot_ended_at - run.stopped_at <= LATE
+    return replace(run, unsure=False, stopped=StopCause.HOST if late else run.stopped)
 
 
 def _of_fall(event: StopEvent | None, last_words: LastWords, out_of_memory: bool) -> StopCause:

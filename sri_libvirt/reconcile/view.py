@@ -38,12 +38,13 @@ class Observed:
     the live metadata, or in the persistent one when the domain is off. `foreign`: the domain carries other marks than
     ours. `last_words` is read only when a stop has to be explained, and so is `out_of_memory`: whether the kernel says
     that it has killed the QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they
-    will have done is not known. `strangers` are those of `live` that the machine has no row for.
+    will have done is not known. `host_stopping` is None where nobody can tell. `boot_ended_at` is when the boot of the
+    run ended; 0 of this one, or if that is not known. `strangers` are those of `live` that the machine has no row for.
     """
 
     domain: DomainSnapshot | None
     boot_id: str
-    host_stopping: bool = False
+    host_stopping: bool | None = False
     foreign: bool = False
     run: str = ""
     live: frozenset[str] = frozenset()
@@ -54,6 +55,7 @@ class Observed:
     last_words: LastWords = field(default_factory=LastWords)
     out_of_memory: bool = False
     stuck: tuple[str, ...] = ()
+    boot_ended_at: int = 0
     strangers: tuple[Stranger, ...] = ()
 
     @property

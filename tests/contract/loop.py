@@ -45,12 +45,12 @@ class FakeHost:
     """See `reconcile.observe.HostSigns`."""
 
     boot: str = "boot-1"
-    going_down: bool = False
+    going_down: bool | None = False
 
     def boot_id(self) -> str:
         return self.boot
 
-    def stopping(self) -> bool:
+    def stopping(self) -> bool | None:
         return self.going_down
 
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from sri_libvirt import config
+from sri_libvirt.host import boot
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SYSTEMD = DEPLOY / "systemd"
@@ -386,6 +387,16 @@ def test_the_provider_starts_first_and_sees_the_hosts_paths_as_libvirt_does() ->
             assert paths[volume] == path
     assert {"/var/lib/sri-libvirt", "/run/libvirt", "/var/log/libvirt/qemu"} <= set(paths.values())
     assert pod()["hostNetwork"]
+
+
+def test_the_pod_can_ask_the_hosts_systemd_whether_the_host_goes_down() -> None:
+    """By the same program and the same directory as on the host itself (host/boot.py)."""
+    (provider,) = pod()["initContainers"]
+    directory = str(boot.SYSTEMD.parent)
+    (source,) = (each["hostPath"]["path"] for each in pod()["volumes"] if each["name"] == mounts(provider)[directory])
+    assert source == directory
+    (installed,) = (words for name, words in instructions() if name == "RUN" and "qemu-utils" in words)
+    assert "systemd" in installed.split()
 
 
 def test_the_token_of_the_api_is_for_the_poollet_alone() -> None:

@@ -471,6 +471,21 @@ async def test_a_boot_of_the_host_starts_what_ran_and_leaves_the_others_off(
         assert [witness.starts(each) for each in (ran, halted, off)] == [1, 0, 0]
 
 
+async def test_where_nobody_can_tell_a_stop_shortly_before_the_hosts_end_is_the_hosts(
+    tmp_path: Path, hypervisor: FakeHypervisor
+) -> None:
+    """As in a pod that the host's systemd does not answer: libvirt-guests presses the button of all, then all ends."""
+    async with serving_loop(tmp_path, hypervisor, FakeHost(going_down=None)) as loop:
+        pressed = await loop.created()
+        loop.hypervisor.guest_powers_off(pressed)
+        await loop.reason(pressed, "guest-powered-off")
+    async with serving_loop(tmp_path, hypervisor, FakeHost(going_down=None)) as loop:
+        await loop.reason(pressed, "guest-powered-off")
+    async with serving_loop(tmp_path, later(tmp_path), FakeHost("boot-2", going_down=None)) as loop:
+        await loop.state(pressed, "RUNNING")
+        assert ("stopped", "host") in loop.told(pressed)
+
+
 async def test_machines_of_another_store_are_not_touched(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

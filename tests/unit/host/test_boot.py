@@ -17,20 +17,22 @@ def test_boot_id(tmp_path: Path) -> None:
     assert Host(proc=tmp_path).boot_id() == "4c9a028f-70c1-4a35-b2ef-f32c761c7cd0"
 
 
-@pytest.mark.parametrize(("state", "stopping"), [(b"stopping\n", True), (b"running\n", False), (b"degraded\n", False)])
-def test_stopping(tmp_path: Path, state: bytes, stopping: bool) -> None:
+@pytest.mark.parametrize(
+    ("state", "stopping"), [(b"stopping\n", True), (b"running\n", False), (b"degraded\n", False), (b"\n", None)]
+)
+def test_stopping(tmp_path: Path, state: bytes, stopping: bool | None) -> None:
     assert Host(systemd=tmp_path, run=lambda _: state).stopping() is stopping
 
 
-def test_without_systemd_nothing_is_asked(tmp_path: Path) -> None:
+def test_without_systemd_nothing_is_asked_and_nothing_known(tmp_path: Path) -> None:
     def run(argv: Sequence[str]) -> bytes:
         raise AssertionError(argv)
 
-    assert Host(systemd=tmp_path / "none", run=run).stopping() is False
+    assert Host(systemd=tmp_path / "none", run=run).stopping() is None
 
 
-def test_a_systemd_that_does_not_answer_is_not_stopping(tmp_path: Path) -> None:
+def test_a_systemd_that_does_not_answer_is_no_no(tmp_path: Path) -> None:
     def run(argv: Sequence[str]) -> bytes:
         raise ProcessError("systemctl did not end within 5 s")
 
-    assert Host(systemd=tmp_path, run=run).stopping() is False
+    assert Host(systemd=tmp_path, run=run).stopping() is None

@@ -142,14 +142,14 @@ def domain_xml(machine_id: str, instance: str, run: str, aliases: list[str], mor
 @dataclass
 class HostStub:
     boot: str = "boot-1"
-    going_down: bool = False
+    going_down: bool | None = False
     asked: int = 0
     """How often it was asked whether it goes down, which takes a process."""
 
     def boot_id(self) -> str:
         return self.boot
 
-    def stopping(self) -> bool:
+    def stopping(self) -> bool | None:
         self.asked += 1
         return self.going_down
 

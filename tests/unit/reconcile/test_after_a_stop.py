@@ -117,6 +117,49 @@ def test_reason_host_stopping_starts_nothing() -> None:
     world.run_until(lambda: state(world) == "RUNNING")
 
 
+def stopped_where_nobody_can_tell(world: World) -> None:
+    """The guest has powered itself off, or somebody has pressed its button at the end of the host."""
+    world.host_stopping = None
+    world.now += 100 * SECOND
+    world.stop_guest("guest", "shutdown", "shutdown")
+    world.settle()
+    assert codes(world) == ["guest-powered-off"]
+
+
+@pytest.mark.parametrize("lived_on", [-30 * SECOND, 0, 299 * SECOND])
+def test_a_stop_near_the_end_of_a_boot_is_not_believed_where_nobody_could_tell(lived_on: int) -> None:
+    world = running()
+    stopped_where_nobody_can_tell(world)
+    world.boot, world.boot_ended_at = "boot-2", world.now + lived_on
+    world.now += 3600 * SECOND
+    made = world.settle()
+    assert made is not None
+    assert state(world) == "RUNNING"
+
+
+@pytest.mark.parametrize("lived_on", [301 * SECOND, 86400 * SECOND, None])
+def test_a_stop_in_the_middle_of_a_boot_is_the_guests_own_for_ever(lived_on: int | None) -> None:
+    world = running()
+    stopped_where_nobody_can_tell(world)
+    world.boot, world.boot_ended_at = "boot-2", 0 if lived_on is None else world.now + lived_on
+    world.settle()
+    assert state(world) == "SUSPENDED"
+    assert world.record is not None
+    assert not world.record.run.unsure
+    world.boot, world.boot_ended_at = "boot-3", world.now
+    world.settle()
+    assert state(world) == "SUSPENDED", "what was decided once stays so"
+
+
+def test_a_stop_that_the_host_has_answered_for_is_believed_to_its_end() -> None:
+    world = running()
+    world.stop_guest("guest", "shutdown", "shutdown")
+    world.settle()
+    world.boot, world.boot_ended_at = "boot-2", world.now
+    world.settle()
+    assert state(world) == "SUSPENDED"
+
+
 def test_a_domain_that_somebody_undefined_is_defined_and_started_again() -> None:
     world = running()
     world.domain, world.live, world.persistent, world.run = None, frozenset(), frozenset(), ""

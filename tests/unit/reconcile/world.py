@@ -85,7 +85,8 @@ class World:
     now: int = T0
     boot: str = "boot-1"
     last_words: LastWords = field(default_factory=LastWords)
-    host_stopping: bool = False
+    host_stopping: bool | None = False
+    boot_ended_at: int = 0
     reachable: bool = True
     foreign: bool = False
     deaf: bool = False
@@ -105,7 +106,7 @@ class World:
         return Observed(
             domain=self.domain, boot_id=self.boot, host_stopping=self.host_stopping, foreign=self.foreign, run=self.run,
             live=self.live, persistent=self.persistent, last_words=self.last_words, stuck=self.stuck,
-            strangers=self.strangers(),
+            strangers=self.strangers(), boot_ended_at=self.boot_ended_at,
             places=self.places, defined=self.defined, astray=self.astray,
         )  # fmt: skip
 
