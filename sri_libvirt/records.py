@@ -147,6 +147,7 @@ class Run:
     while its QEMU is still to be ended. `stopped` says why it ended (None while it runs or nobody knows yet).
     `failures` counts starts in a row that failed or lasted less than a minute; no start before `not_before`; `error` is
     what the last failed start said. `save_refused` counts how often the managed save of this run was called unusable.
+    `behind` is how far a restored guest's clock stands behind, 0 once it was set or told of.
     `unsure`: nobody could tell, when it stopped, whether the host was going down.
     `strangers` is None until the first look after the store was put back from a backup: nobody can say then what the
     guest has.
@@ -166,13 +167,14 @@ class Run:
     resumes: int = 0
     ending: StopCause | None = None
     save_refused: int = 0
+    behind: int = 0
     strangers: tuple[Stranger, ...] | None = ()
     unsure: bool = False
 
     def going(self, now: int) -> Run:
         """The same run, whose guest runs since `now`: nothing of a stop or a press before counts any more."""
         return replace(self, started_at=now, pressed_at=0, last_press_at=0, resumed_at=0, resumes=0, ending=None,
-                       unsure=False, stopped=None, stopped_at=0, save_refused=0)  # fmt: skip
+                       unsure=False, stopped=None, stopped_at=0, save_refused=0, behind=0)  # fmt: skip
 
     def stranger(self, kind: AttachmentKind, name: str) -> Stranger | None:
         """The one that has this name."""
@@ -187,7 +189,8 @@ class Attachment:
     `unplug_at`.
     `spec` is a serialised Volume or NetworkInterface, b"" for image and seed. `port` is the index of the device's root
     port (1 = first), 0 = none yet. `problem` is why the last prepare failed, at `problem_at`, with advice for an
-    operator. `unplug_at` is when the guest was last asked to let it go.
+    operator. `unplug_at` is when the guest was last asked to let it go, `plugged_at` when it was last plugged into a
+    running guest, and `plugs` how often in a row that was done soon after the time before.
     """
 
     machine: str
@@ -207,6 +210,8 @@ class Attachment:
     problem_at: int = 0
     unplug_at: int = 0
     problem_code: str = ""
+    plugs: int = 0
+    plugged_at: int = 0
 
     @property
     def key(self) -> Key:
@@ -299,7 +304,10 @@ LABEL_NAME = "machinepoollet.spheric.cloud/machine-name"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a machine's timeline. `took` is nanoseconds, 0 where it means nothing."""
+    """One line of a machine's timeline. `took` is nanoseconds, 0 where it means nothing.
+
+    Equal events in a row are one line: `count` of them, the first at `time`, the latest at `last` (0: there is one).
+    """
 
     kind: str
     reason: str
@@ -307,6 +315,13 @@ class Event:
     time: int = 0
     took: int = 0
     machine: str = field(default="")
+    count: int = 1
+    last: int = 0
+
+    @property
+    def latest(self) -> int:
+        """When it came last."""
+        return self.last or self.time
 
 
 def class_name(spec: pb.MachineSpec) -> str:

@@ -47,9 +47,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class SetClock:
-    """Set the clock of a guest that was restored. It stands `behind` nanoseconds, as long as the guest was saved."""
-
-    behind: int
+    """Set the clock of a guest that was restored, or tell that it stands behind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
 from sri_libvirt.reconcile import actions as act
+from sri_libvirt.reconcile import plugging
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.power import GuestPower
 from sri_libvirt.reconcile.reasons import action_failed, device_words
@@ -122,7 +123,7 @@ class Performer:
             case act.Start():
                 self._power.start(machine, connection, action)
             case act.SetClock():
-                self._power.set_clock(machine, connection, action.behind)
+                self._power.set_clock(machine, connection)
             case act.UnplugStranger():
                 self._unplug_stranger(machine, action.alias, connection)
             case act.PressButton():
@@ -255,6 +256,8 @@ class Performer:
         if not row.wanted or row.backing is None or not row.port or row.problem:
             return  # what came before it in this pass has failed, and says so
         connection.attach_device(machine.id, self.compiler.device_xml(machine, row))
+        now = self.clock()
+        self._note(lambda tx: tx.set_plugged(row.machine, row.key, now, plugging.plugs_in_a_row(row, now)))
         self._tell_of_device(row, "attached")
 
     def _follow(self, row: Attachment, connection: Connection) -> None:

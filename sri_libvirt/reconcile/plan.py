@@ -23,10 +23,11 @@ from sri_libvirt.reconcile.actions import (
     Forget,
     PrepareDevice,
     RemoveFiles,
+    SetClock,
     Undefine,
 )
 from sri_libvirt.reconcile.brake import back_off
-from sri_libvirt.reconcile.step import Step, cooling, failing, release, soonest
+from sri_libvirt.reconcile.step import Step, cooling, failing, join, release, soonest
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
 from sri_libvirt.records import SECOND, Event, Machine, Reason, Run, StopCause, StopEvent
 
@@ -152,7 +153,10 @@ def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: P
     # What libvirt noted of a stop, if anything, is of an earlier run: this one's QEMU is still there.
     halted = _cause(run, None, observed, "shutdown")
     step = states.step(machine, observed.domain, run, halted, now, policy)
-    return step or restored.hold(machine) or plugging.devices(machine, observed, run, now, policy)
+    if step is not None:
+        return step
+    clock = Step(actions=(SetClock(),) if run.behind else ())
+    return join([clock, restored.hold(machine) or plugging.devices(machine, observed, run, now, policy)])
 
 
 def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy) -> Step:
@@ -175,7 +179,7 @@ def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Polic
         return starting.hold(machine, observed, run, rest)
     if waiting.wake_at is not None:
         return rest
-    return starting.start(machine, observed, run, now, rest)
+    return starting.start(machine, observed, run, rest)
 
 
 def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy, rest: Step) -> Step:

@@ -9,7 +9,7 @@ plugged anew by the same lines. What is done to a guest that is off does not bel
 from __future__ import annotations
 
 from sri_libvirt.domain import ports
-from sri_libvirt.reconcile import drift, strangers
+from sri_libvirt.reconcile import brake, drift, strangers
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.actions import Action, AssignPorts, Define, PlugDevice, PrepareDevice, UnplugDevice
 from sri_libvirt.reconcile.step import Step, cooling, join, release
@@ -90,6 +90,8 @@ def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
             steps.append(Step(reasons=(why.device_not_ready(row),), wake_at=wake))
         elif row.alias in observed.live:
             prepare.append(PrepareDevice(row.key))  # the record of it was lost: what runs is the truth
+        elif now < (due := _replug_at(row)):
+            steps.append(_ejected(machine, row, due))
         else:
             if row.problem:
                 steps.append(Step(reasons=(why.device_not_ready(row),)))
@@ -97,6 +99,29 @@ def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
             plug.append(PlugDevice(row.key))
     assign: tuple[Action, ...] = (AssignPorts(),) if prepare else ()
     return join([*steps, Step(actions=(*assign, *prepare, *plug))])
+
+
+def plugs_in_a_row(row: Attachment, now: int) -> int:
+    """The how manieth time in a row it is, when a device is plugged at `now`."""
+    return 1 if _was_unplugged(row) else brake.again(row.plugs, row.plugged_at, now)
+
+
+def _replug_at(row: Attachment) -> int:
+    """From when on a device that is gone may be plugged (again): a guest can throw it out as often as it likes."""
+    return 0 if _was_unplugged(row) else brake.due(row.plugs, row.plugged_at)
+
+
+def _was_unplugged(row: Attachment) -> bool:
+    """Whether it went because we have asked for that, and was wanted again meanwhile."""
+    return row.unplug_at >= row.plugged_at
+
+
+def _ejected(machine: Machine, row: Attachment, due: int) -> Step:
+    """Wait until a device is plugged again that the guest has thrown out by itself."""
+    reason = why.device_ejected(row)
+    told = any((each.code, each.message) == (reason.code, reason.message) for each in machine.reasons)
+    event = Event(kind="device", reason="ejected", message=reason.message)
+    return Step(reasons=(reason,), wake_at=due, events=() if told else (event,))
 
 
 def _all_were_gone(machine: Machine, row: Attachment, settled: int) -> bool:

@@ -30,7 +30,8 @@ class GuestPower:
         begun = self.clock()
         restored = connection.start(machine.id, force_boot=not action.restore) and action.restore
         now = self.clock()
-        run = replace(machine.run.going(now), not_before=0, error="")
+        behind = max(now - machine.run.stopped_at, 1) if restored else 0
+        run = replace(machine.run.going(now), not_before=0, error="", behind=behind)
         dropped = "incomplete" if action.restore and not restored else action.drops_save
         word = "restored from its managed save" if restored else "started"
         started = Event(kind="started", reason="restored" if restored else "booted", message=f"the guest is {word}",
@@ -45,7 +46,7 @@ class GuestPower:
 
         self._note(work)
 
-    def set_clock(self, machine: Machine, connection: Connection, behind: int) -> None:
+    def set_clock(self, machine: Machine, connection: Connection) -> None:
         """Have an agent set it, and tell either way: a wrong clock does its harm long after the restore."""
         try:
             done = connection.set_time(machine.id)
@@ -57,9 +58,15 @@ class GuestPower:
             reason, end = "clock-set", "its agent has set it to the host's"
         else:
             reason, end = "clock-behind", "no agent in it has set it, so it stays behind unless the guest runs NTP"
-        message = f"the guest's clock stood {behind // SECOND} s behind after the restore: {end}"
-        event = Event(kind="clock", reason=reason, message=message, took=behind)
-        self._note(lambda tx: tx.add_event(machine.id, event))
+        run = machine.run
+        message = f"the guest's clock stood {run.behind // SECOND} s behind after the restore: {end}"
+        event = Event(kind="clock", reason=reason, message=message, took=run.behind)
+
+        def work(tx: Transaction) -> None:
+            tx.set_run(machine.id, replace(run, behind=0))
+            tx.add_event(machine.id, event)
+
+        self._note(work)
 
     def resume(self, machine: Machine, connection: Connection, action: act.Resume) -> None:
         """Let it run on, or wake it. Noted before the call, so that the next one waits even if this one fails."""

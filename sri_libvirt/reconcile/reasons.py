@@ -20,7 +20,6 @@ CODES = frozenset(
         "bug",
         "not-read",
         "action-failed",
-        "no-progress",
         "waiting-for-lane",
         "foreign-domain",
         "restored",
@@ -35,6 +34,8 @@ CODES = frozenset(
         "detach-held",
         "unplugging",
         "unknown-device",
+        "device-ejected",
+        "no-progress",
         "define-failed",
         "network-unknown",
         "foreign-disk-source",
@@ -247,6 +248,14 @@ def unknown_device(stranger: Stranger) -> Reason:
         f"{stranger_words(stranger)} is in the guest and not in the store, as after a restored backup; it is unplugged "
         "unless it is attached again",
         "Nothing need be done, unless the guest does not let it go: its next reset or power-off completes it.",
+    )
+
+
+def device_ejected(row: Attachment) -> Reason:
+    return Reason(
+        "device-ejected",
+        f"the guest has ejected {device_words(row)} by itself; it is plugged again, after growing pauses",
+        "Stop what ejects it inside the guest (a script, an eject by hand), or detach it.",
     )
 
 

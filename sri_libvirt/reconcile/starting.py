@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sri_libvirt.reconcile import reasons as why
-from sri_libvirt.reconcile.actions import Action, AssignPorts, ChooseProfile, Define, PrepareDevice, SetClock, Start
+from sri_libvirt.reconcile.actions import Action, AssignPorts, ChooseProfile, Define, PrepareDevice, Start
 from sri_libvirt.reconcile.step import Step, soonest
 from sri_libvirt.reconcile.view import Observed
 from sri_libvirt.records import Machine, Run, StopCause
@@ -20,14 +20,14 @@ REFUSALS = 3
 """How often in all QEMU may fail to load a managed save until it counts as unusable: a read can fail once."""
 
 
-def start(machine: Machine, observed: Observed, run: Run, now: int, rest: Step) -> Step:
+def start(machine: Machine, observed: Observed, run: Run, rest: Step) -> Step:
     """Everything that a start needs, each step verified anew."""
     reasons = (why.starting(), *rest.reasons)
     devices = [PrepareDevice(row.key) for row in machine.attachments if row.wanted and row.port]
     prepare: tuple[Action, ...] = (ChooseProfile(), AssignPorts(), *devices)
     dropped = _dropped_because(machine, observed, run)
     if dropped is None:
-        return Step(actions=(*prepare, Start(restore=True), SetClock(max(now - run.stopped_at, 0))), reasons=reasons)
+        return Step(actions=(*prepare, Start(restore=True)), reasons=reasons)
     return Step(actions=(*prepare, Define(new_run=True), Start(drops_save=dropped)), reasons=reasons)
 
 

@@ -147,4 +147,6 @@ def event(row: sqlite3.Row) -> Event:
         time=row["time"],
         took=row["took"],
         machine=row["machine"],
+        count=row["count"],
+        last=row["last"],
     )

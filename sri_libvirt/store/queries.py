@@ -20,7 +20,8 @@ _MACHINE = """
 """
 _ATTACHMENT = """
     SELECT machine, kind, name, incarnation, spec, wanted, changed_at, target, mac, serial, port,
-           backing, problem, problem_advice, problem_at, unplug_at, problem_code
+           backing, problem, problem_advice, problem_at, unplug_at, problem_code, plugs,
+           plugged_at
     FROM attachment
 """
 

@@ -96,8 +96,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # The code of the reason that a problem gives, "" for that of any device that is not ready.
         "ALTER TABLE attachment ADD COLUMN problem_code TEXT NOT NULL DEFAULT ''",
     ),
-    # Since when a machine of a restored backup waits for somebody to say that its wishes still hold; 0 for all others.
-    ("ALTER TABLE machine ADD COLUMN unconfirmed_since INTEGER NOT NULL DEFAULT 0",),
+    (
+        # Since when a machine of a restored backup waits for somebody to say that its wishes still hold; 0 for all
+        # others.
+        "ALTER TABLE machine ADD COLUMN unconfirmed_since INTEGER NOT NULL DEFAULT 0",
+        # How often an event has come in a row, and when it came last, 0 if once only.
+        "ALTER TABLE event ADD COLUMN count INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE event ADD COLUMN last INTEGER NOT NULL DEFAULT 0",
+        # How often in a row a device was plugged soon after it had been plugged before, and when last.
+        "ALTER TABLE attachment ADD COLUMN plugs INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE attachment ADD COLUMN plugged_at INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -13,7 +13,7 @@ FIRST = 20
 """Events kept from a machine's beginning: how it came to be is asked for long after."""
 
 NEWEST = 500
-"""Events kept from a machine's end."""
+"""Events kept besides."""
 
 MESSAGE = 2000
 """Characters of a message; QEMU's own words can be any number."""
@@ -26,23 +26,45 @@ GONE = 200
 
 
 def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> None:
-    """Add an event, and drop the machine's oldest beyond the bounds. Of a machine that was never here: nothing."""
+    """Add an event, or count it if it is the latest once more. Of a machine that was never here: nothing."""
+    said = (machine_id, event.kind, event.reason, event.message[:MESSAGE], event.time, event.took)
+    again = connection.execute(
+        """
+        UPDATE event SET count = count + 1, last = ?5, took = ?6
+        WHERE id = (SELECT max(id) FROM event WHERE machine = ?1) AND (kind, reason, message) = (?2, ?3, ?4)
+        """,
+        said,
+    )
+    if again.rowcount:
+        return
     done = connection.execute(
         """
-        INSERT INTO event (machine, time, kind, reason, message, took) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+        INSERT INTO event (machine, kind, reason, message, time, took) SELECT ?1, ?2, ?3, ?4, ?5, ?6
         WHERE EXISTS (SELECT 1 FROM machine WHERE id = ?1) OR EXISTS (SELECT 1 FROM gone WHERE machine = ?1)
         """,
-        (machine_id, event.time, event.kind, event.reason, event.message[:MESSAGE], event.took),
+        said,
     )
-    if done.rowcount:
-        connection.execute(
-            """
-            DELETE FROM event WHERE machine = ?1
-            AND id > (SELECT id FROM event WHERE machine = ?1 ORDER BY id LIMIT 1 OFFSET ?2)
-            AND id < (SELECT id FROM event WHERE machine = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?3)
-            """,
-            (machine_id, FIRST - 1, NEWEST - 1),
+    kept = connection.execute("SELECT count(*) FROM event WHERE machine = ?", (machine_id,)).fetchone()[0]
+    if done.rowcount and kept > FIRST + NEWEST:
+        _drop(connection, machine_id, kept - FIRST - NEWEST)
+
+
+def _drop(connection: sqlite3.Connection, machine_id: str, number: int) -> None:
+    """Drop events beyond the first, each time the oldest of the sort (kind and reason) that there is most of.
+
+    So nobody who can make the same few things happen for ever, a guest or a tenant, wipes out what else has happened.
+    """
+    connection.execute(
+        """
+        DELETE FROM event WHERE id IN (
+            SELECT id FROM (
+                SELECT id, count(*) OVER (PARTITION BY kind, reason) AS share FROM event WHERE machine = ?1
+                AND id > (SELECT id FROM event WHERE machine = ?1 ORDER BY id LIMIT 1 OFFSET ?2)
+            ) ORDER BY share DESC, id LIMIT ?3
         )
+        """,
+        (machine_id, FIRST - 1, number),
+    )
 
 
 def machine_gone(connection: sqlite3.Connection, machine_id: str, now: int) -> None:

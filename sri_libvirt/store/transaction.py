@@ -278,6 +278,10 @@ class Transaction:
         """When the guest was last asked to let the device go."""
         self._update_attachment(machine_id, key, unplug_at=at)
 
+    def set_plugged(self, machine_id: str, key: Key, at: int, plugs: int) -> None:
+        """When the device was last plugged into a running guest, for the how manieth time in a row."""
+        self._update_attachment(machine_id, key, plugged_at=at, plugs=plugs)
+
     def delete_attachment(self, machine_id: str, key: Key) -> None:
         """A device is gone from guest and spec, its own claims with it. Of one that is gone already: nothing."""
         self._connection.execute(

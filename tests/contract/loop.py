@@ -188,7 +188,8 @@ class Loop:
 
     def told(self, machine_id: str) -> list[tuple[str, str]]:
         """Kind and reason of its events."""
-        return [(event.kind, event.reason) for event in self.store.events(machine_id)]
+        events = self.store.events(machine_id)
+        return [(event.kind, event.reason) for event in events for _ in range(event.count)]
 
     def persistent(self, machine_id: str) -> ObservedDomain:
         """What its persistent XML says."""

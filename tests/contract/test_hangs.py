@@ -78,6 +78,9 @@ async def life(loop: Loop, trap: failpoints.Once) -> None:
         return lambda: len(loop.live(machine_id).devices) == count and not loop.codes(machine_id)
 
     await reach("running", state(pb.MACHINE_RUNNING))
+    if trap.point.endswith("SetClock"):
+        loop.hypervisor.save(machine_id)
+        await reach("word of the clock", lambda: ("clock", "clock-behind") in loop.told(machine_id))
     await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("late")))
     await reach("plugged", devices(3))
     await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="late"))

@@ -133,6 +133,8 @@ def event(each: Event, clock: SteadyClock) -> dict[str, Any]:
         "reason": each.reason,
         "message": each.message,
         "took_seconds": round(each.took / SECOND, 6) if each.took else None,
+        "count": each.count,
+        "last": timestamp(clock.to_wall(each.latest)),
     }
 
 

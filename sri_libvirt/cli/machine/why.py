@@ -72,7 +72,7 @@ def sentences(machine: Machine, latest: Event | None, running: bool | None, now:
     for note in notes(machine):
         yield f"Note: {note}."
     if latest is not None:
-        yield f"Latest entry of its timeline, {show.ago(latest.time, now)} ago: {latest.message}"
+        yield f"Latest entry of its timeline, {show.ago(latest.latest, now)} ago: {latest.message}"
 
 
 def _numbered(machine: Machine, now: int) -> Iterator[str]:

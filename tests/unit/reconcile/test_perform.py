@@ -66,7 +66,7 @@ class Bench:
         return next(row for row in self.machine.attachments if row.name == name)
 
     def told(self) -> list[tuple[str, str, int]]:
-        return [(event.kind, event.reason, event.took) for event in self.store.events(ID)]
+        return [(event.kind, event.reason, event.took) for event in self.store.events(ID) for _ in range(event.count)]
 
     def running(self) -> None:
         """A machine that runs with its volume."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -394,3 +395,51 @@ def test_whatever_is_attached_the_guest_comes_to_have_exactly_that(
     assert world.live == {row.alias for row in world.record.attachments} == world.persistent
     assert world.record.run.failures == Run().failures
     assert all(row.volume().empty_disk.size_bytes == GIB for row in world.record.attachments)
+
+
+def test_reason_device_ejected_plugs_again_after_growing_pauses_and_a_calm_forgives() -> None:
+    world = running(volume_row())
+    (alias,) = world.live
+    times: list[int] = []
+    told = 0
+    while len(times) < 11:
+        world.eject(alias)
+        while alias not in world.live:
+            made = world.look()
+            told += sum(event.reason == "ejected" for event in made.events)
+            if made.actions:
+                assert all(map(world._perform, made.actions))
+                continue
+            assert codes(world) == ["device-ejected"]
+            assert world.record is not None
+            assert world.record.status.volumes[0].state == pb.VOLUME_PENDING
+            assert made.wake_at is not None
+            world.now = made.wake_at
+        times.append(world.now)
+        assert world.settle() is not None
+        assert codes(world) == []
+    assert [(b - a) // SECOND for a, b in itertools.pairwise(times)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+    assert told == 10
+    world.now += 361 * SECOND
+    world.eject(alias)
+    world.settle()
+    assert alias in world.live
+    assert world.record is not None
+    assert world.record.attachments[0].plugs == 1
+
+
+def test_a_device_that_is_wanted_again_after_an_unplug_of_ours_waits_for_no_brake() -> None:
+    world = running(volume_row())
+    (alias,) = world.live
+    world.eject(alias)
+    world.settle()
+    assert world.record is not None
+    assert world.record.attachments[0].plugs == 1
+    row = detach(world, "data")
+    world.deaf_to_unplug = True
+    world.run_until(lambda: bool(world.unplugging))
+    again(world, row)
+    world.reset()
+    world.settle()
+    assert alias in world.live
+    assert codes(world) == []

@@ -53,6 +53,7 @@ SAMPLES = {
     "detach-held": why.detach_held(ROW, 600 * SECOND),
     "unplugging": why.unplugging(ROW),
     "unknown-device": why.unknown_device(replace(STRANGER, alias="ua-vol-0123456789abcdef-1")),
+    "device-ejected": why.device_ejected(ROW),
     "define-failed": why.define_failed("out of memory"),
     "network-unknown": why.network_unknown(ROW),
     "older-device-first": why.older_device_first(ROW),

@@ -11,6 +11,7 @@ from sri_libvirt.domain.observed import Place
 from sri_libvirt.errors import HypervisorError, UnusableSave
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords
 from sri_libvirt.reconcile import actions as act
+from sri_libvirt.reconcile import plugging
 from sri_libvirt.reconcile.brake import back_off
 from sri_libvirt.reconcile.plan import Plan, plan
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
@@ -169,6 +170,10 @@ class World:
         self.astray -= self.unplugging
         self.unplugging = frozenset()
 
+    def eject(self, alias: str) -> None:
+        """The guest throws a device out that nobody has asked it for."""
+        self.live -= {alias}
+
     def _row(self, key: Key, **changes: object) -> None:
         assert self.record is not None
         rows = tuple(
@@ -216,7 +221,9 @@ class World:
                     self.record = replace(record, run=run)
                     return False
                 self.domain, self.live = snapshot(), self.persistent
-                self.record = replace(record, run=replace(record.run.going(self.now), not_before=0, error=""))
+                behind = self.now - record.run.stopped_at if restore else 0
+                run = replace(record.run.going(self.now), not_before=0, error="", behind=behind)
+                self.record = replace(record, run=run)
             case act.PlugDevice(key=key):
                 row = next(row for row in record.attachments if row.key == key)
                 if not row.port or row.backing is None:
@@ -228,6 +235,7 @@ class World:
                 assert row.port not in {other.port for other in others}, "two at one port"
                 assert row.target not in {other.target for other in others if other.target}, "two of one target"
                 self.live |= {row.alias}
+                self._row(key, plugged_at=self.now, plugs=plugging.plugs_in_a_row(row, self.now))
             case act.UnplugDevice(key=key, again=again):
                 row = next(row for row in record.attachments if row.key == key)
                 assert row.wanted == again
@@ -266,6 +274,8 @@ class World:
                 self.domain = snapshot()
             case act.SetClock():
                 assert self.domain is not None
+                assert self.domain.state is DomainState.RUNNING
+                self.record = replace(record, run=replace(record.run, behind=0))
             case act.Undefine():
                 self.domain, self.persistent, self.run = None, frozenset(), ""
             case act.ReleaseDevice(key=key):

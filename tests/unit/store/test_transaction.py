@@ -255,6 +255,42 @@ def test_the_first_and_the_newest_events_are_kept(store: Store) -> None:
     assert kept == [*range(timeline.FIRST), *range(total - timeline.NEWEST, total)]
 
 
+def test_equal_events_in_a_row_are_counted(store: Store) -> None:
+    store.write(lambda tx: tx.insert(machine("m1")))
+    for at in (10, 20, 30):
+        store.write(lambda tx, at=at: tx.add_event("m1", Event("k", "r", "m", time=at, took=at)))  # type: ignore[misc]
+    store.write(lambda tx: tx.add_event("m1", Event("k", "r", "other", time=40)))
+    store.write(lambda tx: tx.add_event("m1", Event("k", "r", "m", time=50)))
+    found = [(event.message, event.time, event.count, event.latest) for event in store.events("m1")]
+    assert found == [("m", 10, 3, 30), ("other", 40, 1, 40), ("m", 50, 1, 50)]
+    assert store.events("m1")[0].took == 30
+
+
+@pytest.mark.parametrize("noisy", [1, 2, 5])
+def test_what_comes_again_and_again_wipes_nothing_else_out(store: Store, noisy: int) -> None:
+    """By a few sorts of events that alternate, as when a guest ejects a device and gets it back, for ever."""
+
+    def work(tx: Transaction) -> None:
+        tx.insert(machine("m1"))
+        for index in range(timeline.FIRST):
+            tx.add_event("m1", Event("k", f"begin {index}", "m"))
+        tx.add_event("m1", Event("k", "seldom", "m"))
+        for index in range(3 * timeline.NEWEST):
+            tx.add_event("m1", Event("k", f"noise {index % noisy}", f"m{index}"))
+        tx.add_event("m1", Event("k", "last", "m"))
+
+    store.write(work)
+    kept = store.events("m1")
+    assert len(kept) == timeline.FIRST + timeline.NEWEST
+    assert [event.reason for event in kept[: timeline.FIRST + 1]] == [
+        *(f"begin {index}" for index in range(timeline.FIRST)),
+        "seldom",
+    ]
+    assert kept[-1].reason == "last"
+    noise = [int(event.message[1:]) for event in kept if event.reason.startswith("noise")]
+    assert noise == list(range(3 * timeline.NEWEST - len(noise), 3 * timeline.NEWEST)), "of it the newest are kept"
+
+
 def test_events_of_machines_that_are_gone_end(store: Store, clock: Clock) -> None:
     def gone(machine_id: str) -> None:
         def work(tx: Transaction) -> None:
