@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sri_libvirt import app, failpoints
+from sri_libvirt import app, failpoints, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain.observed import read
 from sri_libvirt.errors import NotFound, SRIError, StoreError
@@ -165,6 +165,14 @@ def moved(hypervisor: FakeHypervisor) -> None:
     hypervisor.move_disk(ID, disk, "/backup/snap")
 
 
+def stranger(hypervisor: FakeHypervisor) -> None:
+    """The guest gets a device of ours that the store has lost, as by a restored backup."""
+    alias = names.alias("volume", "lost", 1)
+    hypervisor.connect().attach_device(
+        ID, f"<disk type='file' device='disk'><source file='/lost'/><target dev='vdq'/><alias name='{alias}'/></disk>"
+    )
+
+
 @dataclass(frozen=True)
 class Flow:
     """What is asked, what was asked before, and what must be true in the end."""
@@ -198,6 +206,7 @@ FLOWS = {
         Flow("halted", (create,), nothing, "SUSPENDED", happens=halt_under_a_hung_qemu, reason="guest-powered-off"),
         Flow("saved", (create,), nothing, "RUNNING", starts=1, happens=save),
         Flow("moved", (create,), off, "SUSPENDED", happens=moved, reason="foreign-disk-source"),
+        Flow("stranger", (create,), nothing, "RUNNING", happens=stranger),
         Flow("delete", (create,), delete, "GONE"),
         Flow("delete-off", (create, off), delete, "GONE"),
     )

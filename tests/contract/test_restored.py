@@ -200,6 +200,7 @@ def test_a_machine_that_was_deleted_since_is_not_made_anew_and_goes_again(host: 
 
 
 def test_a_machine_made_since_is_made_anew_and_waits_for_its_older_guest(host: Host) -> None:
+    host.running("kept")
     copy = host.back_up()
     since = host.running("since", host.volume("shared", "odb", "shared"))
     older = machine_id(since)
