@@ -297,7 +297,7 @@ class Provider:
         self._tell()
         await self.listener.start()
         await self.admin.start()
-        self._manager.ready()
+        self._manager.ready(self._status())
         self._event_loop = asyncio.get_running_loop()
         self._heart.start()
         await asyncio.to_thread(self._virtualisation.probe)
@@ -396,12 +396,17 @@ class Provider:
         self._tell()
 
     def _tell(self) -> None:
-        """Tell all who watch whether the store is the right one, and the service manager how we are."""
-        doubt = self.beginning.words
-        self.listener.set_serves(not doubt)
-        self.metrics.store_doubted(bool(doubt))
-        serving = f"serving; libvirt is {'reached' if self._is_reached else 'not reached'}"
-        self._manager.status(f"refusing all of machines: {doubt}" if doubt else serving)
+        """Tell all who watch whether the store is the right one, and the service manager, once we serve, how we are."""
+        doubted = bool(self.beginning.words)
+        self.listener.set_serves(not doubted)
+        self.metrics.store_doubted(doubted)
+        if self._event_loop is not None:
+            self._manager.status(self._status())
+
+    def _status(self) -> str:
+        if self.beginning.words:
+            return f"refusing all of machines: {self.beginning.words}"
+        return f"serving; libvirt is {'reached' if self._is_reached else 'not reached'}"
 
     def _signs_of_life(self) -> Mapping[str, Check]:
         """The parts without which a provider is of no use. libvirt is none of them: a restart would not mend it."""

@@ -54,9 +54,9 @@ class ServiceManager:
         except OSError as error:
             log.warning("the service manager cannot be told", told=lines, error=str(error))
 
-    def ready(self) -> None:
+    def ready(self, text: str) -> None:
         """We serve: what waits for us may start."""
-        self.tell(READY="1")
+        self.tell(READY="1", STATUS=text)
 
     def status(self, text: str) -> None:
         """A line for `systemctl status`."""

@@ -48,6 +48,7 @@ async def refuses(loop: Loop, words: str) -> pb.StatusResponse:
             await getattr(loop.stub, method)(request)
     assert (await loop.stub.Version(pb.VersionRequest())).runtime_name == "sri-libvirt"
     assert await loop.health("") == "NOT_SERVING"
+    assert words in loop.provider._status()
     assert loop.provider.metrics.registry.get_sample_value("sri_libvirt_store_doubted") == 1
     status: pb.StatusResponse = await loop.stub.Status(pb.StatusRequest())
     return status

@@ -62,7 +62,7 @@ def test_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
         there.bind(f"\0{name}")
         there.settimeout(SECONDS)
-        ServiceManager(f"@{name}").ready()
+        ServiceManager(f"@{name}").ready("serving")
         assert there.recv(4096).startswith(b"READY=1\nSTATUS=")
 
 
