@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,13 @@ def backend(provider: Provider) -> Path:
 
 
 @pytest.fixture
-def poollet(provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Poollet:
-    """A poollet on a provider that has the third party's drivers."""
+def poollet(provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Poollet]:
+    """A poollet on a provider that has the third party's drivers, and the tap that its NIC driver gives out."""
     monkeypatch.setenv("PYTHONPATH", str(third_party.install(tmp_path / "site")))
+    provider.libvirt.run(["ip", "tuntap", "add", "dev", "exwan", "mode", "tap"])
     provider.start("--firmware", "bios", "--detach-settle", "15s")  # longer than a restart on a busy machine
-    return Poollet(provider.stub)
+    yield Poollet(provider.stub)
+    provider.libvirt.run(["ip", "link", "delete", "exwan"])
 
 
 @pytest.fixture

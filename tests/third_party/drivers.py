@@ -50,7 +50,7 @@ class FileVolumes:
 
 
 class Links:
-    """The NIC driver for `example://NAME`: a link without peers."""
+    """The NIC driver for `example://NAME`: a link without peers, by a tap of the NIC's name that the operator made."""
 
     name = "example-link"
 
