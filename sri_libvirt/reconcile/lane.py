@@ -134,7 +134,9 @@ class Lane(threading.Thread):
         """Nothing comes of what is done: do it less and less often, though its own events wake the machine."""
         names = ", ".join(sorted({type(action).__name__ for action in actions}))
         log.warning("no fixed point", machine=machine_id, actions=names)
-        self._tell(machine_id, why.no_progress(type(actions[0]).__name__, names))
+        reason = why.no_progress(type(actions[0]).__name__, names)
+        # Waited for: how long the rest is, is told by since when there is this reason.
+        self._loop.store.write(lambda tx: tx.add_reason(machine_id, reason, kind="failed"))
         until = self._retry(machine_id)
         self._loop.queue.rest(machine_id, until)
         return until
