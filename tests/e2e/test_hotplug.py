@@ -32,17 +32,18 @@ def volumes(provider: Provider, machine_id: str) -> dict[str, str]:
 
 
 def places(text: str) -> dict[str, str]:
-    """The latest PCI address of each disk's serial and each NIC's MAC that the guest told."""
+    """The latest PCI address of each disk's serial and NIC's MAC that the guest told, behind a prompt or not."""
     names: dict[str, str] = {}
     found: dict[str, str] = {}
     for line in text.splitlines():
-        if match := re.match(r"tiny: (?:disk|nic) (\S+) (serial=\S+|mac=\S+)", line):
+        if match := re.search(r"tiny: (?:disk|nic) (\S+) (serial=\S+|mac=\S+)", line):
             names[match[1]] = match[2]
-        elif match := re.match(r"tiny: pci (\S+) (\S+)", line):
-            found[names[match[1]]] = match[2]
-        elif match := re.match(r"tiny: (?:disk|nic) (\S+) gone", line):
-            found.pop(names.get(match[1], ""), None)
-    return found
+        elif match := re.search(r"tiny: pci (\S+) (\S+)", line):
+            found[match[1]] = match[2]
+        elif match := re.search(r"tiny: (?:disk|nic) (\S+) gone", line):
+            names.pop(match[1], None)
+            found.pop(match[1], None)
+    return {names[name]: address for name, address in found.items() if name in names}
 
 
 def test_disks_and_nics_come_and_go_and_stay_where_they_are(provider: Provider, tiny_image: Path, network: str) -> None:
