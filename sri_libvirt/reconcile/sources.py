@@ -16,10 +16,13 @@ from sri_libvirt.domain.states import machine_state
 from sri_libvirt.errors import SRIError
 from sri_libvirt.hypervisor.base import Connection, DomainEvent, EventKind
 from sri_libvirt.reconcile.queue import WakeQueue
-from sri_libvirt.records import StopEvent
+from sri_libvirt.records import SECOND, StopEvent
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
+
+REBOOT_PAUSE = SECOND
+"""How long after its guest's reset a machine is looked at, in nanoseconds: so often at most."""
 
 TURN = 12
 """Periods until everybody has had its turn of the resync."""
@@ -65,6 +68,9 @@ class EventSource:
             self._others()
             return
         match event.kind:
+            case EventKind.REBOOT:  # asks for nothing, and a guest can do it many times a second
+                self._queue.wake(event.machine_id, self._clock() + REBOOT_PAUSE)
+                return
             case EventKind.SHUTDOWN:
                 self._shutdowns[event.machine_id] = event.detail
             case EventKind.STARTED:

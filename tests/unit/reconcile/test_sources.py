@@ -17,7 +17,7 @@ from sri_libvirt.hypervisor.base import DomainEvent, EventKind
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.sources import TURN, EventSource, Resync, wake_all
-from sri_libvirt.records import Run, StopEvent
+from sri_libvirt.records import SECOND, Run, StopEvent
 from sri_libvirt.store import Store
 from tests.unit.reconcile.parts import Clock
 from tests.unit.reconcile.world import ID, T0, machine, nic_row
@@ -126,7 +126,7 @@ def test_a_machine_is_woken_only_after_its_stop_is_on_disk(bench: Bench) -> None
     assert bench.noted() is not None
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EventKind if kind is not EventKind.STOPPED])
+@pytest.mark.parametrize("kind", [kind for kind in EventKind if kind not in (EventKind.STOPPED, EventKind.REBOOT)])
 def test_every_other_event_wakes_its_machine(bench: Bench, kind: EventKind) -> None:
     bench.event(kind)
     assert bench.woken() == {ID}
@@ -215,3 +215,14 @@ def test_a_network_wakes_the_machines_on_it(bench: Bench) -> None:
     bench.source.on_network("lan")
     wait_for(lambda: len(bench.queue))
     assert bench.woken() == {OTHER}
+
+
+def test_a_guest_that_resets_without_end_is_looked_at_once_a_second(bench: Bench, clock: Clock) -> None:
+    bench.woken()
+    looks = 0
+    for _ in range(100):
+        bench.event(EventKind.REBOOT)
+        clock.now += SECOND // 10
+        if ID in bench.queue.waiting(clock.now + 1):
+            looks += bench.woken() == {ID}
+    assert looks == 10
