@@ -11,7 +11,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import HypervisorError, UnusableSave
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.records import StopCause
-from tests.contract.loop import Loop, Witness, serving_loop, until
+from tests.contract.loop import Loop, Witness, serving_loop, spec_of, until
 
 
 @pytest.fixture
@@ -135,3 +135,20 @@ async def test_an_agent_whose_call_fails_keeps_no_guest_from_running(loop: Loop)
     loop.hypervisor.save(machine_id)
     await until("word of the clock", lambda: ("clock", "clock-behind") in loop.told(machine_id), loop.explain)
     await loop.state(machine_id, "RUNNING")
+
+
+async def test_a_device_that_its_guest_ejects_comes_back_and_then_waits_with_a_reason(loop: Loop) -> None:
+    machine_id = await loop.created(spec_of(disks=("data",)))
+    (alias,) = loop.live(machine_id).devices
+
+    def plugs() -> int:
+        return next(row.plugs for row in loop.stored(machine_id).attachments)
+
+    loop.hypervisor.eject(machine_id, alias)
+    await until("first plug", lambda: plugs() == 1 and alias in loop.live(machine_id).devices, loop.explain)
+    loop.hypervisor.eject(machine_id, alias)
+    await loop.reason(machine_id, "device-ejected")
+    assert (await loop.machine(machine_id)).status.volumes[0].state == pb.VOLUME_PENDING
+    await until("second plug", lambda: plugs() == 2 and alias in loop.live(machine_id).devices, loop.explain)
+    await until("peace", lambda: not loop.codes(machine_id), loop.explain)
+    assert ("device", "ejected") in loop.told(machine_id)

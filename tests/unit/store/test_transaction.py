@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +17,7 @@ from sri_libvirt.errors import NotFound, StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import LABEL_UID, SECOND, Event, Machine, Reason, Run, StopCause, StopEvent
 from sri_libvirt.resources import CPU, Claim, Usage
-from sri_libvirt.store import Reader, Store, Transaction, timeline
+from sri_libvirt.store import Reader, Store, Transaction, codec, timeline
 from sri_libvirt.store.frames import Frame
 from tests.unit.store.records import DISK, NIC, PROFILE, full, labelled, machine, row
 
@@ -409,3 +411,13 @@ def test_claims_are_found_again(store: Store, tmp_path: Path, clock: Clock) -> N
     again = Store.open(StatePaths(tmp_path / "state"), clock)
     assert again.usage() == before
     again.close()
+
+
+def test_a_run_of_an_older_version_is_read(store: Store, tmp_path: Path) -> None:
+    store.write(lambda tx: tx.insert(machine()))
+    written = json.loads(codec.record(Run("u", "b", 1, stopped=StopCause.FAILED)))
+    for later in ("resumes", "ending", "save_refused", "behind"):
+        del written[later]
+    with closing(sqlite3.connect(StatePaths(tmp_path / "state").database)) as connection, connection:
+        connection.execute("UPDATE machine SET run = ?", (json.dumps(written),))
+    assert current(store).run == Run("u", "b", 1, stopped=StopCause.FAILED)
