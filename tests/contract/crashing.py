@@ -269,6 +269,6 @@ def _quiet(root: Path, name: str, now: int, armed: str) -> None:
 
 
 def restore(snapshot: Path, root: Path) -> None:
-    """Make a world what it was; its paths are absolute, so it has to be the same place."""
+    """Make a world what it was, but for its reserve; its paths are absolute, so it has to be the same place."""
     shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(snapshot, root, symlinks=True)
+    shutil.copytree(snapshot, root, symlinks=True, ignore=shutil.ignore_patterns(StatePaths(root).reserve.name))
