@@ -23,7 +23,7 @@ private_mounts() {
 hide_kvm() {
     mkdir -p "$1/dev"
     mount -t tmpfs -o mode=755 tmpfs "$1/dev"
-    for node in null zero full random urandom tty ptmx fd stdin stdout stderr; do
+    for node in null zero full random urandom tty ptmx fuse fd stdin stdout stderr; do
         [ ! -e "/dev/$node" ] || cp -a "/dev/$node" "$1/dev/$node"
     done
     mkdir "$1/dev/net"

@@ -10,27 +10,33 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+Inside = Callable[[Sequence[str]], list[str]]
+
 
 class Hung:
-    """The file `path` and the server behind it."""
+    """The file `path` and the server behind it; `inside` makes of an argument list the one that runs in a namespace."""
 
-    def __init__(self, root: Path, path: Path) -> None:
+    def __init__(self, root: Path, path: Path, inside: Inside) -> None:
         self.path = path
+        self._inside = inside
         backing = root / "export.raw"
         backing.write_bytes(b"\xeb\x3c\x90" + os.urandom((1 << 20) - 3))
         path.touch()
         node = f"driver=file,filename={backing},node-name=f,read-only=on"
         export = f"type=fuse,id=e,node-name=f,mountpoint={path},allow-other=off"
-        self.server = subprocess.Popen(["qemu-storage-daemon", "--blockdev", node, "--export", export])
+        self.server = subprocess.Popen(inside(["qemu-storage-daemon", "--blockdev", node, "--export", export]))
 
     def is_up(self) -> bool:
-        return self.path.stat().st_size > 0
+        size = subprocess.run(
+            self._inside(["stat", "-c", "%s", str(self.path)]), capture_output=True, check=True
+        ).stdout
+        return int(size) > 0
 
     def stop(self) -> None:
         self.server.send_signal(signal.SIGSTOP)
@@ -45,9 +51,9 @@ class Hung:
 
 
 @contextmanager
-def serving(root: Path, path: Path) -> Iterator[Hung]:
+def serving(root: Path, path: Path, inside: Inside = list) -> Iterator[Hung]:
     """The file system, its file readable at `path`; where there is no FUSE the test is skipped."""
-    hung = Hung(root, path)
+    hung = Hung(root, path, inside)
     try:
         end = time.monotonic() + 30
         while not hung.is_up():

@@ -104,7 +104,7 @@ def test_a_guest_whose_qemu_hangs_ends_after_a_grace_of_a_second(
 
 def test_four_images_on_a_file_system_that_hangs_hold_up_nobody(provider: Provider) -> None:
     """Served by a FUSE server that is stopped: whoever opens or stats the image waits for it."""
-    with serving(provider.root, provider.images / "remote.raw") as hung:
+    with serving(provider.root, provider.images / "remote.raw", provider.libvirt.inside) as hung:
         provider.start("--lanes", "2")
         stays = running(provider, "stays")
         hung.stop()
