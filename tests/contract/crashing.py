@@ -158,18 +158,19 @@ def halt_under_a_hung_qemu(hypervisor: FakeHypervisor) -> None:
     hypervisor.guest_powers_off(ID)
 
 
-def moved(hypervisor: FakeHypervisor) -> None:
-    domain = hypervisor.connect().snapshot(ID)
+def moved(hypervisor: FakeHypervisor, machine_id: str = ID, to: str = "/backup/snap") -> None:
+    domain = hypervisor.connect().snapshot(machine_id)
     assert domain is not None
     (disk,) = (device.source for device in read(domain.live_xml).devices.values() if device.kind == "disk")
-    hypervisor.move_disk(ID, disk, "/backup/snap")
+    hypervisor.move_disk(machine_id, disk, to)
 
 
-def stranger(hypervisor: FakeHypervisor) -> None:
+def stranger(hypervisor: FakeHypervisor, machine_id: str = ID) -> None:
     """The guest gets a device of ours that the store has lost, as by a restored backup."""
     alias = names.alias("volume", "lost", 1)
     hypervisor.connect().attach_device(
-        ID, f"<disk type='file' device='disk'><source file='/lost'/><target dev='vdq'/><alias name='{alias}'/></disk>"
+        machine_id,
+        f"<disk type='file' device='disk'><source file='/lost'/><target dev='vdq'/><alias name='{alias}'/></disk>",
     )
 
 

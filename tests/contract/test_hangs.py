@@ -21,6 +21,7 @@ from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
+from tests.contract import crashing
 from tests.contract.hung import serving
 from tests.contract.loop import Loop, Witness, disk, serving_loop, spec_of, until
 
@@ -56,6 +57,11 @@ async def loop(tmp_path: Path, hypervisor: FakeHypervisor, call: str) -> AsyncIt
         yield loop
 
 
+def sources(loop: Loop, machine_id: str) -> set[str]:
+    """What the persistent domain's devices are made of."""
+    return {each.source for each in loop.persistent(machine_id).devices.values()}
+
+
 async def life(loop: Loop, trap: failpoints.Once) -> None:
     """From create to gone, with a plug and an unplug; whatever hangs is let go once that was seen."""
     spec = spec_of(disks=("data",), nics=("network://net",))
@@ -81,6 +87,15 @@ async def life(loop: Loop, trap: failpoints.Once) -> None:
     if trap.point.endswith("SetClock"):
         loop.hypervisor.save(machine_id)
         await reach("word of the clock", lambda: ("clock", "clock-behind") in loop.told(machine_id))
+    if trap.point.endswith("UnplugStranger"):
+        crashing.stranger(loop.hypervisor, machine_id)
+        await reach("end of a device that nobody knows", devices(2))
+    if trap.point.endswith("FollowDisk"):
+        (ours,) = (each.source for each in loop.live(machine_id).devices.values() if each.kind == "disk")
+        crashing.moved(loop.hypervisor, machine_id)
+        await reach("persistent domain that follows", lambda: "/backup/snap" in sources(loop, machine_id))
+        crashing.moved(loop.hypervisor, machine_id, ours)
+        await reach("disk of ours", lambda: ours in sources(loop, machine_id) and not loop.codes(machine_id))
     await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("late")))
     await reach("plugged", devices(3))
     await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="late"))
