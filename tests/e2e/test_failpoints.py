@@ -156,6 +156,18 @@ def leave(provider: Provider, kind: str) -> None:
     process.wait(10)
 
 
+def ended(provider: Provider) -> bool:
+    return provider.process is None or provider.process.poll() is not None
+
+
+def lists(provider: Provider) -> bool:
+    """Whether it lists machines: an empty store does once libvirt was asked."""
+    with suppress(grpc.RpcError):
+        provider.machines()
+        return True
+    return False
+
+
 def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: str) -> None:
     """The flow with the harm, another provider where that is needed, and what must be true in the end."""
     kind = armed.split(" ", 1)[0]
@@ -170,6 +182,9 @@ def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: 
     if kind != "fail":
         leave(provider, kind)
         provider.start(*OPTIONS)
+    elif ended(provider):  # it could not begin, and is begun again, as by systemd
+        provider.start(*OPTIONS)
+    wait_for("a list", lambda: lists(provider), PATIENCE)
     if machine_id(provider) or flow.wish is create:
         ask(provider, flow)
     try:
