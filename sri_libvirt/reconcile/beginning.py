@@ -72,7 +72,10 @@ class Beginning(threading.Thread):
 
     def run(self) -> None:
         while not self._ending.is_set():
-            self.look()
+            try:
+                self.look()
+            except Exception:  # a store that fails, too: without this thread the store would never begin
+                log.exception("libvirt's word on the empty store is lost; it is asked again")
             self.asked.set()
             if not self.words:
                 return

@@ -61,7 +61,7 @@ def _largest(shown: pb.Machine) -> int:
     most = pb.Machine(metadata=shown.metadata, spec=shown.spec)
     most.metadata.generation = most.metadata.deleted_at = _LONGEST
     for key, value in shown.metadata.annotations.items():
-        if len(value) < len(_LONGEST_TEXT) and value.isdigit():
+        if len(value) < len(_LONGEST_TEXT) and value.isascii() and value.isdigit():
             most.metadata.annotations[key] = _LONGEST_TEXT
     most.spec.power = pb.POWER_OFF
     status = most.status

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sri_libvirt import app, names
+from sri_libvirt import app, failpoints, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
@@ -121,6 +121,22 @@ async def test_a_fresh_host_without_libvirt_comes_up_and_begins_once_that_was_as
     async with serving_loop(tmp_path, hypervisor) as loop:
         assert len(await loop.machines()) == 1, "a store with machines waits for nobody"
         assert loop.provider.beginning.asked.is_set()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_store_that_fails_at_its_beginning_begins_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(beginning, "PERIOD", 0.05)
+    trap = failpoints.Once("fail", f"{when} store.Beginning._tell")
+    failpoints.arm(trap)
+    try:
+        async with serving_loop(tmp_path, FakeHypervisor()) as loop:
+            await until("its beginning", lambda: not loop.provider.beginning.words)
+            await loop.created()
+    finally:
+        failpoints.arm(None)
+    assert trap.point in trap.passed
 
 
 async def test_what_is_in_the_way_may_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from sri_libvirt.store.frames import Frame, message
 from tests.unit.store.records import full, machine
 
 LARGEST = (1 << 63) - 1
+DEVANAGARI = "\u0967" * 18
+"""Digits to Unicode, of three bytes each, and no number that a poollet counts in."""
 NAMES = st.text("ab-é", max_size=200)
 HANDLES = st.text("xy", max_size=HANDLE_BYTES)
 specs = st.builds(
@@ -41,9 +43,7 @@ def became(before: Machine, draw: st.DataObject) -> Machine:
         status.volumes.add(name=volume.name, handle=draw.draw(HANDLES), state=pb.VOLUME_ATTACHED)
     for nic in before.spec.network_interfaces:
         status.network_interfaces.add(name=nic.name, handle=draw.draw(HANDLES), state=pb.NETWORK_INTERFACE_ATTACHED)
-    annotations = {
-        key: str(draw.draw(numbers)) if value.isdigit() else value for key, value in before.annotations.items()
-    }
+    annotations = {key: str(draw.draw(numbers)) if value == "1" else value for key, value in before.annotations.items()}
     return replace(
         before, spec=spec, status=status, annotations=annotations, generation=draw.draw(numbers),
         observed_generation=draw.draw(numbers), deleted_at=draw.draw(numbers),
@@ -60,6 +60,12 @@ def test_nothing_becomes_larger_than_its_most_nor_changes_it(
     later = Frame.of(became(before, draw))
     assert frame.size <= frame.most
     assert later.size <= later.most == frame.most
+
+
+def test_digits_that_are_no_number_of_a_poollet_count_as_they_are() -> None:
+    before = machine("m" * 36, annotations={f"a{number}": DEVANAGARI for number in range(50)})
+    later = replace(before, generation=LARGEST, observed_generation=LARGEST, deleted_at=LARGEST)
+    assert Frame.of(later).size <= Frame.of(before).most
 
 
 def test_the_most_is_no_more_than_what_it_can_become() -> None:
