@@ -138,11 +138,11 @@ def harmed(provider: Provider, kind: str) -> bool:
     assert process is not None
     if kind == "kill":
         return process.poll() is not None
-    assert process.poll() is None, provider.log()
-    if kind == "fail":
+    if kind == "fail":  # which may have been the end of a start
         return "a test lets it fail" in (provider.root / "provider.log").read_text(errors="replace")
+    assert process.poll() is None, provider.log()
     found = machine_id(provider)
-    return bool(found) and "stuck-call" in provider.reasons(found)
+    return bool(found) and not {"stuck-call", "stuck-work"}.isdisjoint(provider.reasons(found))
 
 
 def leave(provider: Provider, kind: str) -> None:
