@@ -16,10 +16,10 @@ from tests.e2e.provider import Provider, spec, type_line, wait_for
 pytestmark = pytest.mark.e2e
 
 LINE = (
-    "while ip -6 addr show eth0 | grep -q tentative; do sleep 1; done; "
+    "until ip -6 addr show eth0 | grep fe80: | grep -qv tentative; do sleep 1; done; "
     "ping6 -c 2 -W 1 -I eth0 ff02::1; ip -6 addr show eth0; echo asked $((40+2))"
 )
-"""Asks everybody on the link for an answer; the guest itself gives one."""
+"""Asks everybody on the link for an answer, once the guest has an address to ask from; the guest itself gives one."""
 
 
 def devices(private: PrivateLibvirt) -> dict[str, dict[str, object]]:
