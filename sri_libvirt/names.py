@@ -10,6 +10,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 
 METADATA_NAMESPACE = "https://spheric.cloud/sri-libvirt/v1"
 """XML namespace of our element in a domain's `<metadata>`."""
@@ -38,6 +39,7 @@ def digest(*parts: str, length: int) -> str:
     return h.hexdigest()[:length]
 
 
+@lru_cache(maxsize=256)  # a look asks for each device's some twenty times
 def alias(kind: str, name: str, incarnation: int) -> str:
     """The device's alias, `ua-<vol|nic|img|seed>-<16 hex digits>-<incarnation>`.
 

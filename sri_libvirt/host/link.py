@@ -5,6 +5,7 @@ What should be so does not belong here.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _UP = 0x1
@@ -17,19 +18,20 @@ def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
     """
     if not device:
         return None
-    net = sysfs / "class" / "net"
+    net = f"{sysfs}/class/net"
     try:
-        flags = int((net / device / "flags").read_text(), 16)
+        with open(f"{net}/{device}/flags", encoding="ascii") as file:
+            flags = int(file.read(), 16)
     except (OSError, ValueError):
         return None
     if not bridge:
         return not flags & _UP
     try:
-        master = (net / device / "master").readlink().name
+        master = os.path.basename(os.readlink(f"{net}/{device}/master"))
     except FileNotFoundError:
         return False
     except OSError:
         return None
     if master == bridge:
         return True
-    return False if (net / master / "bridge").is_dir() and (net / bridge / "bridge").is_dir() else None
+    return False if os.path.isdir(f"{net}/{master}/bridge") and os.path.isdir(f"{net}/{bridge}/bridge") else None

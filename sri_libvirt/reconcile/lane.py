@@ -159,7 +159,7 @@ class Lane(threading.Thread):
         if LOOKS.intersection(stuck):
             return NotSeen("the look at it hangs", stuck)
         try:
-            return replace(self._loop.observer.look(machine, self._connect), stuck=stuck)
+            return self._loop.observer.look(machine, self._connect, stuck)
         except (SRIError, OSError) as error:
             log.warning("look failed", machine=machine.id, error=str(error))
             return NotSeen(str(error), stuck, cause="refused")

@@ -45,8 +45,13 @@ class Observer:
     joined: Callable[[str, str], bool | None] = lambda _device, _bridge: None
     ended: Callable[[str], int] = lambda _: 0
 
-    def look(self, machine: Machine, connect: Callable[[], Connection]) -> Observed | NotSeen:
-        """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up."""
+    def look(
+        self, machine: Machine, connect: Callable[[], Connection], stuck: tuple[str, ...] = ()
+    ) -> Observed | NotSeen:
+        """One look. NotSeen when libvirt cannot be asked; the caller must then give its connection up.
+
+        `stuck` is late work on the machine that was still out before the look.
+        """
         try:
             connection = connect()
             self.refresh(connection)
@@ -55,7 +60,7 @@ class Observer:
             explain = halted and machine.run.started_at and machine.run.stopped is None
             words = connection.last_words(machine.id) if explain else LastWords()
         except Unreachable as error:
-            return NotSeen(str(error))
+            return NotSeen(str(error), stuck)
         live = domain_view.glance(domain.live_xml) if domain and domain.live_xml else None
         persistent = domain_view.glance(domain.persistent_xml) if domain and domain.persistent_xml else None
         marks = live or persistent
@@ -72,9 +77,10 @@ class Observer:
             places=live.devices if live else {},
             defined=persistent.devices if persistent else {},
             astray=self._astray(live.devices if live else {}),
-            last_words=replace(words, at=self.of_wall(words.at)),
+            last_words=replace(words, at=self.of_wall(words.at)) if words.at else words,
             out_of_memory=words.reason == "crashed" and self.out_of_memory(machine.id, machine.run.started_at),
             strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
+            stuck=stuck,
         )
 
     def _astray(self, places: Mapping[str, domain_view.Place]) -> frozenset[str]:
