@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 DiskFormat = Literal["qcow2", "raw"]
+DiskKind = Literal["file", "block", "network"]
+Protocol = Literal["", "rbd", "nbd", "iscsi"]
+SecretPurpose = Literal["auth", "encryption"]
 
 HANDLE_BYTES = 256
 """The longest handle that a status shows: the reply to ListMachines has room for so much of every device."""
@@ -50,11 +54,46 @@ class BackingFile:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskSource:
-    """A disk that QEMU can open: a local file, `size` bytes as the guest sees it.
+class DiskHost:
+    """Where a network disk is served: a name or address with a port, or the path of a unix socket."""
 
+    name: str = ""
+    port: int = 0
+    socket: str = ""
+
+    def __str__(self) -> str:
+        """As people write it; an IPv6 address in brackets."""
+        if self.socket:
+            return self.socket
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """LUKS on a disk, as its header says, and who undoes it: QEMU's block layer (version 1 alone) or librbd."""
+
+    engine: Literal["qemu", "librbd"]
+    format: Literal["luks", "luks2"]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """A secret that a disk is opened with, by the UUID that libvirt knows it by for that moment. Never its value."""
+
+    purpose: SecretPurpose
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """A disk that QEMU can open, `size` bytes as the guest sees it: a local file or block device at `path`, or a
+    network disk.
+
+    Of the latter `name` is what its protocol calls it: rbd `pool/image`, nbd the export, iscsi `target/lun`. `user` is
+    whom the secret for "auth" is of, `config` a configuration file for librados, `reconnect` how many seconds QEMU
+    waits for a server that went away.
     `note` is a sentence about it that an operator should know and that keeps no machine from running.
-    `was` is the path that it had before, as long as a domain may still name that; the loop sets it.
+    `was` is the `source` that it had before, as long as a domain may still name that; the loop sets it.
     """
 
     handle: str  # what the status reports for the volume; stable over restarts
@@ -65,6 +104,27 @@ class DiskSource:
     backing: BackingFile | None = None
     note: str = ""
     was: str = ""
+    kind: DiskKind = "file"
+    protocol: Protocol = ""
+    name: str = ""
+    hosts: tuple[DiskHost, ...] = ()
+    user: str = ""
+    config: str = ""
+    tls: bool = False
+    initiator: str = ""
+    reconnect: int = 0
+    encryption: Encryption | None = None
+    secrets: tuple[SecretReference, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """What it is, in one string: two disks of the same one are the same bytes. Domain XML tells it, too."""
+        return network_source(self.protocol, self.name, self.hosts) if self.kind == "network" else self.path
+
+
+def network_source(protocol: str, name: str, hosts: Iterable[DiskHost]) -> str:
+    """The `source` of a network disk, as `rbd:pool/image@mon1:6789,mon2:6789`, whatever the order of its hosts."""
+    return f"{protocol}:{name}@{','.join(sorted(map(str, hosts)))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +157,19 @@ def from_json(text: str) -> Backing | None:
     data: dict[str, Any] = json.loads(text)
     match data.pop("type"):
         case "DiskSource":
-            base = data.pop("backing")
-            if base is not None:
-                base = BackingFile(**{**base, "identity": FileIdentity(**base["identity"])})
-            return DiskSource(**data, backing=base)
+            return _disk(data)
         case "NicBackend":
             backend = NicBackend(**data)
             return backend if backend.network or backend.device else None
         case other:
             raise ValueError(f"unknown backing type {other!r}: written by a newer version?")
+
+
+def _disk(data: dict[str, Any]) -> DiskSource:
+    if (base := data.pop("backing")) is not None:
+        data["backing"] = BackingFile(**{**base, "identity": FileIdentity(**base["identity"])})
+    if (encryption := data.pop("encryption", None)) is not None:
+        data["encryption"] = Encryption(**encryption)
+    data["hosts"] = tuple(DiskHost(**host) for host in data.pop("hosts", ()))
+    data["secrets"] = tuple(SecretReference(**secret) for secret in data.pop("secrets", ()))
+    return DiskSource(**data)

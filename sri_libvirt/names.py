@@ -71,6 +71,11 @@ def mac_address(machine_id: str, nic: str, attempt: int = 0) -> str:
     return raw.hex(":")
 
 
+def secret_uuid(machine_id: str, volume: str, purpose: str) -> str:
+    """The UUID that libvirt knows a volume's secret by, while it does."""
+    return str(uuid.UUID(digest("secret", machine_id, volume, purpose, length=32)))
+
+
 def serial(device: str, *identity: str) -> str:
     """`<device>-<15 hex digits>`: at most 20 characters, all that virtio-blk shows (contract G.12)."""
     return f"{device}-{digest('serial', *identity, length=15)}"

@@ -80,8 +80,8 @@ def found(machine: Machine, observed: Observed) -> list[Drift]:
     for row in machine.attachments:
         live, defined = observed.places.get(row.alias), observed.defined.get(row.alias)
         match row.backing:
-            case DiskSource(path=path, was=was):
-                drifts += _of_disk(row, {path, was} - {""}, live, defined)
+            case DiskSource() as disk:
+                drifts += _of_disk(row, {disk.source, disk.was} - {""}, live, defined)
             case NicBackend(network=network, device=device):
                 drifts += _of_nic(row, network or device, live, defined, astray=row.alias in observed.astray)
     return drifts

@@ -187,11 +187,11 @@ class Performer:
         paths = self._machine_directory(machine.id)
         made = self._prepared(machine, row, paths, connection)
         if isinstance(made, DiskSource) and row.kind == "volume":
-            self.not_open_elsewhere(connection, machine.id, made.path)
+            self.not_open_elsewhere(connection, machine.id, made.source)
         if isinstance(made, DiskSource) and isinstance(row.backing, DiskSource):
-            # A domain names the old path until the next define, which is ours to change, not somebody else's work.
-            moved = made.path != row.backing.path
-            made = replace(made, was=row.backing.path if moved else row.backing.was)
+            # A domain names the old source until the next define, which is ours to change, not somebody else's work.
+            moved = made.source != row.backing.source
+            made = replace(made, was=row.backing.source if moved else row.backing.was)
         if made != row.backing or row.problem:
             self._note(lambda tx: _keep_prepared(tx, row, made, self.clock()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 
@@ -48,3 +49,14 @@ def test_alias_is_one_that_libvirt_keeps(name: str) -> None:
     alias = names.alias("volume", name, 7)
     assert re.fullmatch(r"ua-vol-[0-9a-f]{16}-7", alias)
     assert alias != names.alias("nic", name, 7)
+
+
+def test_secret_uuids_are_uuids_of_their_own() -> None:
+    found = {
+        names.secret_uuid(machine, volume, purpose)
+        for machine in ("a", "b")
+        for volume in ("data", "log")
+        for purpose in ("auth", "encryption")
+    }
+    assert len(found) == 8
+    assert all(str(uuid.UUID(each)) == each for each in found)
