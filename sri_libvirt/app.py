@@ -39,7 +39,7 @@ from sri_libvirt.host.boot import Host
 from sri_libvirt.host.oom import OutOfMemory
 from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
-from sri_libvirt.jobs import Jobs
+from sri_libvirt.looks import Looks
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
@@ -185,8 +185,8 @@ class Provider:
         host = host or Host()
         wake_everybody = partial(wake_all, store, self.queue)
         self._virtualisation = Virtualisation(settings, store, kvm.probe, clock, changed=wake_everybody)
-        jobs = Jobs()
-        plugins = PluginTables(settings.image_dirs, jobs, self._hypervisor.taps)
+        looks = Looks()
+        plugins = PluginTables(settings.image_dirs, looks, self._hypervisor.taps)
         self._paths = paths
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)
@@ -256,7 +256,7 @@ class Provider:
         )
         self._watchdog = Watchdog(loop, settings.lanes)
         self.lanes = self._watchdog.lanes
-        self.metrics.left_behind(lanes=self._watchdog.late, programs=process.left_behind, looks=jobs.late)
+        self.metrics.left_behind(lanes=self._watchdog.late, programs=process.left_behind, looks=looks.late)
         neighbours = Neighbours(store, self._hypervisor.connect, self.pool.set_neighbours)
         self.pool.set_neighbours(neighbours.remembered())
         offered = partial(self._virtualisation.survey, self._hypervisor.connect)

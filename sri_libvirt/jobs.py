@@ -1,130 +1,118 @@
-"""Work that may hang, on threads that can be left behind: nobody waits for it longer than a moment.
+"""Slow work off the lanes: probes of backends, pulls of images. On threads of its own, and nobody waits for its end.
 
-A look at a file takes no time, or for ever: `open` and `stat` of a dead NFS server or disk return when that is back,
-and nothing ends them before, least of all a signal to a thread of ours. A child process would cost more than the look
-(a fork of this large process, or an interpreter), and could not be ended either; a thread that waits in the kernel
-costs nothing and holds nobody up (it does not hold Python's lock). So there is a thread for each piece of work, and
-what bounds them is the place: where a piece of work is late no other is begun until it is back. Those who ask meanwhile
-are told at once since when that is so; the late one's result is kept for who asks for the same again.
+Whoever needs what such work finds asks for it where that is kept; where it is not there yet a job is begun, and the
+machine that asked is woken at its end. A job leaves what it found with who began it, failures too; here nothing is
+kept. A few jobs run at a time, of one group one; the rest waits in the order in which it came. A group of which it is
+doubtful that it answers never gets the last thread, so that the others have one whatever hangs.
 
-The work must have no effect but its result, for who asked may be gone when it ends. What it is, and what its result
-means, does not belong here, nor work that is long because there is much to do.
+How long a job may take is its own affair: it is a child process with a deadline, which `cancel` ends at a stop. What
+may hang in this process itself does not belong here (that is `looks.py`), nor when a job is due.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+
+import structlog
 
 from sri_libvirt.errors import NotReady
 
-T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
-PATIENCE = 5.0
-"""Seconds that a piece of work is waited for; after that it is late."""
+THREADS = 8
 
-MOST = 32
-"""Pieces of work under way at a time, late or not."""
+MOST = 4096
+"""Jobs that wait or run: more than a host has devices."""
 
-KEPT = 60.0
-"""Seconds that the result of late work is kept for: who waits for it asks again every few seconds."""
-
-SLOW = "slow-storage"
-ADVICE = (
-    "A look at a file takes no time where its file system works: see findmnt, the server behind it and the kernel's "
-    "log. It goes on by itself once that answers."
-)
+UNDER_WAY = "under-way"
+TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "open-elsewhere"})
+"""Codes of `NotReady` of which their raiser knows when to try again, and says so when it is asked."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """`begun` is in Unix nanoseconds, `ended` in seconds of `time.monotonic`, 0 until then."""
-
-    what: str
-    begun: int
-    over: threading.Event = field(default_factory=threading.Event)
-    late: bool = False
-    ended: float = 0.0
-    result: Callable[[], Any] = lambda: None
+    key: Hashable
+    group: Hashable
+    work: Callable[[], None]
+    doubtful: bool
+    waiters: set[str] = field(default_factory=set)
+    runs: bool = False
 
 
 class Jobs:
-    """All such work of one process. Thread-safe. `clock` gives the Unix nanoseconds that people are told."""
+    """All slow work of one process. Thread-safe. `wake` is told of each machine that waited for a job at its end."""
 
-    def __init__(self, clock: Callable[[], int] = time.time_ns, patience: float = PATIENCE) -> None:
-        self._clock = clock
-        self._patience = patience
-        self._lock = threading.Lock()
-        self._jobs: dict[tuple[str, Hashable], _Job] = {}
+    def __init__(self, wake: Callable[[str], None] = lambda _: None, threads: int = THREADS) -> None:
+        self._wake = wake
+        self._threads = threads
+        self._lock = threading.Condition()
+        self._jobs: dict[Hashable, _Job] = {}
+        self._closed = False
 
-    def result(self, place: str, key: Hashable, what: str, work: Callable[[], T]) -> T:
-        """Do a piece of work at a place and return its result, or raise what it raised; NotReady when it is late.
+    def begin(
+        self, key: Hashable, work: Callable[[], None], *, waiter: str, group: Hashable, doubtful: bool = False
+    ) -> None:
+        """Have a piece of work done soon, unless it waits or runs already; `waiter` is woken at its end.
 
-        Whoever asks for the same `key` there meanwhile gets the same result. `what` says in words what is done, as in
-        "looking at /images/a.raw", and `place` where: "the image directory /images".
+        Raises NotReady when too much waits, or nothing is begun any more.
         """
         with self._lock:
-            job = self._jobs.get((place, key))
-            if job is None or (job.ended and time.monotonic() > job.ended + KEPT):
-                self._refuse(place)
-                job = self._begin(place, key, what, work)
-        job.over.wait(0.0 if job.late else self._patience)
+            job = self._jobs.get(key)
+            if job is None:
+                if self._closed or len(self._jobs) >= MOST:
+                    raise NotReady(f"{len(self._jobs)} pieces of slow work wait, and no more are taken", code=UNDER_WAY)
+                job = self._jobs[key] = _Job(key, group, work, doubtful)
+            job.waiters.add(waiter)
+            self._hand_out()
+
+    def is_under_way(self, key: Hashable) -> bool:
+        """Whether it waits or runs."""
         with self._lock:
-            if not job.ended:
-                job.late = True
-                raise self._late(place, job)
-            if self._jobs.get((place, key)) is job:
-                del self._jobs[place, key]
-        result: T = job.result()
-        return result
+            return key in self._jobs
 
-    def late(self) -> int:
-        """How many pieces of work are late and not back yet."""
+    def counts(self) -> tuple[int, int]:
+        """How many run, and how many wait."""
         with self._lock:
-            return sum(job.late and not job.ended for job in self._jobs.values())
+            running = sum(job.runs for job in self._jobs.values())
+            return running, len(self._jobs) - running
 
-    def _refuse(self, place: str) -> None:
-        """Raise NotReady where nothing may be begun."""
-        under_way = {each: job for each, job in self._jobs.items() if not job.ended}
-        for (where, _), job in under_way.items():
-            if where == place and job.late:
-                raise self._late(place, job)
-        if len(under_way) >= MOST:
-            raise NotReady(f"{len(under_way)} looks at files are under way, and no more are begun", ADVICE, SLOW)
+    def stop(self, seconds: float) -> None:
+        """Begin nothing more, and wait so long for what runs; what is left then ends with the process."""
+        end = time.monotonic() + seconds
+        with self._lock:
+            self._closed = True
+            self._jobs = {key: job for key, job in self._jobs.items() if job.runs}
+            while self._jobs and (left := end - time.monotonic()) > 0:
+                self._lock.wait(left)
 
-    def _late(self, place: str, job: _Job) -> NotReady:
-        since = datetime.fromtimestamp(job.begun // 10**9, UTC)
-        problem = f"{job.what} goes on since {since:%Y-%m-%d %H:%M:%S} UTC, and nothing more is begun at {place} before"
-        return NotReady(f"{problem} it is back", ADVICE, SLOW)
+    def _hand_out(self) -> None:
+        """Begin what may be begun. The caller holds the lock."""
+        running = [job for job in self._jobs.values() if job.runs]
+        groups = {job.group for job in running}
+        doubtful = Counter(job.doubtful for job in running)[True]
+        for job in self._jobs.values():
+            if len(groups) >= self._threads:
+                return
+            if job.runs or job.group in groups or (job.doubtful and doubtful >= self._threads - 1):
+                continue
+            groups.add(job.group)
+            doubtful += job.doubtful
+            job.runs = True
+            threading.Thread(target=self._run, args=(job,), name="job", daemon=True).start()
 
-    def _begin(self, place: str, key: Hashable, what: str, work: Callable[[], T]) -> _Job:
-        now = time.monotonic()
-        self._jobs = {each: job for each, job in self._jobs.items() if not job.ended or now <= job.ended + KEPT}
-        job = self._jobs[place, key] = _Job(what, self._clock())
-
-        def run() -> None:
-            outcome = _outcome(work)
-            with self._lock:
-                job.result, job.ended = outcome, time.monotonic()
-            job.over.set()
-
-        threading.Thread(target=run, name="job", daemon=True).start()
-        return job
-
-
-def _outcome(work: Callable[[], T]) -> Callable[[], T]:
-    """Do it; what gives its result, or raises its error, as often as it is asked."""
-    try:
-        result = work()
-    except BaseException as error:
-        failure = error
-
-        def fail() -> T:
-            raise failure
-
-        return fail
-    return lambda: result
+    def _run(self, job: _Job) -> None:
+        try:
+            job.work()
+        except Exception:
+            log.exception("a bug: a piece of slow work has failed")
+        with self._lock:
+            del self._jobs[job.key]
+            if not self._closed:
+                self._hand_out()
+            self._lock.notify_all()
+        for each in job.waiters:  # no more are added: it is not found any more
+            self._wake(each)

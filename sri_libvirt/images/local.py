@@ -5,7 +5,7 @@ directories, after resolving links; nothing that would make QEMU open another fi
 format is read from the first bytes by us and pinned, so that QEMU never probes. Which file it was is kept with the
 overlay, which is useless on any other: from then on the file that the overlay names is looked at, wherever links of the
 reference and the settings have gone.
-Their file system is an operator's and may hang: every look at it is a job that can be left behind (`jobs.py`), so that
+Their file system is an operator's and may hang: every look at it can be left behind (`looks.py`), so that
 machines on one that hangs wait, and say so, and no lane does. Fetching images from elsewhere does not belong here.
 """
 
@@ -26,7 +26,7 @@ from sri_libvirt import qcow2
 from sri_libvirt.devices import BackingFile, DiskFormat, DiskSource, FileIdentity
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images import formats
-from sri_libvirt.jobs import Jobs
+from sri_libvirt.looks import Looks
 from sri_libvirt.paths import MachinePaths, unspeakable
 from sri_libvirt.process import ProcessError
 from sri_libvirt.records import SECOND
@@ -48,9 +48,9 @@ class LocalImages:
 
     name = "local"
 
-    def __init__(self, image_dirs: Sequence[Path], jobs: Jobs | None = None) -> None:
+    def __init__(self, image_dirs: Sequence[Path], looks: Looks | None = None) -> None:
         self._image_dirs = tuple(image_dirs)
-        self._jobs = jobs or Jobs()
+        self._looks = looks or Looks()
         self._checked: deque[tuple[Path, FileIdentity]] = deque(maxlen=_REMEMBERED)
 
     def supports(self, image: str) -> bool:
@@ -127,12 +127,12 @@ class LocalImages:
         if (path, identity) in self._checked:
             return
         what = f"checking the image {image} (qemu-img check)"
-        self._jobs.result(f"this image ({path})", identity, what, lambda: qcow2.check(path))
+        self._looks.result(f"this image ({path})", identity, what, lambda: qcow2.check(path))
         self._checked.append((path, identity))
 
     def _look(self, image: str, key: tuple[Hashable, ...], work: Callable[[], T]) -> T:
         """The result of a work on the image's file system. Raises NotReady while that hangs."""
-        return self._jobs.result(self._place(image), (image, *key), f"looking at the image {image}", work)
+        return self._looks.result(self._place(image), (image, *key), f"looking at the image {image}", work)
 
     def _place(self, image: str) -> str:
         """Whose file system that is, by the words of the reference alone: to ask the file system might hang."""

@@ -12,7 +12,7 @@ from sri_libvirt import printable
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.local import LocalImages
-from sri_libvirt.jobs import Jobs
+from sri_libvirt.looks import Looks
 
 _FORMS = "an absolute path or file:// URL of a file on the host"
 
@@ -24,9 +24,9 @@ class ImageRegistry:
         self._drivers = tuple(drivers)
 
     @classmethod
-    def load(cls, image_dirs: Sequence[Path], jobs: Jobs | None = None) -> ImageRegistry:
-        """Ours. `image_dirs` are where images on the host may lie; `jobs` does what may hang."""
-        return cls([LocalImages(image_dirs, jobs)])
+    def load(cls, image_dirs: Sequence[Path], looks: Looks | None = None) -> ImageRegistry:
+        """Ours. `image_dirs` are where images on the host may lie; `looks` does what may hang."""
+        return cls([LocalImages(image_dirs, looks)])
 
     @property
     def drivers(self) -> tuple[ImageDriver, ...]:

@@ -13,7 +13,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.registry import ImageRegistry
-from sri_libvirt.jobs import Jobs
+from sri_libvirt.looks import Looks
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
 from sri_libvirt.paths import MachinePaths
@@ -29,8 +29,8 @@ class PluginTables:
     Without `taps` no network device is made: for machines that are only planned.
     """
 
-    def __init__(self, image_dirs: Sequence[Path], jobs: Jobs | None = None, taps: Taps | None = None) -> None:
-        self._images = ImageRegistry.load(image_dirs, jobs)
+    def __init__(self, image_dirs: Sequence[Path], looks: Looks | None = None, taps: Taps | None = None) -> None:
+        self._images = ImageRegistry.load(image_dirs, looks)
         self._volumes = VolumeRegistry.load()
         self._nics = NicRegistry.load(taps=taps)
 

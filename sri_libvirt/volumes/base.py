@@ -20,11 +20,33 @@ Third parties register a driver under the entry point group `sri_libvirt.volumes
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource
+from sri_libvirt.devices import DiskSource, Encryption, SecretPurpose
 from sri_libvirt.paths import MachinePaths
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a probe found: the bytes that a guest will see, and how the header says that they are encrypted."""
+
+    size: int
+    encryption: Encryption | None = None
+
+
+class Asking(Protocol):
+    """Who asks backends for drivers, as `probing.py` does: nothing is given to QEMU that was not opened just before."""
+
+    def ready(
+        self, waiter: str, key: Hashable, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]
+    ) -> Found: ...
+
+    def busy_until(self, key: Hashable) -> int | None: ...
+
+    def forget(self, key: Hashable) -> None: ...
 
 
 class VolumeDriver(Protocol):

@@ -1,10 +1,11 @@
-"""Work that may hang: nobody waits for long, a place that hangs is left alone, a late result is not lost."""
+"""Slow work: who waits is woken, a group is asked one thing at a time, and what hangs leaves others a thread."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -13,104 +14,111 @@ from sri_libvirt.errors import NotReady
 from sri_libvirt.jobs import Jobs
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    gate = threading.Event()
-    yield gate
-    gate.set()
+@dataclass
+class Bench:
+    """Jobs whose work ends when the test lets it."""
+
+    threads: int = 3
+    woken: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.woken.append, self.threads)
+
+    def begin(self, name: str, group: str = "", *, waiter: str = "m", doubtful: bool = False) -> None:
+        gate = self.gates.setdefault(name, threading.Event())
+
+        def work() -> None:
+            self.begun.append(name)
+            assert gate.wait(10)
+
+        self.jobs.begin(name, work, waiter=waiter, group=group or name, doubtful=doubtful)
+
+    def let(self, *names: str) -> None:
+        for name in names:
+            self.gates[name].set()
+            wait_for(lambda name=name: not self.jobs.is_under_way(name))  # type: ignore[misc]
 
 
-@pytest.fixture
-def jobs() -> Jobs:
-    return Jobs(clock=lambda: 1_700_000_000 * 10**9, patience=0.05)
-
-
-def hangs(gate: threading.Event, result: str = "") -> Callable[[], str]:
-    def work() -> str:
-        gate.wait()
-        return result
-
-    return work
-
-
-def wait_for(condition: Callable[[], object]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end
-        threading.Event().wait(0.005)
+        time.sleep(0.001)
 
 
-def test_a_result_and_an_error_are_those_of_the_work(jobs: Jobs) -> None:
-    assert jobs.result("here", 1, "adding", lambda: 1 + 1) == 2
-    assert jobs.result("here", 1, "adding", lambda: 1 + 2) == 3, "done anew"
-    with pytest.raises(KeyError, match="odd"):
-        jobs.result("here", 1, "failing", lambda: dict[str, int]()["odd"])
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    for gate in made.gates.values():
+        gate.set()
+    made.jobs.stop(10)
 
 
-def test_who_waits_is_told_what_hangs_where_and_since_when(jobs: Jobs, gate: threading.Event) -> None:
-    with pytest.raises(NotReady) as late:
-        jobs.result("the image directory /a", 1, "looking at /a/x", hangs(gate))
-    problem = "looking at /a/x goes on since 2023-11-14 22:13:20 UTC, and nothing more is begun at the image directory"
-    assert str(late.value) == f"{problem} /a before it is back"
-    assert (late.value.code, bool(late.value.advice)) == ("slow-storage", True)
+def test_all_who_asked_for_a_job_are_woken_once_at_its_end(bench: Bench) -> None:
+    bench.begin("probe", waiter="a")
+    wait_for(lambda: bench.begun == ["probe"])
+    bench.begin("probe", waiter="b")
+    bench.begin("probe", waiter="a")
+    assert (bench.woken, bench.jobs.is_under_way("probe")) == ([], True)
+    bench.let("probe")
+    wait_for(lambda: sorted(bench.woken) == ["a", "b"])
+    assert bench.begun == ["probe"]
 
 
-def test_a_place_that_hangs_is_refused_at_once_and_others_are_not(jobs: Jobs, gate: threading.Event) -> None:
-    with pytest.raises(NotReady):
-        jobs.result("/a", 1, "looking at /a/x", hangs(gate))
-    done: list[int] = []
-    with pytest.raises(NotReady, match="looking at /a/x"):
-        jobs.result("/a", 2, "looking at /a/y", lambda: done.append(2))
-    assert (done, jobs.late()) == ([], 1)
-    assert jobs.result("/b", 2, "looking at /b/y", lambda: 7) == 7
-    gate.set()
-    wait_for(lambda: jobs.late() == 0)
-    assert jobs.result("/a", 2, "looking at /a/y", lambda: 7) == 7
+def test_a_group_is_asked_one_thing_at_a_time_in_order(bench: Bench) -> None:
+    for name in ("one", "two", "three"):
+        bench.begin(name, "ceph")
+    wait_for(lambda: bench.begun == ["one"])
+    assert bench.jobs.counts() == (1, 2)
+    bench.let("one")
+    wait_for(lambda: bench.begun == ["one", "two"])
+    bench.let("two", "three")
+    assert bench.begun == ["one", "two", "three"]
 
 
-def test_a_late_result_is_kept_for_who_asks_again(jobs: Jobs, gate: threading.Event) -> None:
-    for _ in range(3):
-        with pytest.raises(NotReady):
-            jobs.result("/a", 1, "checking", hangs(gate, "first"))
-    gate.set()
-    wait_for(lambda: jobs.late() == 0)
-    assert jobs.result("/a", 1, "checking", lambda: "second") == "first"
-    assert jobs.result("/a", 1, "checking", lambda: "second") == "second", "once"
+def test_no_more_run_than_there_are_threads(bench: Bench) -> None:
+    for name in ("a", "b", "c", "d"):
+        bench.begin(name)
+    wait_for(lambda: len(bench.begun) == 3)
+    assert bench.jobs.counts() == (3, 1)
+    bench.let("a")
+    wait_for(lambda: len(bench.begun) == 4)
 
 
-def test_a_result_is_not_kept_for_ever(jobs: Jobs, gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotReady):
-        jobs.result("/a", 1, "checking", hangs(gate, "old"))
-    gate.set()
-    wait_for(lambda: jobs.late() == 0)
-    monkeypatch.setattr(module, "KEPT", -1.0)
-    assert jobs.result("/a", 1, "checking", lambda: "new") == "new"
+def test_what_is_doubtful_leaves_a_thread_for_the_others(bench: Bench) -> None:
+    for name in ("dead 1", "dead 2", "dead 3"):
+        bench.begin(name, doubtful=True)
+    wait_for(lambda: len(bench.begun) == 2)
+    bench.begin("good")
+    wait_for(lambda: bench.begun[-1] == "good")
 
 
-def test_who_asks_for_the_same_meanwhile_gets_the_same(gate: threading.Event) -> None:
-    jobs = Jobs(patience=10)
-    counted: list[int] = []
-    got: list[str] = []
-
-    def work() -> str:
-        counted.append(1)
-        gate.wait()
-        return "one"
-
-    askers = [threading.Thread(target=lambda: got.append(jobs.result("/a", 1, "looking", work))) for _ in range(3)]
-    for each in askers:
-        each.start()
-    wait_for(lambda: counted)
-    gate.set()
-    for each in askers:
-        each.join(10)
-    assert got == ["one"] * 3
+def test_a_bug_in_a_job_is_its_end(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.jobs.begin("odd", lambda: dict[str, None]()["odd"], waiter="m", group="odd")
+    wait_for(lambda: bench.woken == ["m"])
+    assert not bench.jobs.is_under_way("odd")
 
 
-def test_threads_are_bounded(jobs: Jobs, gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 2)
-    for place in ("/a", "/b"):
-        with pytest.raises(NotReady):
-            jobs.result(place, 1, "looking", hangs(gate))
-    with pytest.raises(NotReady, match="no more are begun"):
-        jobs.result("/c", 1, "looking", lambda: 1)
+    bench.begin("a")
+    bench.begin("b")
+    with pytest.raises(NotReady, match="2 pieces of slow work wait"):
+        bench.begin("c")
+    bench.begin("a")
+
+
+def test_after_a_stop_nothing_is_begun(bench: Bench) -> None:
+    bench.begin("runs", "ceph")
+    bench.begin("waits", "ceph")
+    wait_for(lambda: bench.begun == ["runs"])
+    bench.jobs.stop(0)
+    assert not bench.jobs.is_under_way("waits")
+    bench.let("runs")
+    bench.jobs.stop(10)
+    assert (bench.begun, bench.jobs.counts()) == (["runs"], (0, 0))
+    with pytest.raises(NotReady):
+        bench.begin("later")

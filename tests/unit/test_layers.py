@@ -26,6 +26,7 @@ STOREYS = (
         "failpoints",
         "jobs",
         "log",
+        "looks",
         "metrics",
         "names",
         "notify",

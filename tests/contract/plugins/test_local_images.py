@@ -16,7 +16,7 @@ from sri_libvirt import process, qcow2
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images.local import LocalImages
-from sri_libvirt.jobs import Jobs
+from sri_libvirt.looks import Looks
 from sri_libvirt.paths import MachinePaths, make_directory
 from tests.contract.hung import Hung, serving
 
@@ -364,8 +364,8 @@ def hung(tmp_path: Path, images: Path) -> Iterator[Hung]:
 def test_an_image_on_a_file_system_that_hangs_waits_with_the_directory_and_since_when(
     images: Path, raw: Path, hung: Hung, paths: MachinePaths
 ) -> None:
-    jobs = Jobs(patience=0.3)
-    driver = LocalImages([images], jobs)
+    looks = Looks(patience=0.3)
+    driver = LocalImages([images], looks)
     hung.stop()
     begun = time.monotonic()
     with pytest.raises(NotReady) as first:
@@ -381,10 +381,10 @@ def test_an_image_on_a_file_system_that_hangs_waits_with_the_directory_and_since
         assert str(again.value) == str(first.value), "one reason, not one each second"
     assert time.monotonic() - waited < 5
     assert waited - begun < 30
-    assert jobs.late() == 1
+    assert looks.late() == 1
     hung.go_on()
     end = time.monotonic() + 30
-    while jobs.late():
+    while looks.late():
         assert time.monotonic() < end
         time.sleep(0.01)
     assert driver.prepare(str(raw), paths, ROOT_DISK, None)
@@ -397,7 +397,7 @@ def test_what_hangs_in_one_directory_is_nothing_to_another(
     other.mkdir()
     (other / "disk.raw").write_bytes(os.urandom(65536))
     (other / "disk.raw").chmod(0o444)
-    driver = LocalImages([images, other], Jobs(patience=0.3))
+    driver = LocalImages([images, other], Looks(patience=0.3))
     hung.stop()
     with pytest.raises(NotReady, match="goes on since"):
         driver.prepare(str(hung.path), paths, ROOT_DISK, None)

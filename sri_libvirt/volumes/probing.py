@@ -1,0 +1,238 @@
+"""When a volume's backend is asked, and what it has answered: nothing is given to QEMU that was not opened just before.
+
+While QEMU opens a disk its guest stands still, minutes for a dead Ceph monitor, so a child process opens it first
+(`probe.py`), as a job. An answer is good for some seconds; that of one volume for longer as long as its backend goes on
+answering, else a machine with many volumes would never have all of them at once. A backend is asked one thing at a time
+(for whoever has the same credentials: a tenant's wrong key must not hold up others). While it does not answer, one of
+those who wait asks for all, later each time; once it has answered, all are woken.
+
+Nothing of this is stored: after a restart every volume is asked for anew, at once. How one is asked does not belong
+here, nor what a machine does meanwhile (that is the loop's).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+
+from sri_libvirt.devices import DiskSource, SecretPurpose
+from sri_libvirt.errors import NotReady
+from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.records import SECOND
+from sri_libvirt.volumes.base import Found
+
+FRESH = 5 * SECOND
+"""How long an answer is good."""
+
+KEPT = 60 * SECOND
+"""How long it is while its backend goes on answering."""
+
+FIRST_PAUSE = 5 * SECOND
+LONGEST_PAUSE = 60 * SECOND
+"""The pause after a failure: it doubles up to the longest."""
+
+BACKSTOP = 60 * SECOND
+"""Those who wait for others' answer, or for a job, look for themselves after that: a wake may be lost."""
+
+ASKED = "the volume's backend is being asked for it"
+
+Probe = Callable[[DiskSource, Mapping[SecretPurpose, bytes], bool], Found]
+"""Opens a volume once, and proves its key if that is set. Raises NotReady."""
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What failed last, how often in a row, and until when nothing is tried again."""
+
+    error: NotReady | None = None
+    count: int = 0
+    due: int = 0
+
+    def failed(self, error: NotReady, now: int) -> None:
+        pause = min(FIRST_PAUSE << min(self.count, 10), LONGEST_PAUSE)
+        if error.code == "open-elsewhere":
+            pause = FIRST_PAUSE  # it is being let go, as a rule: that is no fault that lasts
+        self.error, self.count, self.due = error, self.count + 1, now + pause
+
+    def succeeded(self) -> None:
+        self.error, self.count, self.due = None, 0, 0
+
+
+@dataclass(slots=True)
+class _Backend:
+    """One that is asked one thing at a time. `turn` is whose volume asks for all while it does not answer."""
+
+    tries: _Tries = field(default_factory=_Tries)
+    answered_at: int = 0
+    turn: Hashable = None
+    waiting: dict[Hashable, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Volume:
+    """What is known of a volume with these very credentials. `proved`: its key opens it."""
+
+    fingerprint: bytes
+    backend: Hashable
+    waiter: str
+    tries: _Tries = field(default_factory=_Tries)
+    found: Found | None = None
+    found_at: int = 0
+    proved: bool = False
+
+
+class Probing:
+    """All probes of one process. Thread-safe. `clock` is the loop's, `wake` is told of machines that may go on."""
+
+    def __init__(self, jobs: Jobs, probe: Probe, clock: Callable[[], int], wake: Callable[[str], None]) -> None:
+        self._jobs = jobs
+        self._probe = probe
+        self._clock = clock
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._salt = os.urandom(16)
+        self._volumes: dict[Hashable, _Volume] = {}
+        self._backends: dict[Hashable, _Backend] = {}
+
+    def ready(self, waiter: str, key: Hashable, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> Found:
+        """The answer for a volume, if there is a good one; else it is asked for as soon as it may be, and NotReady.
+
+        `key` names the volume, `waiter` the machine that is woken when it may ask again. `busy_until` says when.
+        """
+        now = self._clock()
+        with self._lock:
+            volume = self._volume(waiter, key, source, secrets)
+            backend = self._backends[volume.backend]
+            if volume.found and self._is_good(volume, backend, now):
+                return volume.found
+            backend.waiting[key] = waiter
+            if not self._jobs.is_under_way(key) and now >= self._due(key, volume, backend):
+                if backend.tries.error:
+                    backend.turn = key
+                doubtful = backend.tries.error is not None
+                given, prove = dict(secrets), not volume.proved
+                self._jobs.begin(
+                    key,
+                    lambda: self._ask(key, volume, source, given, prove),
+                    waiter=waiter,
+                    group=volume.backend,
+                    doubtful=doubtful,
+                )
+            error = volume.tries.error or backend.tries.error
+            raise NotReady(str(error), error.advice, error.code) if error else NotReady(ASKED, code=UNDER_WAY)
+
+    def busy_until(self, key: Hashable) -> int | None:
+        """Until when it is of no use to ask for a volume; None where nothing is known of it."""
+        with self._lock:
+            volume = self._volumes.get(key)
+            if volume is None:
+                return None
+            if self._jobs.is_under_way(key):
+                return self._clock() + BACKSTOP
+            return self._due(key, volume, self._backends[volume.backend])
+
+    def forget(self, key: Hashable) -> None:
+        """Nobody needs the volume any more. Idempotent."""
+        with self._lock:
+            others = self._drop(key)
+        for each in others:
+            self._wake(each)
+
+    def waiting(self) -> int:
+        """How many volumes wait for an answer that is good."""
+        with self._lock:
+            return len({key for backend in self._backends.values() for key in backend.waiting})
+
+    def _volume(
+        self, waiter: str, key: Hashable, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]
+    ) -> _Volume:
+        """What is known of it, or a blank. The caller holds the lock."""
+        fingerprint = self._digest(repr(source).encode(), *(secrets[each] for each in sorted(secrets)))
+        volume = self._volumes.get(key)
+        if volume is None or volume.fingerprint != fingerprint:
+            self._drop(key)
+            where = source.hosts or source.path.rpartition("/")[0]
+            backend = (source.protocol, where, source.user, self._digest(secrets.get("auth", b"")))
+            volume = self._volumes[key] = _Volume(fingerprint, backend, waiter)
+            self._backends.setdefault(backend, _Backend())
+        return volume
+
+    def _digest(self, *parts: bytes) -> bytes:
+        """Stands for secrets without being of use to who reads this process's memory dump."""
+        found = hashlib.blake2b(key=self._salt, digest_size=16)
+        for part in parts:
+            found.update(len(part).to_bytes(8, "big") + part)
+        return found.digest()
+
+    def _is_good(self, volume: _Volume, backend: _Backend, now: int) -> bool:
+        if volume.tries.error:
+            return False
+        age = now - volume.found_at
+        return age <= FRESH or (age <= KEPT and now - backend.answered_at <= FRESH)
+
+    def _due(self, key: Hashable, volume: _Volume, backend: _Backend) -> int:
+        """From when on a volume may be asked for. The caller holds the lock."""
+        due = volume.tries.due
+        if backend.tries.error:
+            others = BACKSTOP if backend.turn not in (None, key) else 0
+            due = max(due, backend.tries.due + others)
+        return due
+
+    def _ask(
+        self, key: Hashable, volume: _Volume, source: DiskSource, secrets: Mapping[SecretPurpose, bytes], prove: bool
+    ) -> None:
+        """The job: ask, and keep the answer."""
+        with self._lock:
+            backend = self._backends.get(volume.backend)
+            if backend is None or (backend.tries.error and backend.turn != key):
+                return  # it has begun to fail while this one waited for its turn
+        found: Found | None = None
+        error: NotReady | None = None
+        try:
+            found = self._probe(source, secrets, prove)
+        except NotReady as refused:
+            error = refused
+        self._keep(key, volume, found, error)
+
+    def _keep(self, key: Hashable, volume: _Volume, found: Found | None, error: NotReady | None) -> None:
+        now = self._clock()
+        woken: list[str] = []
+        with self._lock:
+            backend = self._backends.get(volume.backend)
+            if backend is None:
+                return
+            if error is not None and error.code == "backend-silent":
+                backend.tries.failed(error, now)
+                backend.turn = key
+                volume.tries.error = None  # it is the backend's fault until that answers
+                return
+            if backend.tries.error:
+                woken = [waiter for each, waiter in backend.waiting.items() if each != key]
+            backend.tries.succeeded()
+            backend.answered_at, backend.turn = now, None
+            if error is not None:
+                volume.tries.failed(error, now)
+            else:
+                volume.tries.succeeded()
+                volume.found, volume.found_at, volume.proved = found, now, True
+                backend.waiting.pop(key, None)
+        for each in woken:
+            self._wake(each)
+
+    def _drop(self, key: Hashable) -> list[str]:
+        """Forget a volume; who waits for its turn to come, if it had that. The caller holds the lock."""
+        volume = self._volumes.pop(key, None)
+        if volume is None:
+            return []
+        backend = self._backends[volume.backend]
+        backend.waiting.pop(key, None)
+        if not any(each.backend == volume.backend for each in self._volumes.values()):
+            del self._backends[volume.backend]
+            return []
+        if backend.turn != key:
+            return []
+        backend.turn = None
+        return list(backend.waiting.values())[:1]

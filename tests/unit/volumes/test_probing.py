@@ -1,0 +1,248 @@
+"""When a backend is asked: who waits for whom, how long an answer is good, and who is woken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from sri_libvirt.devices import DiskHost, DiskSource, SecretPurpose
+from sri_libvirt.errors import NotReady
+from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.records import SECOND
+from sri_libvirt.volumes.base import Found
+from sri_libvirt.volumes.probing import BACKSTOP, FRESH, KEPT, Probing
+from tests.unit.test_jobs import wait_for
+
+GOOD = Found(1 << 30)
+SILENT = NotReady("the monitors do not answer", "Look at them.", "backend-silent")
+ABSENT = NotReady("there is no such image", "Make it.", "volume-refused")
+ELSEWHERE = NotReady("10.0.0.9 has it open", "", "open-elsewhere")
+KEY: dict[SecretPurpose, bytes] = {"auth": b"key"}
+
+
+def source(name: str = "data", host: str = "mon") -> DiskSource:
+    return DiskSource(
+        f"ceph/{name}", "", "raw", 0, kind="network", protocol="rbd", name=f"pool/{name}", hosts=(DiskHost(host, 6789),)
+    )
+
+
+@dataclass
+class Bench:
+    """Probing whose clock and backends are the test's."""
+
+    now: int = 1000 * SECOND
+    woken: list[str] = field(default_factory=list)
+    asked: list[tuple[str, bool]] = field(default_factory=list)
+    answers: dict[str, Found | NotReady] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.woken.append)
+        self.probing = Probing(self.jobs, self.probe, lambda: self.now, self.woken.append)
+
+    def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], prove: bool) -> Found:
+        self.asked.append((asked.name.removeprefix("pool/"), prove))
+        answer = self.answers.get(asked.name.removeprefix("pool/"), GOOD)
+        if isinstance(answer, NotReady):
+            raise answer
+        return answer
+
+    def ready(
+        self, name: str = "data", *, host: str = "mon", secrets: Mapping[SecretPurpose, bytes] = KEY
+    ) -> Found | NotReady:
+        """Ask, and let what was begun come to its end."""
+        try:
+            return self.probing.ready(f"machine of {name}", name, source(name, host), secrets)
+        except NotReady as error:
+            return error
+        finally:
+            wait_for(lambda: self.jobs.counts() == (0, 0))
+
+    def refusal(self, name: str = "data", **options: str) -> NotReady:
+        found = self.ready(name, **options)  # type: ignore[arg-type]
+        assert isinstance(found, NotReady)
+        return found
+
+    def wakes(self) -> list[str]:
+        woken = sorted(self.woken)
+        self.woken.clear()
+        return woken
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.jobs.stop(10)
+
+
+def test_the_first_to_ask_is_told_at_once_and_woken_with_the_answer(bench: Bench) -> None:
+    assert bench.probing.busy_until("data") is None
+    assert bench.refusal().code == UNDER_WAY
+    wait_for(lambda: bench.woken == ["machine of data"])
+    assert bench.ready() == GOOD
+    assert bench.asked == [("data", True)]
+
+
+def test_an_answer_is_good_for_some_seconds_and_the_key_is_proved_once(bench: Bench) -> None:
+    bench.ready()
+    bench.now += FRESH
+    assert bench.ready() == GOOD
+    bench.now += 1
+    assert bench.refusal().code == UNDER_WAY
+    assert bench.ready() == GOOD
+    assert bench.asked == [("data", True), ("data", False)]
+
+
+def test_an_answer_is_good_for_longer_while_its_backend_answers(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.ready(name)
+        bench.now += FRESH - 1
+    assert [bench.ready(name) for name in ("a", "b", "c")] == [GOOD] * 3
+    bench.ready("d")
+    bench.now += KEPT
+    bench.ready("e")
+    assert bench.refusal("a").code == UNDER_WAY, "not for ever"
+
+
+def test_other_credentials_are_another_question(bench: Bench) -> None:
+    bench.ready()
+    assert bench.refusal(secrets={"auth": b"other"}).code == UNDER_WAY  # type: ignore[arg-type]
+    assert bench.asked == [("data", True), ("data", True)]
+
+
+def test_while_a_backend_is_silent_one_asks_for_all(bench: Bench) -> None:
+    bench.answers = {"a": SILENT, "b": SILENT}
+    bench.ready("a")
+    assert str(bench.refusal("a")) == str(SILENT)
+    assert str(bench.refusal("b")) == str(SILENT)
+    assert bench.refusal("b").code == "backend-silent"
+    assert bench.refusal("b").advice == SILENT.advice
+    assert [name for name, _ in bench.asked] == ["a"]
+    assert bench.probing.busy_until("a") == bench.now + 5 * SECOND
+    assert bench.probing.busy_until("b") == bench.now + 5 * SECOND + BACKSTOP
+
+
+def test_the_pause_doubles_up_to_a_minute(bench: Bench) -> None:
+    bench.answers = {"data": SILENT}
+    pauses = []
+    for _ in range(6):
+        bench.ready()
+        until = bench.probing.busy_until("data")
+        assert until is not None
+        pauses.append((until - bench.now) // SECOND)
+        bench.now = until
+    assert pauses == [5, 10, 20, 40, 60, 60]
+    assert len(bench.asked) == 6
+
+
+def test_once_it_answers_all_are_woken(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    for name in ("a", "b", "c"):
+        bench.ready(name)
+    wait_for(lambda: "machine of a" in bench.woken)
+    bench.wakes()
+    bench.answers = {}
+    bench.now += 5 * SECOND
+    bench.ready("a")
+    wait_for(lambda: sorted(bench.woken) == [f"machine of {name}" for name in "abc"])
+    assert bench.ready("a") == GOOD
+    assert bench.probing.busy_until("b") is not None
+    bench.ready("b")
+    assert bench.ready("b") == GOOD
+
+
+def test_if_the_one_that_asks_is_gone_another_takes_its_turn(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    bench.ready("a")
+    bench.ready("b")
+    wait_for(lambda: bench.woken == ["machine of a"])
+    bench.wakes()
+    bench.probing.forget("a")
+    assert bench.wakes() == ["machine of b"]
+    assert bench.probing.busy_until("b") == bench.now + 5 * SECOND
+    bench.now += 5 * SECOND
+    bench.ready("b")
+    assert bench.ready("b") == GOOD
+
+
+def test_who_waits_too_long_for_others_asks_by_itself(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    bench.ready("a")
+    bench.ready("b")
+    bench.now += 5 * SECOND + BACKSTOP
+    bench.ready("b")
+    assert bench.ready("b") == GOOD
+
+
+def test_what_one_volume_lacks_holds_up_no_other(bench: Bench) -> None:
+    bench.answers = {"a": ABSENT}
+    bench.ready("a")
+    assert bench.refusal("a").code == "volume-refused"
+    bench.ready("b")
+    assert bench.ready("b") == GOOD
+    assert bench.probing.busy_until("a") == bench.now + 5 * SECOND
+
+
+def test_a_wrong_key_holds_up_nobody_with_another(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    bench.ready("a")
+    assert bench.refusal("b", secrets={"auth": b"right"}).code == UNDER_WAY  # type: ignore[arg-type]
+    assert bench.ready("b", secrets={"auth": b"right"}) == GOOD
+
+
+def test_another_backend_is_not_concerned(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    bench.ready("a")
+    bench.ready("b", host="other")
+    assert bench.ready("b", host="other") == GOOD
+
+
+def test_one_that_is_open_elsewhere_is_asked_for_often(bench: Bench) -> None:
+    bench.answers = {"data": ELSEWHERE}
+    for _ in range(4):
+        bench.ready()
+        assert bench.probing.busy_until("data") == bench.now + 5 * SECOND
+        bench.now += 5 * SECOND
+
+
+def test_a_volume_that_went_bad_is_not_good_any_more(bench: Bench) -> None:
+    bench.ready()
+    bench.now += FRESH + 1
+    bench.answers = {"data": ABSENT}
+    bench.ready()
+    assert bench.refusal().code == "volume-refused"
+
+
+def test_what_is_forgotten_leaves_nothing(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    for name in ("a", "b"):
+        bench.ready(name)
+    assert bench.probing.waiting() == 2
+    for name in ("a", "b", "b", "never seen"):
+        bench.probing.forget(name)
+    assert bench.probing.waiting() == 0
+    assert (bench.probing._volumes, bench.probing._backends) == ({}, {})
+
+
+def test_no_secret_is_kept(bench: Bench) -> None:
+    bench.ready(secrets={"auth": b"tops3cret", "encryption": b"tops3cret"})
+    assert "tops3cret" not in repr(vars(bench.probing))
+
+
+def test_jobs_that_waited_while_their_backend_fell_silent_do_not_ask(bench: Bench) -> None:
+    bench.answers = {"a": SILENT, "b": SILENT, "c": SILENT}
+    for name in ("a", "b", "c"):
+        with pytest.raises(NotReady):
+            bench.probing.ready(f"machine of {name}", name, source(name), KEY)
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    assert [name for name, _ in bench.asked] == ["a"]
+
+
+def test_the_source_alone_is_a_question(bench: Bench) -> None:
+    disk = replace(source(), kind="file", protocol="", name="", hosts=(), path="/srv/disks/a.raw")
+    with pytest.raises(NotReady):
+        bench.probing.ready("m", "file", disk, {})
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    assert bench.probing.ready("m", "file", disk, {}) == GOOD
