@@ -225,6 +225,7 @@ class Provider:
         policy = Policy(
             handle_of=plugins.handle_of,
             start_blocked=self._virtualisation.start_blocked,
+            busy_until=plugins.busy_until,
             shutdown_grace=settings.shutdown_grace,
             detach_settle=settings.detach_settle,
             detach_hold=settings.detach_hold,

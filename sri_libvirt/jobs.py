@@ -29,7 +29,7 @@ MOST = 4096
 """Jobs that wait or run: more than a host has devices."""
 
 UNDER_WAY = "under-way"
-TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "open-elsewhere"})
+TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "in-use"})
 """Codes of `NotReady` of which their raiser knows when to try again, and says so when it is asked."""
 
 

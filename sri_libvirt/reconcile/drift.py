@@ -110,8 +110,7 @@ def replug(machine: Machine, observed: Observed, now: int, policy: Policy) -> St
         if each.verdict is not Verdict.REPLUGGED or not row.wanted:
             continue
         reason, again = why.nic_astray(row), row.unplug_at + policy.replug_every
-        if cooling(row, now, policy):
-            wake = row.problem_at + policy.prepare_retry
+        if wake := cooling(row, now, policy):
             steps.append(Step(reasons=(reason, why.device_not_ready(row)), wake_at=wake))
         elif row.unplug_at and now < again:
             steps.append(Step(reasons=(reason,), wake_at=again))

@@ -230,8 +230,7 @@ def _pending(machine: Machine, now: int, policy: Policy) -> Step:
             found.append(why.no_port(row, policy.ports_of(machine)))
         elif row.problem:
             found.append(why.device_not_ready(row))
-            if cooling(row, now, policy):
-                wake = soonest(wake, row.problem_at + policy.prepare_retry)
+            wake = soonest(wake, cooling(row, now, policy))
     return Step(reasons=tuple(found), wake_at=wake)
 
 

@@ -85,8 +85,7 @@ def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
             steps.append(Step(reasons=(why.older_device_first(row),)))
         elif not row.port:
             steps.append(Step(reasons=(why.no_port(row, policy.ports_of(machine)),)))
-        elif cooling(row, now, policy):
-            wake = row.problem_at + policy.prepare_retry
+        elif wake := cooling(row, now, policy):
             steps.append(Step(reasons=(why.device_not_ready(row),), wake_at=wake))
         elif row.alias in observed.live:
             prepare.append(PrepareDevice(row.key))  # the record of it was lost: what runs is the truth

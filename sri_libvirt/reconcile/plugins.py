@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.registry import ImageRegistry
@@ -71,6 +72,17 @@ class PluginTables:
         if row.kind == "volume":
             kept = getattr(self.volume(row), "kept", None)
         return kept(row.volume(), paths) if kept else True
+
+    def busy_until(self, row: Attachment) -> int | None:
+        """Until when it is of no use to prepare a device again; None where its driver knows of no slow work for it."""
+        if row.kind != "volume":
+            return None
+        try:
+            driver = self.volume(row)
+        except InvalidSpec:  # it is gone; to prepare it says so
+            return None
+        asked: Callable[[str, pb.Volume], int | None] | None = getattr(driver, "busy_until", None)
+        return asked(row.machine, row.volume()) if asked else None
 
     def handle_of(self, row: Attachment) -> str:
         """The status handle of a volume or NIC that is not prepared yet; "" for one without a network."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sri_libvirt.jobs import TIMED
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.actions import Action, ReleaseDevice
 from sri_libvirt.reconcile.view import Policy
@@ -54,11 +55,17 @@ def release(rows: Sequence[Attachment], deleted_at: int, now: int, policy: Polic
     return Step(actions=actions, reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
 
 
-def cooling(row: Attachment, now: int, policy: Policy) -> bool:
-    """Its last prepare or plug failed, and it is too early for another."""
-    return bool(row.problem) and now < row.problem_at + policy.prepare_retry
+def cooling(row: Attachment, now: int, policy: Policy) -> int | None:
+    """Until when another try is too early for a device whose last prepare or plug failed; None when it is not.
+
+    Slow work has times of its own: it is asked, and what it has found is taken at once.
+    """
+    if not row.problem:
+        return None
+    until = policy.busy_until(row) if row.problem_code in TIMED else row.problem_at + policy.prepare_retry
+    return until if until is not None and now < until else None
 
 
 def _release_cooling(row: Attachment, unwanted_since: int, now: int, policy: Policy) -> bool:
     """Its last release failed. A problem from before it became unwanted was a prepare's and delays nothing."""
-    return row.problem_at >= unwanted_since and cooling(row, now, policy)
+    return row.problem_at >= unwanted_since and bool(row.problem) and now < row.problem_at + policy.prepare_retry

@@ -65,9 +65,11 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings that plan() weighs, in nanoseconds, and the two questions that others answer purely.
+    """The settings that plan() weighs, in nanoseconds, and the questions that others answer purely.
 
-    `handle_of` gives the status handle of a volume or NIC before it is prepared. `start_blocked` says why this host
+    `handle_of` gives the status handle of a volume or NIC before it is prepared. `busy_until` says until when it is of
+    no use to prepare a device again, because slow work for it is under way (its end wakes the machine) or its next try
+    is not due; None of one that nothing of the kind is known of. `start_blocked` says why this host
     cannot run the machine as its profile has it (KVM gone, machine type or firmware gone), None when it can.
     `drained_since` is when the operator drained this host, 0 while it is not. `ports` are the most root ports that
     a machine gets whose hardware is not chosen yet.
@@ -75,6 +77,7 @@ class Policy:
 
     handle_of: Callable[[Attachment], str]
     start_blocked: Callable[[Machine], Reason | None]
+    busy_until: Callable[[Attachment], int | None] = lambda _row: None
     shutdown_grace: int = 30 * SECOND
     press_every: int = 5 * SECOND
     prepare_retry: int = 5 * SECOND

@@ -14,6 +14,10 @@ A driver may also have `claims(volume)`, pure: what the volume takes of the host
 not fit is not prepared. Without that method it takes nothing. A driver that names holders may have
 `kept(volume, paths)`, too, asked when the volume leaves: without such data these claims end as the others do.
 
+A driver that has others ask for its volumes (`Asking`) raises `NotReady` from prepare at once while that goes on, with
+a code of `jobs.TIMED`, and has `busy_until(machine_id, volume)`, pure: until when it is of no use to prepare it again,
+None if nothing of the kind is known. The machine is woken when it is earlier.
+
 Drivers hand out plain data (`DiskSource`) and no domain XML, and keep no state of their own about machines.
 Third parties register a driver under the entry point group `sri_libvirt.volumes`: a callable without arguments.
 """

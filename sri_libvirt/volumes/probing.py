@@ -53,7 +53,7 @@ class _Tries:
 
     def failed(self, error: NotReady, now: int) -> None:
         pause = min(FIRST_PAUSE << min(self.count, 10), LONGEST_PAUSE)
-        if error.code == "open-elsewhere":
+        if error.code == "in-use":
             pause = FIRST_PAUSE  # it is being let go, as a rule: that is no fault that lasts
         self.error, self.count, self.due = error, self.count + 1, now + pause
 

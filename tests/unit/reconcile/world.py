@@ -10,6 +10,7 @@ from sri_libvirt.domain import ports
 from sri_libvirt.domain.observed import Place
 from sri_libvirt.errors import HypervisorError, UnusableSave
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords
+from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import plugging
 from sri_libvirt.reconcile.brake import back_off
@@ -73,7 +74,8 @@ def snapshot(state: DomainState = DomainState.RUNNING, reason: str = "", managed
 
 @dataclass
 class World:
-    """A host with one machine. `deaf`: the guest ignores its button. `broken`: rows whose prepare fails."""
+    """A host with one machine. `deaf`: the guest ignores its button. `broken`: rows whose prepare fails. `slow`: those
+    for which slow work is under way until then."""
 
     record: Machine | None
     domain: DomainSnapshot | None = None
@@ -94,6 +96,7 @@ class World:
     deaf_to_unplug: bool = False
     unplugging: frozenset[str] = frozenset()
     broken: set[str] = field(default_factory=set)
+    slow: dict[str, int] = field(default_factory=dict)
     start_fails: bool = False
     restore_fails: list[HypervisorError] = field(default_factory=list)
     qemu_hangs: bool = False  # when its guest has halted
@@ -192,8 +195,11 @@ class World:
                 if key[1] in self.broken:
                     self._row(key, problem="is broken", problem_at=self.now)
                     return False
+                if self.now < self.slow.get(key[1], 0):
+                    self._row(key, problem="is being asked for", problem_code=UNDER_WAY, problem_at=self.now)
+                    return False
                 backing = NicBackend("h", "network", "net") if key[0] == "nic" else DiskSource("h", "/d", "qcow2", GIB)
-                self._row(key, backing=backing, problem="", problem_at=0)
+                self._row(key, backing=backing, problem="", problem_code="", problem_at=0)
             case act.ChooseProfile():
                 self.record = replace(record, profile=record.profile or replace(PROFILE, ports=self.policy.ports))
             case act.AssignPorts():

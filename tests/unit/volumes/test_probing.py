@@ -18,7 +18,7 @@ from tests.unit.test_jobs import wait_for
 GOOD = Found(1 << 30)
 SILENT = NotReady("the monitors do not answer", "Look at them.", "backend-silent")
 ABSENT = NotReady("there is no such image", "Make it.", "volume-refused")
-ELSEWHERE = NotReady("10.0.0.9 has it open", "", "open-elsewhere")
+ELSEWHERE = NotReady("10.0.0.9 has it open", "", "in-use")
 KEY: dict[SecretPurpose, bytes] = {"auth": b"key"}
 
 
