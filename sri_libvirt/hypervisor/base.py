@@ -96,6 +96,23 @@ class LastWords:
     aborted: str = ""
 
 
+class SecretUsage(StrEnum):
+    """What a secret opens; libvirt refuses a disk one of another usage."""
+
+    CEPH = "ceph"
+    ISCSI = "iscsi"
+    VOLUME = "volume"  # the passphrase of an encrypted disk, wherever that is
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret by the UUID that a disk's XML names. `instance` is our mark: whose store's it is. Never its value."""
+
+    uuid: str
+    usage: SecretUsage
+    instance: str
+
+
 class Connection(Protocol):
     """One connection, used by one thread."""
 
@@ -147,6 +164,18 @@ class Connection(Protocol):
 
     def undefine(self, machine_id: str) -> None:
         """Forget a domain with its NVRAM, managed save, snapshot and TPM metadata. Of an absent one: nothing."""
+
+    def set_secret(self, secret: Secret, value: bytes) -> None:
+        """Have a secret for disks that are opened from now on: at a start, a restore and a plug. Replaces its value.
+
+        It is kept in memory alone, so it ends with the daemon, and nobody can read it back. No error holds the value.
+        """
+
+    def drop_secret(self, uuid: str, instance: str) -> None:
+        """Forget a secret; disks that are open stay so. One that is not set or carries another mark: nothing."""
+
+    def secret_ids(self) -> dict[str, str]:
+        """The UUIDs of all secrets with a provider's mark, each with the instance of its store."""
 
     def network_active(self, name: str) -> bool | None:
         """Whether the libvirt network runs; None if there is no such network."""

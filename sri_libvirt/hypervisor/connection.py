@@ -16,8 +16,8 @@ from pathlib import Path
 import libvirt
 
 from sri_libvirt.errors import HypervisorError, Unreachable
-from sri_libvirt.hypervisor import capabilities, faults, firmware, qemulog, words
-from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords, Offer
+from sri_libvirt.hypervisor import capabilities, faults, firmware, qemulog, secrets, words
+from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords, Offer, Secret
 
 TPM_SINCE = 8_009_000
 """The first libvirt that knows VIR_DOMAIN_UNDEFINE_TPM; older ones refuse the flag."""
@@ -183,6 +183,18 @@ class LibvirtConnection:
             except libvirt.libvirtError as error:
                 if not faults.is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
                     raise
+
+    def set_secret(self, secret: Secret, value: bytes) -> None:
+        with self._asking("take a disk's secret"):
+            secrets.set_value(self._connection, secret, value)
+
+    def drop_secret(self, uuid: str, instance: str) -> None:
+        with self._asking("drop a disk's secret"):
+            secrets.drop(self._connection, uuid, instance)
+
+    def secret_ids(self) -> dict[str, str]:
+        with self._asking("list the secrets"):
+            return secrets.marked(self._connection)
 
     def network_active(self, name: str) -> bool | None:
         with self._asking(f"look up the network {name}"):

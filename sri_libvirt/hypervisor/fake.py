@@ -1,9 +1,9 @@
 """A hypervisor for tests: small, stateful, and failing on demand.
 
 It keeps domains as libvirt does (live XML = the persistent one at the start), optionally in a file, so that they
-survive a kill of the provider. The contract tests that run on libvirt run on it too (tests/contract/hypervisor). It
-looks at nothing in the XML but the UUID and the aliases of devices. Rules of what a provider does with domains do not
-belong here.
+survive a kill of the provider; of a secret the file says that it is set, never its value. The contract tests that run
+on libvirt run on it too (tests/contract/hypervisor). It looks at nothing in the XML but the UUID, the aliases of
+devices and the secrets of disks. Rules of what a provider does with domains do not belong here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from sri_libvirt.hypervisor.base import (
     LastWords,
     Listener,
     Offer,
+    Secret,
+    SecretUsage,
 )
 
 _UUID = re.compile(r"<uuid>\s*([0-9a-fA-F-]{36})\s*</uuid>")
@@ -93,6 +95,9 @@ class FakeHypervisor:
         self.offered = OFFER
         self.taps = FakeTaps()
         self.networks: dict[str, bool] = {}
+        self.secrets: dict[str, Secret] = {}
+        self.values: dict[str, bytes] = {}  # of secrets that are set; those of a process before are not known
+        self.opened_with: dict[str, bytes] = {}  # the values that disks were last opened with, by the secret's UUID
         self._file = state
         self._lock = threading.RLock()
         self._listeners: list[Listener] = []
@@ -105,6 +110,8 @@ class FakeHypervisor:
         if state and state.exists():
             data = json.loads(state.read_text())
             self.networks = data["networks"]
+            kept = [Secret(**{**each, "usage": SecretUsage(each["usage"])}) for each in data["secrets"]]
+            self.secrets = {each.uuid: each for each in kept}
             self._domains = {
                 key: Domain(**{**value, "state": DomainState(value["state"])}) for key, value in data["domains"].items()
             }
@@ -150,11 +157,14 @@ class FakeHypervisor:
         return release
 
     def set_reachable(self, reachable: bool) -> None:
-        """End or start the daemon. Guests live on; the new daemon has forgotten why the others ended."""
+        """End or start the daemon. Guests live on; the new one has no secrets, and forgot why others ended."""
         with self._lock:
             if reachable == self._reachable:
                 return
             self._reachable = reachable
+            self.secrets.clear()
+            self.values.clear()
+            self._save()
             listeners = list(self._listeners)
             late: list[Callable[[], None]] = []
             if reachable:
@@ -306,8 +316,25 @@ class FakeHypervisor:
             return
         domains = {key: asdict(domain) for key, domain in self._domains.items()}
         new = self._file.with_suffix(".new")
-        new.write_text(json.dumps({"networks": self.networks, "domains": domains}))
+        secrets = [asdict(each) for each in self.secrets.values()]
+        new.write_text(json.dumps({"networks": self.networks, "domains": domains, "secrets": secrets}))
         new.replace(self._file)
+
+    def _open_disks(self, xml: str, doing: str) -> None:
+        """Refuse XML with a disk whose secret is not set, or is for something else."""
+        if "<secret" not in xml:
+            return
+        found = {each.get("uuid", ""): each for each in etree.fromstring(f"<_>{xml}</_>").iterfind(".//disk//secret")}
+        for uuid, asking in found.items():
+            secret, wanted = self.secrets.get(uuid), asking.get("type", "")
+            if secret is None:
+                problem = f"Secret not found: no secret with matching uuid '{uuid}'"
+                raise HypervisorError(f"libvirt could not {doing}: {problem}", 66)
+            if secret.usage != ("volume" if wanted == "passphrase" else wanted):
+                raise HypervisorError(
+                    f"libvirt could not {doing}: secret with uuid {uuid} is of type '{secret.usage}'", 8
+                )
+        self.opened_with |= {uuid: self.values[uuid] for uuid in found if uuid in self.values}
 
     def _ends(self, machine_id: str, shutdown: str, stopped: str, said: str, terminated_by: str) -> None:
         """The QEMU of a domain ends. While the daemon is away it finds out when it is back, and sees no SHUTDOWN."""
@@ -364,6 +391,7 @@ class FakeConnection:
             domain = self._existing(machine_id)
             if domain.state in _LIVE:
                 return domain.reason == "restored"
+            self._hypervisor._open_disks(domain.persistent, "start the domain")
             restored = domain.managed_save and not force_boot
             domain.state, domain.reason = DomainState.RUNNING, "restored" if restored else "booted"
             domain.live, domain.managed_save = domain.persistent, False
@@ -405,6 +433,7 @@ class FakeConnection:
             domain = self._existing(machine_id)
             if domain.state not in _LIVE:
                 raise HypervisorError("libvirt could not plug the device: domain is not running", 55)
+            self._hypervisor._open_disks(xml, "plug the device")
             root, device = etree.fromstring(domain.live), etree.fromstring(xml)
             alias = device.findall("alias")[0].get("name", "")
             if _devices(root, alias):
@@ -439,6 +468,27 @@ class FakeConnection:
             if domain.state not in _LIVE:
                 del self._domains[machine_id]
             events.append(DomainEvent(machine_id, EventKind.UNDEFINED))
+
+    def set_secret(self, secret: Secret, value: bytes) -> None:
+        with self._call("set_secret"):
+            there = self._hypervisor.secrets.get(secret.uuid, secret)
+            if there.instance != secret.instance:
+                raise HypervisorError(f"libvirt could not take a disk's secret: {secret.uuid} is of another use", 1)
+            if not value:
+                raise HypervisorError("libvirt could not take a disk's secret: value must not be NULL", 8)
+            self._hypervisor.secrets[secret.uuid] = secret
+            self._hypervisor.values[secret.uuid] = value
+
+    def drop_secret(self, uuid: str, instance: str) -> None:
+        with self._call("drop_secret"):
+            there = self._hypervisor.secrets.get(uuid)
+            if there is not None and there.instance == instance:
+                del self._hypervisor.secrets[uuid]
+                self._hypervisor.values.pop(uuid, None)
+
+    def secret_ids(self) -> dict[str, str]:
+        with self._call("secret_ids"):
+            return {each.uuid: each.instance for each in self._hypervisor.secrets.values()}
 
     def network_active(self, name: str) -> bool | None:
         with self._call("network_active"):

@@ -155,7 +155,7 @@ class PrivateLibvirt:
         self._with_libvirt(lambda c: c.networkLookupByName(name).destroy())
 
     def remove_domains(self) -> None:
-        """Destroy and undefine every domain; for the end of a test, failed or not."""
+        """Destroy and undefine every domain, and every secret; for the end of a test, failed or not."""
 
         def sweep(connection: libvirt.virConnect) -> None:
             for domain in connection.listAllDomains():
@@ -163,6 +163,9 @@ class PrivateLibvirt:
                     domain.destroy()
                 with contextlib.suppress(libvirt.libvirtError):
                     domain.undefineFlags(1 | 2 | 4 | 16 | 32)
+            for secret in connection.listAllSecrets():
+                with contextlib.suppress(libvirt.libvirtError):
+                    secret.undefine()
 
         self._with_libvirt(sweep)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import libvirt
 import pytest
 
 from sri_libvirt.errors import Unreachable
+from sri_libvirt.hypervisor.base import Secret, SecretUsage
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
-from tests.contract.hypervisor.suite import HypervisorContract, Recorder, World
+from tests.contract.hypervisor.suite import INSTANCE, PASSPHRASE, HypervisorContract, Recorder, World, passphrase
 from tests.e2e.guests import Guest
 from tests.e2e.libvirtd import PrivateLibvirt, wait_until
 
@@ -31,9 +34,9 @@ class LibvirtWorld:
     def guest(self, machine_id: str) -> Guest:
         return Guest(machine_id, self._directory)
 
-    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "") -> str:
+    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "") -> str:
         name = f"<name>{machine_id}</name>"
-        xml = self.guest(machine_id).xml(deaf=deaf)
+        xml = self.guest(machine_id).xml(deaf=deaf).replace("</devices>", f"{device}</devices>")
         return xml.replace(name, f"{name}<title>{marked}</title>") if marked else xml
 
     def wait_until_up(self, machine_id: str) -> None:
@@ -66,11 +69,16 @@ class LibvirtWorld:
     def start_libvirt(self) -> None:
         self.private.start()
 
-    def device(self, alias: str) -> str:
+    def device(self, alias: str, secret: str = "") -> str:
         disk = self._directory / f"{alias}.raw"
-        disk.write_bytes(bytes(1 << 16))
-        return f"""<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{disk}'/>
-            <target dev='vdb' bus='virtio'/><alias name='{alias}'/>
+        locked = ""
+        if secret:
+            make_locked(disk)
+            locked = f"<encryption format='luks'><secret type='passphrase' uuid='{secret}'/></encryption>"
+        else:
+            disk.write_bytes(bytes(1 << 16))
+        return f"""<disk type='file' device='disk'><driver name='qemu' type='raw'/>
+            <source file='{disk}'>{locked}</source><target dev='vdb' bus='virtio'/><alias name='{alias}'/>
             <address type='pci' domain='0' bus='1' slot='0' function='0'/></disk>"""
 
     def reset(self, machine_id: str) -> None:
@@ -88,6 +96,13 @@ class LibvirtWorld:
         pid = int((self.private.base / "run" / "qemu" / f"{machine_id}.pid").read_text())
         os.kill(pid, number)
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), "QEMU ended")
+
+
+def make_locked(disk: Path) -> None:
+    """A LUKS disk that PASSPHRASE opens; less time for its key, and qemu-img says that it cannot measure it."""
+    passphrase = f"secret,id=key,data={PASSPHRASE.decode()}"
+    options = ["-o", "key-secret=key,iter-time=200", str(disk), "64K"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "luks", "--object", passphrase, *options], check=True)
 
 
 class TestLibvirt(HypervisorContract):
@@ -109,3 +124,40 @@ class TestLibvirt(HypervisorContract):
             private_libvirt.signal("libvirtd", signal.SIGCONT)
         recorder.wait(lambda: recorder.connected == 2, "reconnect")
         stop()
+
+    @pytest.mark.parametrize("usage", SecretUsage)
+    def test_a_secrets_value_is_nowhere_to_be_read(self, private_libvirt: PrivateLibvirt, usage: SecretUsage) -> None:
+        world, planted = LibvirtWorld(private_libvirt), b"planted-" + uuid.uuid4().hex.encode()
+        secret, ours = Secret(str(uuid.uuid4()), usage, INSTANCE), world.hypervisor.connect()
+        ours.set_secret(secret, planted)
+        operator = libvirt.open(private_libvirt.uri)
+        try:
+            found = operator.secretLookupByUUIDString(secret.uuid)
+            with pytest.raises(libvirt.libvirtError, match="private"):
+                found.value()
+            assert planted.decode() not in found.XMLDesc(0)
+            # An operator's own secret carries no mark: it is none of ours.
+            theirs = operator.secretDefineXML("<secret ephemeral='yes' private='no'/>", 0)
+            assert theirs.UUIDString() not in ours.secret_ids()
+            theirs.undefine()
+        finally:
+            operator.close()
+        files = [path for path in private_libvirt.base.rglob("*") if path.is_file()]
+        assert files
+        assert [path for path in files if planted in path.read_bytes()] == []
+        ours.drop_secret(secret.uuid, INSTANCE)
+
+    def test_a_passphrase_is_in_no_log_and_no_argument_of_qemu(self, private_libvirt: PrivateLibvirt) -> None:
+        world, secret, machine_id = LibvirtWorld(private_libvirt), passphrase(), str(uuid.uuid4())
+        connection = world.hypervisor.connect()
+        connection.define(world.domain(machine_id, device=world.device("ua-vol-a-1", secret.uuid)))
+        connection.set_secret(secret, PASSPHRASE)
+        connection.start(machine_id)
+        connection.drop_secret(secret.uuid, INSTANCE)
+        snapshot = connection.snapshot(machine_id)
+        assert snapshot is not None
+        pid = int((private_libvirt.base / "run" / "qemu" / f"{machine_id}.pid").read_text())
+        log = (private_libvirt.log_dir / f"{machine_id}.log").read_text()
+        assert "secret" in log  # it tells that there is one
+        told = [log, Path(f"/proc/{pid}/cmdline").read_text(), snapshot.live_xml, snapshot.persistent_xml]
+        assert [text for text in told if PASSPHRASE.decode() in text] == []

@@ -22,9 +22,14 @@ from sri_libvirt.hypervisor.base import (
     EventKind,
     Hypervisor,
     LastWords,
+    Secret,
+    SecretUsage,
 )
 
 DEADLINE = 30.0
+INSTANCE, OTHERS = str(uuid.uuid4()), str(uuid.uuid4())
+PASSPHRASE = b"open sesame"
+NO_SECRET = 66
 
 
 class World(Protocol):
@@ -33,8 +38,11 @@ class World(Protocol):
     @property
     def hypervisor(self) -> Hypervisor: ...
 
-    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "") -> str:
-        """XML of a domain whose guest answers its power button, or does not; `marked` is its title."""
+    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "") -> str:
+        """XML of a domain whose guest answers its power button, or does not; `marked` is its title.
+
+        `device` is XML of a disk that it has besides.
+        """
 
     def wait_until_up(self, machine_id: str) -> None: ...
 
@@ -56,8 +64,9 @@ class World(Protocol):
 
     def start_libvirt(self) -> None: ...
 
-    def device(self, alias: str) -> str:
-        """XML of a disk with this alias that fits into a domain's free port."""
+    def device(self, alias: str, secret: str = "") -> str:
+        """XML of a disk with this alias that fits into a domain's free port; with the UUID of a secret it is one that
+        PASSPHRASE opens."""
 
     def reset(self, machine_id: str) -> None: ...
 
@@ -114,8 +123,8 @@ class Machine:
         self.world = world
         self.connection = connection
 
-    def define(self, *, deaf: bool = False, marked: str = "") -> Machine:
-        self.connection.define(self.world.domain(self.id, deaf=deaf, marked=marked))
+    def define(self, *, deaf: bool = False, marked: str = "", device: str = "") -> Machine:
+        self.connection.define(self.world.domain(self.id, deaf=deaf, marked=marked, device=device))
         return self
 
     def start(self) -> Machine:
@@ -134,6 +143,19 @@ class Machine:
             assert time.monotonic() < end, f"still {self.now().state}"
             time.sleep(0.02)
         return self.now()
+
+
+def passphrase(instance: str = INSTANCE) -> Secret:
+    """A secret of a test's own for a disk of `World.device`."""
+    return Secret(str(uuid.uuid4()), SecretUsage.VOLUME, instance)
+
+
+def refused_for_want_of(secret: Secret, call: Callable[[], object]) -> None:
+    """The call is refused as libvirt does, and its words tell no more than the UUID."""
+    with pytest.raises(HypervisorError) as refused:
+        call()
+    assert not isinstance(refused.value, Unreachable)
+    assert (refused.value.code, secret.uuid in str(refused.value)) == (NO_SECRET, True)
 
 
 def reconnect(hypervisor: Hypervisor) -> Connection:
@@ -427,3 +449,78 @@ class HypervisorContract:
             machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
         machine.start()
         machine.connection.detach_device(machine.id, "ua-vol-a-1")
+
+    @pytest.mark.parametrize("usage", SecretUsage)
+    def test_a_secret_is_known_by_its_mark_until_it_is_dropped(
+        self, connection: Connection, usage: SecretUsage
+    ) -> None:
+        secret = Secret(str(uuid.uuid4()), usage, INSTANCE)
+        connection.drop_secret(secret.uuid, INSTANCE)
+        for value in (b"one", b"\0\xff another"):
+            connection.set_secret(secret, value)
+            assert connection.secret_ids()[secret.uuid] == INSTANCE
+        connection.drop_secret(secret.uuid, OTHERS)
+        assert secret.uuid in connection.secret_ids()
+        for _ in range(2):
+            connection.drop_secret(secret.uuid, INSTANCE)
+            assert secret.uuid not in connection.secret_ids()
+
+    def test_a_secret_of_another_store_is_let_be(self, connection: Connection) -> None:
+        theirs = passphrase(OTHERS)
+        connection.set_secret(theirs, PASSPHRASE)
+        with pytest.raises(HypervisorError) as refused:
+            connection.set_secret(Secret(theirs.uuid, theirs.usage, INSTANCE), b"planted")
+        assert "planted" not in str(refused.value)
+        assert connection.secret_ids()[theirs.uuid] == OTHERS
+        connection.drop_secret(theirs.uuid, OTHERS)
+
+    def test_an_empty_secret_is_refused(self, connection: Connection) -> None:
+        secret = passphrase()
+        with pytest.raises(HypervisorError) as refused:
+            connection.set_secret(secret, b"")
+        assert not isinstance(refused.value, Unreachable)
+        connection.drop_secret(secret.uuid, INSTANCE)
+
+    def test_a_plug_needs_the_secret_and_what_is_plugged_does_not(self, world: World, machine: Machine) -> None:
+        secret = passphrase()
+        device = world.device("ua-vol-a-1", secret.uuid)
+        machine.define().start()
+        refused_for_want_of(secret, lambda: machine.connection.attach_device(machine.id, device))
+        assert "ua-vol-a-1" not in machine.now().live_xml
+        machine.connection.set_secret(secret, b"not this one")
+        machine.connection.set_secret(secret, PASSPHRASE)
+        machine.connection.attach_device(machine.id, device)
+        machine.connection.drop_secret(secret.uuid, INSTANCE)
+        world.reset(machine.id)
+        assert "ua-vol-a-1" in machine.now().live_xml
+        assert machine.now().state is DomainState.RUNNING
+
+    def test_a_start_and_a_restore_need_the_secret(self, world: World, machine: Machine) -> None:
+        secret = passphrase()
+        machine.define(device=world.device("ua-vol-a-1", secret.uuid))
+        refused_for_want_of(secret, lambda: machine.connection.start(machine.id))
+        machine.connection.set_secret(secret, PASSPHRASE)
+        machine.start()
+        machine.connection.drop_secret(secret.uuid, INSTANCE)
+        world.save(machine.id)
+        refused_for_want_of(secret, lambda: machine.connection.start(machine.id))
+        assert machine.now().managed_save
+        machine.connection.set_secret(secret, PASSPHRASE)
+        assert machine.connection.start(machine.id) is True
+        machine.connection.drop_secret(secret.uuid, INSTANCE)
+
+    def test_a_secret_of_another_usage_opens_nothing(self, world: World, machine: Machine) -> None:
+        secret = Secret(str(uuid.uuid4()), SecretUsage.CEPH, INSTANCE)
+        machine.define().start()
+        machine.connection.set_secret(secret, PASSPHRASE)
+        with pytest.raises(HypervisorError) as refused:
+            machine.connection.attach_device(machine.id, world.device("ua-vol-a-1", secret.uuid))
+        assert not isinstance(refused.value, Unreachable)
+        machine.connection.drop_secret(secret.uuid, INSTANCE)
+
+    def test_secrets_end_with_the_daemon(self, world: World, connection: Connection) -> None:
+        secret = passphrase()
+        connection.set_secret(secret, PASSPHRASE)
+        world.stop_libvirt()
+        world.start_libvirt()
+        assert secret.uuid not in reconnect(world.hypervisor).secret_ids()

@@ -13,9 +13,10 @@ class FakeWorld:
         self.hypervisor = FakeHypervisor()
         self._deaf: dict[str, bool] = {}
 
-    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "") -> str:
+    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "") -> str:
         self._deaf[machine_id] = deaf
-        return f"<domain><uuid>{machine_id}</uuid><title>{marked}</title></domain>"
+        devices = f"<devices>{device}</devices>"
+        return f"<domain><uuid>{machine_id}</uuid><title>{marked}</title>{devices}</domain>"
 
     def wait_until_up(self, machine_id: str) -> None:
         self.hypervisor.set_deaf(machine_id, self._deaf[machine_id])
@@ -48,8 +49,9 @@ class FakeWorld:
     def start_libvirt(self) -> None:
         self.hypervisor.set_reachable(True)
 
-    def device(self, alias: str) -> str:
-        return f'<disk><alias name="{alias}"/></disk>'
+    def device(self, alias: str, secret: str = "") -> str:
+        locked = f'<encryption format="luks"><secret type="passphrase" uuid="{secret}"/></encryption>' if secret else ""
+        return f'<disk><source>{locked}</source><alias name="{alias}"/></disk>'
 
     def reset(self, machine_id: str) -> None:
         self.hypervisor.reset(machine_id)

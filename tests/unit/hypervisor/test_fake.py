@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.errors import HypervisorError
-from sri_libvirt.hypervisor.base import DomainState
+from sri_libvirt.hypervisor.base import DomainState, Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 
 ID = "6a1f7b0e-7d5a-4c56-9a6e-2f6f4f4f0001"
@@ -57,3 +57,27 @@ def test_domains_survive_in_the_file(tmp_path: Path) -> None:
     second = FakeHypervisor(state).connect()
     assert second.snapshot(ID) == before
     assert second.network_active("net") is True
+
+
+def test_a_secret_survives_in_the_file_without_its_value(tmp_path: Path) -> None:
+    state = tmp_path / "libvirt.json"
+    first = FakeHypervisor(state)
+    secret = Secret("5ec", SecretUsage.CEPH, "instance")
+    first.connect().set_secret(secret, b"planted")
+    assert b"planted" not in state.read_bytes()
+    assert "planted" not in repr(secret)
+    second = FakeHypervisor(state)
+    assert second.connect().secret_ids() == {"5ec": "instance"}
+    second.set_reachable(False)
+    assert FakeHypervisor(state).connect().secret_ids() == {}
+
+
+def test_it_tells_which_value_a_disk_was_opened_with() -> None:
+    hypervisor = FakeHypervisor()
+    connection = hypervisor.connect()
+    disk = "<disk><auth username='u'><secret type='iscsi' uuid='5ec'/></auth></disk>"
+    connection.define(f"<domain><uuid>{ID}</uuid><devices>{disk}</devices></domain>")
+    connection.set_secret(Secret("5ec", SecretUsage.ISCSI, "instance"), b"first")
+    connection.set_secret(Secret("5ec", SecretUsage.ISCSI, "instance"), b"second")
+    connection.start(ID)
+    assert hypervisor.opened_with == {"5ec": b"second"}
