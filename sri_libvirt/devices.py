@@ -146,7 +146,8 @@ Backing = DiskSource | NicBackend
 
 def to_json(backing: Backing) -> str:
     """Serialise a backing for the store; `from_json` gives an equal value back."""
-    return json.dumps({"type": type(backing).__name__, **asdict(backing)}, sort_keys=True)
+    source = {"source": backing.source} if isinstance(backing, DiskSource) else {}  # for the store to search
+    return json.dumps({"type": type(backing).__name__, **asdict(backing), **source}, sort_keys=True)
 
 
 def from_json(text: str) -> Backing | None:
@@ -166,6 +167,7 @@ def from_json(text: str) -> Backing | None:
 
 
 def _disk(data: dict[str, Any]) -> DiskSource:
+    data.pop("source", None)
     if (base := data.pop("backing")) is not None:
         data["backing"] = BackingFile(**{**base, "identity": FileIdentity(**base["identity"])})
     if (encryption := data.pop("encryption", None)) is not None:

@@ -193,7 +193,19 @@ class Performer:
             moved = made.source != row.backing.source
             made = replace(made, was=row.backing.source if moved else row.backing.was)
         if made != row.backing or row.problem:
-            self._note(lambda tx: _keep_prepared(tx, row, made, self.clock()))
+            self._refuse_if_held(self.store.write(lambda tx: _keep_prepared(tx, row, made, self.clock()), synced=False))
+
+    def _refuse_if_held(self, other: str) -> None:
+        """A backend's lock is cooperative, if there is one, and the poollet gives a volume to the next machine before
+        it detaches it from this one (contract A.5): there is never a second writer.
+        """
+        if other:
+            raise NotReady(
+                f"machine {other} has the volume still",
+                "Nothing need be done while it is being unplugged there; else detach it there: "
+                f"sri-libvirt machine why {other}.",
+                code="held",
+            )
 
     def _lacking(self, row: Attachment) -> str:
         if row.kind not in ("volume", "nic"):
@@ -210,7 +222,9 @@ class Performer:
             case "seed":
                 return seed.write_seed(paths, machine.spec.ignition_data, machine.id, machine.name)
             case "volume":
-                return self.plugins.volume(row).prepare(machine.id, row.volume(), paths)
+                driver, volume = self.plugins.volume(row), row.volume()
+                self._refuse_if_held(self.store.holder(driver.handle(machine.id, volume), besides=machine.id))
+                return driver.prepare(machine.id, volume, paths)
             case "nic":
                 return self.plugins.nic(row).prepare(machine.id, row.nic(), connection.network_active)
 
@@ -360,12 +374,17 @@ class Performer:
         self.store.write(work, synced=False, relieving=relieving)
 
 
-def _keep_prepared(tx: Transaction, row: Attachment, made: Backing, now: int) -> None:
-    """Keep what was prepared, and tell once what an operator should know of it."""
+def _keep_prepared(tx: Transaction, row: Attachment, made: Backing, now: int) -> str:
+    """Keep what was prepared, and tell once what an operator should know of it; of a volume that another machine has
+    nothing: its id.
+    """
+    if row.kind == "volume" and isinstance(made, DiskSource) and (other := tx.holder(made, besides=row.machine)):
+        return other
     tx.set_backing(row.machine, row.key, made)
     if made.note and (row.backing is None or row.backing.note != made.note):
         message = f"{device_words(row)}: {made.note}"
         tx.add_event(row.machine, Event(kind="device", reason="noted", message=message, time=now))
+    return ""
 
 
 def _drop(tx: Transaction, row: Attachment, *, final: bool) -> bool:

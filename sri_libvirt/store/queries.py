@@ -139,6 +139,22 @@ def stranger_with(connection: sqlite3.Connection, source: str, besides: str) -> 
     return str(found[0]) if found else ""
 
 
+def holder(connection: sqlite3.Connection, handle: str, source: str, besides: str) -> str:
+    """The machine, other than that one, that has a volume of this handle or source ready; "" for none."""
+    found = connection.execute(
+        """
+        SELECT machine FROM attachment
+        WHERE kind = 'volume' AND json_extract(backing, '$.handle') = ? AND machine <> ?
+        UNION ALL
+        SELECT machine FROM attachment
+        WHERE kind = 'volume' AND json_extract(backing, '$.source') = ? AND machine <> ?
+        LIMIT 1
+        """,
+        (handle, besides, source, besides),
+    ).fetchone()
+    return str(found[0]) if found else ""
+
+
 def unconfirmed(connection: sqlite3.Connection) -> list[str]:
     """Ids of machines of a restored backup that nobody has confirmed yet."""
     return [row[0] for row in connection.execute("SELECT id FROM machine WHERE unconfirmed_since > 0")]

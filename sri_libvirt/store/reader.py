@@ -77,6 +77,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.stranger_with(connection, source, besides)
 
+    def holder(self, handle: str, besides: str) -> str:
+        """The machine, other than that one, that has a volume of this handle ready, wanted or not; "" for none."""
+        with self._snapshot() as connection:
+            return queries.holder(connection, handle, "", besides)
+
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""
         with self._snapshot() as connection:

@@ -106,6 +106,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # How often in a row a device was plugged soon after it had been plugged before, and when last.
         "ALTER TABLE attachment ADD COLUMN plugs INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE attachment ADD COLUMN plugged_at INTEGER NOT NULL DEFAULT 0",
+        # Who has a volume: by its handle, and by what it is.
+        "CREATE INDEX attachment_handle ON attachment (json_extract(backing, '$.handle')) WHERE kind = 'volume'",
+        "CREATE INDEX attachment_source ON attachment (json_extract(backing, '$.source')) WHERE kind = 'volume'",
     ),
 )
 

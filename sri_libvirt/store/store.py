@@ -137,6 +137,10 @@ class Store:
         """The machine, other than that one, whose guest has this source open without a record of it; "" for none."""
         return self._reader.stranger_with(source, besides)
 
+    def holder(self, handle: str, *, besides: str) -> str:
+        """The machine, other than that one, that has a volume of this handle ready, wanted or not; "" for none."""
+        return self._reader.holder(handle, besides)
+
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""
         return self._reader.gone()

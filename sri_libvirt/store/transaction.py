@@ -113,6 +113,10 @@ class Transaction:
         before = sum(old.most for old in map(self._listing.get, changed) if old)
         return self._listing.most - before + sum(frame.most for frame in changed.values() if frame)
 
+    def holder(self, disk: devices.DiskSource, besides: str) -> str:
+        """The machine, other than that one, that has this disk ready as a volume, wanted or not; "" for none."""
+        return queries.holder(self._connection, disk.handle, disk.source, besides)
+
     def holds(self, machine_id: str, holder: str) -> bool:
         """Whether a machine has anything for this holder; at the cost of one look, however much it has."""
         found = self._connection.execute(

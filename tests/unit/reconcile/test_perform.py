@@ -239,6 +239,39 @@ def test_a_device_is_plugged_once_it_is_prepared_and_has_a_port(bench: Bench) ->
     assert [event.reason for event in bench.store.events(ID)][-1] == "attached"
 
 
+OTHER = "99999999-0000-4000-8000-000000000009"
+
+
+def held(bench: Bench, handle: str, *, wanted: bool = True) -> Attachment:
+    """Another machine has a volume ready whose bytes are those of DATA."""
+    row = replace(DATA, machine=OTHER, wanted=wanted, port=1, backing=DiskSource(handle, "/d", "raw", 512))
+    bench.store.write(lambda tx: tx.insert(replace(machine(row), id=OTHER)))
+    return row
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_volume_that_another_machine_has_still_is_not_prepared(bench: Bench, wanted: bool) -> None:
+    bench.put(machine(DATA))
+    bench.do(*START[:2])
+    row = held(bench, "handle-data", wanted=wanted)
+    with pytest.raises(NotReady, match=f"machine {OTHER} has the volume still") as waits:
+        bench.do(act.PrepareDevice(DATA.key))
+    assert (waits.value.code, bench.drivers.calls) == ("held", []), "its backend is not even asked"
+    bench.store.write(lambda tx: tx.delete_attachment(OTHER, row.key))
+    bench.do(act.PrepareDevice(DATA.key))
+    assert bench.row().backing is not None
+
+
+def test_of_two_machines_that_prepare_the_same_disk_at_once_one_has_it(bench: Bench) -> None:
+    """By another handle, too: what counts is which bytes it is."""
+    bench.put(machine(DATA))
+    bench.do(*START[:2])
+    bench.drivers.meanwhile = lambda: held(bench, "another handle")
+    with pytest.raises(NotReady, match=f"machine {OTHER} has the volume still"):
+        bench.do(act.PrepareDevice(DATA.key))
+    assert bench.row().backing is None
+
+
 def test_an_unplug_is_dated_and_not_sent_for_what_came_back(bench: Bench) -> None:
     bench.put(machine(DATA))
     bench.do(*START)

@@ -47,6 +47,10 @@ SAMPLES = {
     "slow-storage": why.device_not_ready(replace(ROW, problem_code="slow-storage")),
     "no-room": why.device_not_ready(replace(ROW, problem_code="no-room")),
     "open-elsewhere": why.device_not_ready(replace(ROW, problem_code="open-elsewhere")),
+    **{
+        code: why.device_not_ready(replace(ROW, problem_code=code))
+        for code in ("held", "under-way", "backend-silent", "volume-refused", "in-use")
+    },
     "release-failed": why.release_failed(ROW),
     "no-port": why.no_port(ROW, 24),
     "detach-settles": why.detach_settles(ROW),

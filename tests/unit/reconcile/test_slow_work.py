@@ -96,3 +96,25 @@ def test_it_leaves_at_once_when_it_is_not_wanted_any_more() -> None:
     world.settle()
     assert [row.name for row in world.record.attachments] == ["data"]
     assert len(world.live) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "tries"), [("under-way", 0), ("backend-silent", 0), ("volume-refused", 0), ("in-use", 0), ("held", 1)]
+)
+def test_each_wait_has_its_reason_and_slow_work_its_own_times(code: str, tries: int) -> None:
+    """Of 8 seconds, of which slow work has said that it is of no use to ask; without it there is a try after 5."""
+    world = waits("ceph", until=T0 + 60 * SECOND)
+    world.settle()
+    assert world.record is not None
+    data, ceph = world.record.attachments
+    world.record = replace(world.record, attachments=(data, replace(ceph, problem_code=code, problem="it waits")))
+    world.done.clear()
+    for _ in range(8):
+        made = world.look()
+        assert any(reason.code == code for reason in made.reasons)
+        world.now += SECOND
+        if PrepareDevice(ceph.key) in made.actions:
+            world.done.append(PrepareDevice(ceph.key))
+            waited = replace(ceph, problem_code=code, problem="it waits", problem_at=world.now)
+            world.record = replace(world.record, attachments=(data, waited))
+    assert prepared(world, "ceph") == tries
