@@ -14,6 +14,9 @@ A driver may also have `claims(volume)`, pure: what the volume takes of the host
 not fit is not prepared. Without that method it takes nothing. A driver that names holders may have
 `kept(volume, paths)`, too, asked when the volume leaves: without such data these claims end as the others do.
 
+A driver may have `look(machine_id, volume)`: how a volume is that a guest has open, as `Found`, or `NotReady`; and
+`size_of(machine_id, volume)`, pure: the bytes that the last such look found, 0 if there was none.
+
 A driver that has others ask for its volumes (`Asking`) raises `NotReady` from prepare at once while that goes on, with
 a code of `jobs.TIMED`, and has `busy_until(machine_id, volume)`, pure: until when it is of no use to prepare it again,
 None if nothing of the kind is known. The machine is woken when it is earlier.
@@ -45,10 +48,18 @@ class Asking(Protocol):
     """Who asks backends for drivers, as `probing.py` does: nothing is given to QEMU that was not opened just before."""
 
     def ready(
-        self, waiter: str, key: Hashable, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]
+        self,
+        waiter: str,
+        key: Hashable,
+        source: DiskSource,
+        secrets: Mapping[SecretPurpose, bytes],
+        *,
+        plugged: bool = False,
     ) -> Found: ...
 
     def busy_until(self, key: Hashable) -> int | None: ...
+
+    def size_of(self, key: Hashable) -> int: ...
 
     def forget(self, key: Hashable) -> None: ...
 

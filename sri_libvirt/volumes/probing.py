@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sri_libvirt.devices import DiskSource, SecretPurpose
 from sri_libvirt.errors import NotReady
@@ -39,8 +40,17 @@ BACKSTOP = 60 * SECOND
 
 ASKED = "the volume's backend is being asked for it"
 
-Probe = Callable[[DiskSource, Mapping[SecretPurpose, bytes], bool], Found]
-"""Opens a volume once, and proves its key if that is set. Raises NotReady."""
+
+class Probe(Protocol):
+    """Opens a volume once; with `prove` by its key, with `alone` only if nobody else has it open. Raises NotReady."""
+
+    def __call__(
+        self, source: DiskSource, secrets: Mapping[SecretPurpose, bytes], /, *, prove: bool, alone: bool
+    ) -> Found: ...
+
+
+Key = tuple[Hashable, bool]
+"""A volume, and whether a guest has it open."""
 
 
 @dataclass(slots=True)
@@ -67,8 +77,8 @@ class _Backend:
 
     tries: _Tries = field(default_factory=_Tries)
     answered_at: int = 0
-    turn: Hashable = None
-    waiting: dict[Hashable, str] = field(default_factory=dict)
+    turn: Key | None = None
+    waiting: dict[Key, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -94,14 +104,26 @@ class Probing:
         self._wake = wake
         self._lock = threading.Lock()
         self._salt = os.urandom(16)
-        self._volumes: dict[Hashable, _Volume] = {}
+        self._volumes: dict[Key, _Volume] = {}
         self._backends: dict[Hashable, _Backend] = {}
 
-    def ready(self, waiter: str, key: Hashable, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> Found:
+    def ready(
+        self,
+        waiter: str,
+        key: Hashable,
+        source: DiskSource,
+        secrets: Mapping[SecretPurpose, bytes],
+        *,
+        plugged: bool = False,
+    ) -> Found:
         """The answer for a volume, if there is a good one; else it is asked for as soon as it may be, and NotReady.
 
-        `key` names the volume, `waiter` the machine that is woken when it may ask again. `busy_until` says when.
+        `key` names the volume, `waiter` the machine that is woken when it may ask again. `busy_until` says when. Of one
+        that is `plugged` already, so that its guest has it open, it is another question.
         """
+        return self._ready(waiter, (key, plugged), source, secrets)
+
+    def _ready(self, waiter: str, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> Found:
         now = self._clock()
         with self._lock:
             volume = self._volume(waiter, key, source, secrets)
@@ -127,17 +149,23 @@ class Probing:
     def busy_until(self, key: Hashable) -> int | None:
         """Until when it is of no use to ask for a volume; None where nothing is known of it."""
         with self._lock:
-            volume = self._volumes.get(key)
+            volume = self._volumes.get((key, False))
             if volume is None:
                 return None
-            if self._jobs.is_under_way(key):
+            if self._jobs.is_under_way((key, False)):
                 return self._clock() + BACKSTOP
-            return self._due(key, volume, self._backends[volume.backend])
+            return self._due((key, False), volume, self._backends[volume.backend])
+
+    def size_of(self, key: Hashable) -> int:
+        """The bytes that the last look at a plugged volume found; 0 if there was none."""
+        with self._lock:
+            volume = self._volumes.get((key, True))
+            return volume.found.size if volume and volume.found else 0
 
     def forget(self, key: Hashable) -> None:
         """Nobody needs the volume any more. Idempotent."""
         with self._lock:
-            others = self._drop(key)
+            others = self._drop((key, False)) + self._drop((key, True))
         for each in others:
             self._wake(each)
 
@@ -146,9 +174,7 @@ class Probing:
         with self._lock:
             return len({key for backend in self._backends.values() for key in backend.waiting})
 
-    def _volume(
-        self, waiter: str, key: Hashable, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]
-    ) -> _Volume:
+    def _volume(self, waiter: str, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> _Volume:
         """What is known of it, or a blank. The caller holds the lock."""
         fingerprint = self._digest(repr(source).encode(), *(secrets[each] for each in sorted(secrets)))
         volume = self._volumes.get(key)
@@ -173,7 +199,7 @@ class Probing:
         age = now - volume.found_at
         return age <= FRESH or (age <= KEPT and now - backend.answered_at <= FRESH)
 
-    def _due(self, key: Hashable, volume: _Volume, backend: _Backend) -> int:
+    def _due(self, key: Key, volume: _Volume, backend: _Backend) -> int:
         """From when on a volume may be asked for. The caller holds the lock."""
         due = volume.tries.due
         if backend.tries.error:
@@ -182,7 +208,7 @@ class Probing:
         return due
 
     def _ask(
-        self, key: Hashable, volume: _Volume, source: DiskSource, secrets: Mapping[SecretPurpose, bytes], prove: bool
+        self, key: Key, volume: _Volume, source: DiskSource, secrets: Mapping[SecretPurpose, bytes], prove: bool
     ) -> None:
         """The job: ask, and keep the answer."""
         with self._lock:
@@ -192,12 +218,12 @@ class Probing:
         found: Found | None = None
         error: NotReady | None = None
         try:
-            found = self._probe(source, secrets, prove)
+            found = self._probe(source, secrets, prove=prove, alone=not key[1])
         except NotReady as refused:
             error = refused
         self._keep(key, volume, found, error)
 
-    def _keep(self, key: Hashable, volume: _Volume, found: Found | None, error: NotReady | None) -> None:
+    def _keep(self, key: Key, volume: _Volume, found: Found | None, error: NotReady | None) -> None:
         now = self._clock()
         woken: list[str] = []
         with self._lock:
@@ -222,7 +248,7 @@ class Probing:
         for each in woken:
             self._wake(each)
 
-    def _drop(self, key: Hashable) -> list[str]:
+    def _drop(self, key: Key) -> list[str]:
         """Forget a volume; who waits for its turn to come, if it had that. The caller holds the lock."""
         volume = self._volumes.pop(key, None)
         if volume is None:

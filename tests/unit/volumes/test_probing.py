@@ -35,13 +35,15 @@ class Bench:
     now: int = 1000 * SECOND
     woken: list[str] = field(default_factory=list)
     asked: list[tuple[str, bool]] = field(default_factory=list)
+    alone: list[bool] = field(default_factory=list)
     answers: dict[str, Found | NotReady] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.woken.append)
         self.probing = Probing(self.jobs, self.probe, lambda: self.now, self.woken.append)
 
-    def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], prove: bool) -> Found:
+    def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], /, *, prove: bool, alone: bool) -> Found:
+        self.alone.append(alone)
         self.asked.append((asked.name.removeprefix("pool/"), prove))
         answer = self.answers.get(asked.name.removeprefix("pool/"), GOOD)
         if isinstance(answer, NotReady):
@@ -49,11 +51,16 @@ class Bench:
         return answer
 
     def ready(
-        self, name: str = "data", *, host: str = "mon", secrets: Mapping[SecretPurpose, bytes] = KEY
+        self,
+        name: str = "data",
+        *,
+        host: str = "mon",
+        secrets: Mapping[SecretPurpose, bytes] = KEY,
+        plugged: bool = False,
     ) -> Found | NotReady:
         """Ask, and let what was begun come to its end."""
         try:
-            return self.probing.ready(f"machine of {name}", name, source(name, host), secrets)
+            return self.probing.ready(f"machine of {name}", name, source(name, host), secrets, plugged=plugged)
         except NotReady as error:
             return error
         finally:
@@ -246,3 +253,20 @@ def test_the_source_alone_is_a_question(bench: Bench) -> None:
         bench.probing.ready("m", "file", disk, {})
     wait_for(lambda: bench.jobs.counts() == (0, 0))
     assert bench.probing.ready("m", "file", disk, {}) == GOOD
+
+
+def test_a_volume_that_is_plugged_is_looked_at_apart(bench: Bench) -> None:
+    """Its own guest has it open; and what it lacks by now does not matter to who asks before a plug."""
+    bench.ready()
+    bench.answers = {"data": Found(2 << 30)}
+    assert bench.probing.size_of("data") == 0
+    bench.ready(plugged=True)
+    assert bench.ready(plugged=True) == Found(2 << 30)
+    assert bench.ready() == GOOD
+    assert (bench.alone, bench.probing.size_of("data")) == ([True, False], 2 << 30)
+    bench.now += FRESH + 1
+    bench.answers = {"data": ABSENT}
+    bench.ready(plugged=True)
+    assert bench.probing.size_of("data") == 2 << 30, "the last that was found"
+    bench.probing.forget("data")
+    assert bench.probing.size_of("data") == 0
