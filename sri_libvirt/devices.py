@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 DiskFormat = Literal["qcow2", "raw"]
 DiskKind = Literal["file", "block", "network"]
 Protocol = Literal["", "rbd", "nbd", "iscsi"]
 SecretPurpose = Literal["auth", "encryption"]
+
+DEFAULT_PORTS = {"nbd": 10809, "iscsi": 3260}
+"""What libvirt takes, and writes into its XML, where a host has no port. librados has its own, which no XML tells."""
 
 HANDLE_BYTES = 256
 """The longest handle that a status shows: the reply to ListMachines has room for so much of every device."""
@@ -55,7 +58,7 @@ class BackingFile:
 
 @dataclass(frozen=True, slots=True)
 class DiskHost:
-    """Where a network disk is served: a name or address with a port, or the path of a unix socket."""
+    """Where a network disk is served: a name or address with a port, 0 for its protocol's own, or a unix socket."""
 
     name: str = ""
     port: int = 0
@@ -65,7 +68,13 @@ class DiskHost:
         """As people write it; an IPv6 address in brackets."""
         if self.socket:
             return self.socket
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        return f"{name}:{self.port}" if self.port else name
+
+    def by(self, protocol: str) -> DiskHost:
+        """The same host with the port that libvirt takes for that protocol where none is given."""
+        default = DEFAULT_PORTS.get(protocol, 0)
+        return replace(self, port=default) if default and not self.port and not self.socket else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +132,29 @@ class DiskSource:
 
 
 def network_source(protocol: str, name: str, hosts: Iterable[DiskHost]) -> str:
-    """The `source` of a network disk, as `rbd:pool/image@mon1:6789,mon2:6789`, whatever the order of its hosts."""
-    return f"{protocol}:{name}@{','.join(sorted(map(str, hosts)))}"
+    """The `source` of a network disk, as `rbd:pool/image@mon1:6789,mon2:6789`, whatever the order of its hosts.
+
+    Whatever the parts hold, two disks of different ones have different sources.
+    """
+    places = sorted(_plain(str(host.by(protocol))) for host in hosts)
+    return f"{protocol}:{_plain(name)}@{','.join(places)}"
+
+
+def may_be_same(source: str, other: str) -> bool:
+    """Whether two disks of these sources may be the same bytes: a cluster or a target has many ways to it.
+
+    An image of a Ceph cluster is told by its name alone, whichever monitors are named, a LUN by its target's.
+    """
+    return _without_ways(source) == _without_ways(other)
+
+
+def _without_ways(source: str) -> str:
+    return source.partition("@")[0] if source.startswith(("rbd:", "iscsi:")) else source
+
+
+def _plain(text: str) -> str:
+    """A part of a source without what separates the parts, as a URI has it."""
+    return text.replace("%", "%25").replace("@", "%40").replace(",", "%2C")
 
 
 @dataclass(frozen=True, slots=True)

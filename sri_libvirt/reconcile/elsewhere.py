@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sri_libvirt.devices import may_be_same
 from sri_libvirt.domain import observed as domain_view
 from sri_libvirt.errors import NotReady
 from sri_libvirt.hypervisor.base import Connection
@@ -46,4 +47,5 @@ class Elsewhere:
     def _opens(self, live_xml: str, source: str) -> bool:
         found = domain_view.read(live_xml)
         ours = found.instance == self.store.instance
-        return ours and any(device.kind == "disk" and device.source == source for device in found.devices.values())
+        disks = (device.source for device in found.devices.values() if device.kind == "disk")
+        return ours and any(may_be_same(each, source) for each in disks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 
+from sri_libvirt.devices import may_be_same
 from sri_libvirt.errors import StoreError
 from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
@@ -128,15 +129,15 @@ def unclaimed(connection: sqlite3.Connection) -> list[str]:
 
 
 def stranger_with(connection: sqlite3.Connection, source: str, besides: str) -> str:
-    """The machine, other than that one, whose guest has this source open without a record of it; "" for none."""
-    found = connection.execute(
+    """The machine, other than that one, whose guest may have it open without a record; "" for none."""
+    rows = connection.execute(
         """
-        SELECT machine.id FROM machine, json_each(machine.run, '$.strangers') AS stranger
-        WHERE json_extract(stranger.value, '$.source') = ? AND machine.id <> ? LIMIT 1
+        SELECT machine.id, json_extract(stranger.value, '$.source')
+        FROM machine, json_each(machine.run, '$.strangers') AS stranger WHERE machine.id <> ?
         """,
-        (source, besides),
-    ).fetchone()
-    return str(found[0]) if found else ""
+        (besides,),
+    )
+    return next((str(machine_id) for machine_id, opened in rows if may_be_same(opened, source)), "")
 
 
 def holder(connection: sqlite3.Connection, handle: str, source: str, besides: str) -> str:

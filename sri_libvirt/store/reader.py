@@ -73,7 +73,7 @@ class Reader:
             return queries.machine_ids(connection)
 
     def stranger_with(self, source: str, besides: str) -> str:
-        """The machine, other than that one, whose guest has this source open without a record of it; "" for none."""
+        """The machine, other than that one, whose guest may have it open without a record; "" for none."""
         with self._snapshot() as connection:
             return queries.stranger_with(connection, source, besides)
 

@@ -134,7 +134,7 @@ class Store:
         return self._reader.events(machine_id, limit)
 
     def stranger_with(self, source: str, *, besides: str) -> str:
-        """The machine, other than that one, whose guest has this source open without a record of it; "" for none."""
+        """The machine, other than that one, whose guest may have it open without a record; "" for none."""
         return self._reader.stranger_with(source, besides)
 
     def holder(self, handle: str, *, besides: str) -> str:

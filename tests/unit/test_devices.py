@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from sri_libvirt import devices
 from sri_libvirt.devices import DiskHost, DiskSource, Encryption, SecretReference
 
@@ -41,3 +45,42 @@ def test_the_source_of_a_network_disk_does_not_depend_on_the_order_of_its_hosts(
 
 def test_the_source_of_a_local_disk_is_its_path() -> None:
     assert DiskSource("h", "/dev/vg/lv", "raw", 1, kind="block").source == "/dev/vg/lv"
+
+
+@pytest.mark.parametrize(("protocol", "told"), [("nbd", "h:10809"), ("iscsi", "h:3260"), ("rbd", "h"), ("x", "h")])
+def test_a_host_without_a_port_has_its_protocols_own(protocol: str, told: str) -> None:
+    assert devices.network_source(protocol, "n", [DiskHost("h")]) == f"{protocol}:n@{told}"
+    assert devices.network_source(protocol, "n", [DiskHost("h", 1)]) == f"{protocol}:n@h:1"
+    assert devices.network_source(protocol, "n", [DiskHost("fd00::1")]) != f"{protocol}:n@fd00::1"
+
+
+parts = st.text("a@,%/:[]. 1")
+hosts = st.lists(
+    st.one_of(st.builds(DiskHost, parts, st.integers(0, 9)), st.builds(lambda s: DiskHost(socket=f"/{s}"), parts))
+)
+
+
+@given(name=parts, other=parts, at=hosts, other_at=hosts)
+def test_different_disks_have_different_sources(
+    name: str, other: str, at: list[DiskHost], other_at: list[DiskHost]
+) -> None:
+    one, two = (devices.network_source("nbd", *each) for each in ((name, at), (other, other_at)))
+    same = (name, sorted(str(host.by("nbd")) for host in at)) == (other, sorted(str(h.by("nbd")) for h in other_at))
+    assert (one == two) == same
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("/dev/sda", "/dev/sda", True),
+        ("/m/a@b", "/m/a@c", False),
+        ("rbd:pool/image@mon1:6789", "rbd:pool/image@mon2:6789,mon3:6789", True),
+        ("rbd:pool/image@mon1:6789", "rbd:pool/image2@mon1:6789", False),
+        ("iscsi:iqn.x:t/1@a:3260", "iscsi:iqn.x:t/1@[fd00::1]:3260", True),
+        ("iscsi:iqn.x:t/1@a:3260", "iscsi:iqn.x:t/2@a:3260", False),
+        ("nbd:disk@a:10809", "nbd:disk@b:10809", False),
+        ("rbd:a%40b@m", "rbd:a%40c@m", False),
+    ],
+)
+def test_a_cluster_and_a_target_have_many_ways_to_them(one: str, other: str, *, same: bool) -> None:
+    assert devices.may_be_same(one, other) is same
