@@ -42,7 +42,7 @@ class Verdict(StrEnum):
 class Difference(StrEnum):
     """What can differ of one of our devices."""
 
-    OTHER_FILE = "the guest writes, or would read at its next start, another file than ours"
+    OTHER_FILE = "the guest writes, or would read at its next start, another file, or device or network disk, than ours"
     BLOCK_JOB = "a block job copies or commits the disk"
     LEFT_BEHIND = "the guest writes another file than ours, which the persistent domain does not name"
     STALE = "the persistent domain names another source than ours"
@@ -146,7 +146,7 @@ def left_files(machine: Machine, observed: Observed) -> tuple[Event, ...]:
     return tuple(
         Event(kind="left", reason="foreign-disk", message=why.file_left(each.row, each.seen))
         for each in found(machine, observed)
-        if each.what is Difference.OTHER_FILE and f"/{machine.id}/" not in each.seen
+        if each.what is Difference.OTHER_FILE and not (each.seen.startswith("/") and f"/{machine.id}/" in each.seen)
     )
 
 

@@ -280,7 +280,7 @@ def network_unknown(row: Attachment) -> Reason:
     )
 
 
-def foreign_disk(machine_id: str, row: Attachment, path: str, *, active: bool) -> Reason:
+def foreign_disk(machine_id: str, row: Attachment, source: str, *, active: bool) -> Reason:
     commit = (
         f"`virsh blockcommit {machine_id} {row.target} --active --pivot --verbose` brings an external snapshot's data "
         "back into the disk, and the machine goes on by itself; "
@@ -288,15 +288,15 @@ def foreign_disk(machine_id: str, row: Attachment, path: str, *, active: bool) -
     if active:
         return Reason(
             "foreign-disk-source",
-            f"{device_words(row)} is in another file since somebody took a snapshot of it or moved it: {path}; the "
+            f"{device_words(row)} is somewhere else since somebody took a snapshot of it or moved it: {source}; the "
             "guest runs on, and until it is back its domain is not changed and it is not started anew",
             f"{commit}a disk that was moved is copied back with virsh blockcopy. Nothing need be done while a backup "
             "runs.",
         )
     return Reason(
         "foreign-disk-source",
-        f"{device_words(row)} has its newest data in another file, since somebody took a snapshot of it or moved it: "
-        f"{path}; the guest is not started from older data",
+        f"{device_words(row)} has its newest data somewhere else, since somebody took a snapshot of it or moved it: "
+        f"{source}; the guest is not started from older data",
         f"`virsh start {machine_id}` starts it from there; then {commit}or put the data back into the disk by qemu-img "
         "and let the domain name that (virsh edit).",
     )
@@ -310,11 +310,11 @@ def block_job(row: Attachment) -> Reason:
     )
 
 
-def file_left(row: Attachment, path: str) -> str:
+def file_left(row: Attachment, source: str) -> str:
     """Of a machine that goes, the event's words."""
     return (
-        f"{device_words(row)} had its newest data in a file that somebody else has made, which is not removed with the "
-        f"machine: {path}"
+        f"{device_words(row)} had its newest data where somebody else has put it, which is not removed with the "
+        f"machine: {source}"
     )
 
 

@@ -41,8 +41,55 @@ def test_it_names_the_chain_that_the_guest_has_and_keeps_the_rest() -> None:
     assert "index" not in got
 
 
+NETWORK = """<source protocol='rbd' name='pool/image'{index}><host name='mon' port='6789'/>
+  <auth username='tenant'><secret type='ceph' uuid='7d3c1a5e-0b52-4d2f-9a51-2c8f6e1b0a01'/></auth>
+  <encryption format='luks2' engine='librbd'><secret type='passphrase' uuid='7d3c1a5e-0b52-4d2f-9a51-2c8f6e1b0a02'/>
+  </encryption></source>"""
+
+
+def test_a_snapshot_of_a_network_disk() -> None:
+    """What was the disk is the base of a local file then, with all that it is opened by."""
+    base = "<source file='/m/data.raw'><seclabel model='dac' relabel='no'/></source>"
+    live = LIVE.replace(base, NETWORK.format(index=" index='1'")).replace(
+        "backingStore type='file' index='1'", "backingStore type='network' index='1'"
+    )
+    persistent = PERSISTENT.replace(
+        "<disk type='file' device='disk'>\n    <driver name='qemu' type='raw' cache='writeback'/>"
+        "<source file='/m/data.raw'/>",
+        f"<disk type='network' device='disk'><driver name='qemu' type='raw'/>{NETWORK.format(index='')}",
+    )
+    assert glance(persistent).devices[ALIAS].source == "rbd:pool/image@mon:6789"
+    got = chain.follow(live, persistent, ALIAS)
+    assert glance(got).devices[ALIAS].source == "/b/snap.qcow2"
+    disk = etree.fromstring(got).findall("devices/disk")[1]
+    assert disk.get("type") == "file"
+    assert disk.find("backingStore[@type='network']/source/auth/secret") is not None
+    assert disk.find("backingStore/source/encryption/secret") is not None
+    assert disk.find("source/auth") is None
+    assert "index" not in got
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "told"),
+    [
+        ("network", NETWORK.format(index=" index='2'"), "rbd:pool/image@mon:6789"),
+        ("network", "<source protocol='nbd' name='x'><host name='::1'/></source>", "nbd:x@[::1]:10809"),
+        ("block", "<source dev='/dev/vg/lv' index='2'/>", "/dev/vg/lv"),
+    ],
+)
+def test_a_disk_that_was_moved_to_what_is_no_file(kind: str, source: str, told: str) -> None:
+    live = LIVE.replace("type='file' device", f"type='{kind}' device").replace(
+        "<source file='/b/snap.qcow2' index='2'/>", source
+    )
+    got = chain.follow(live, PERSISTENT, ALIAS)
+    assert glance(got).devices[ALIAS].source == told
+    disk = etree.fromstring(got).findall("devices/disk")[1]
+    assert disk.get("type") == kind
+    assert (disk.find("source/auth") is not None) == ("rbd" in told)
+
+
 def test_what_it_cannot_follow() -> None:
     with pytest.raises(HypervisorError, match="no disk ua-vol-c-1"):
         chain.follow(LIVE, PERSISTENT, "ua-vol-c-1")
-    with pytest.raises(HypervisorError, match="is no file"):
-        chain.follow(LIVE.replace("type='file' device", "type='network' device"), PERSISTENT, ALIAS)
+    with pytest.raises(HypervisorError, match="was moved to a volume"):
+        chain.follow(LIVE.replace("type='file' device", "type='volume' device"), PERSISTENT, ALIAS)
