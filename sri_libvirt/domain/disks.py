@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sri_libvirt.devices import DiskSource
-from sri_libvirt.domain.spec import Disk
+from sri_libvirt.devices import DiskSource, Encryption, SecretPurpose
+from sri_libvirt.domain.spec import Disk, DiskAuth, DiskEncryption, NetworkDisk
 from sri_libvirt.records import Attachment
 
 
@@ -31,7 +31,7 @@ def build(rows: Sequence[Attachment]) -> tuple[Disk, ...]:
 
 
 def one(row: Attachment, boot_order: int = 0) -> Disk:
-    """The disk of one prepared attachment that has a port."""
+    """The disk of one prepared attachment that has a port. Raises ValueError for a source that lacks what it needs."""
     source = row.backing
     assert isinstance(source, DiskSource)
     return Disk(
@@ -44,4 +44,37 @@ def one(row: Attachment, boot_order: int = 0) -> Disk:
         backing=source.backing,
         port=row.port,
         boot_order=boot_order,
+        kind=source.kind,
+        network=_network(source) if source.kind == "network" else None,
+        encryption=_encryption(source, source.encryption) if source.encryption else None,
     )
+
+
+def _network(source: DiskSource) -> NetworkDisk:
+    if not source.protocol:
+        raise ValueError(f"{source.handle}: a network disk without a protocol")
+    return NetworkDisk(
+        protocol=source.protocol,
+        name=source.name,
+        hosts=tuple(host.by(source.protocol) for host in source.hosts),
+        config=source.config,
+        tls=source.tls,
+        reconnect=source.reconnect,
+        initiator=source.initiator,
+        auth=_auth(source) if source.user else None,
+    )
+
+
+def _auth(source: DiskSource) -> DiskAuth:
+    return DiskAuth(source.user, "ceph" if source.protocol == "rbd" else "iscsi", secret=_secret(source, "auth"))
+
+
+def _encryption(source: DiskSource, asked: Encryption) -> DiskEncryption:
+    return DiskEncryption(asked.engine, asked.format, secret=_secret(source, "encryption"))
+
+
+def _secret(source: DiskSource, purpose: SecretPurpose) -> str:
+    found = next((each.uuid for each in source.secrets if each.purpose == purpose), "")
+    if not found:
+        raise ValueError(f"{source.handle}: no secret is named for its {purpose}")
+    return found

@@ -6,7 +6,7 @@ back and compared. What follows from a difference does not belong here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import Literal
 from lxml import etree
 
 from sri_libvirt import names
-from sri_libvirt.domain import xml
+from sri_libvirt.devices import DiskHost, network_source
+from sri_libvirt.domain import access, xml
 from sri_libvirt.domain.spec import DomainSpec, PciAddress
+from sri_libvirt.domain.xml import attribute
 
 _NS = {"sri": names.METADATA_NAMESPACE}
 _DEVICES = frozenset({"disk", "interface", "hostdev", "filesystem", "redirdev", "shmem", "graphics"})
@@ -35,7 +37,8 @@ _FIXED = {
 class ObservedDevice:
     """One of our devices. `port` is the index of its root port, 0 if it is elsewhere.
 
-    `source` is a path, a network, or the tap of a link without peers.
+    `source` is a path, where a network disk is (`devices.network_source`), a network, or the tap of a link without
+    peers. `access` is how a disk is opened beside it.
     """
 
     alias: str
@@ -45,6 +48,7 @@ class ObservedDevice:
     target: str = ""
     serial: str = ""
     mac: str = ""
+    access: access.Access = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +102,34 @@ def glance(text: str) -> Glance:
     root = xml.parse(text, "domain XML from libvirt")
     marks = root.find("metadata/sri:machine", _NS)
     nodes = (node for kind in ("disk", "interface") for node in root.iterfind(f"devices/{kind}"))
-    places = {_attribute(node.find("alias"), "name"): node for node in nodes}
+    places = {attribute(node.find("alias"), "name"): node for node in nodes}
     return Glance(
-        instance=_attribute(marks, "instance"),
-        machine_id=_attribute(marks, "id"),
-        run=_attribute(marks, "run"),
+        instance=attribute(marks, "instance"),
+        machine_id=attribute(marks, "id"),
+        run=attribute(marks, "run"),
         devices={alias: _place_of(node) for alias, node in places.items() if alias.startswith("ua-")},
     )
 
 
 def names_files_below(root: Path, *texts: str) -> bool:
-    """Whether a domain, by any of its XMLs, has files in a directory: disks, NVRAM, logs, whatever it names."""
+    """Whether a domain, by any of its XMLs, has files in a directory: disks, NVRAM, logs, whatever it names.
+
+    What a network disk is called at its server is no file of this host, though it may look like one.
+    """
     roots = tuple(f"{each}/" for each in (root, root.resolve()))
     return any(
         word.strip().startswith(roots)
         for text in texts
         if text
         for node in xml.parse(text, "domain XML from libvirt").iter(etree.Element)
-        for word in (node.text or "", *node.attrib.values())
+        for word in (node.text or "", *_words_of_host(node))
     )
+
+
+def _words_of_host(node: etree._Element) -> list[str]:
+    if node.tag == "source" and "protocol" in node.attrib:
+        return []
+    return list(map(str, node.attrib.values()))
 
 
 @lru_cache(maxsize=8)  # a define reads what it asks for twice
@@ -126,14 +139,14 @@ def read(text: str) -> ObservedDomain:
     marks = root.find("metadata/sri:machine", _NS)
     devices = [_device(node) for node in root.iterfind("devices/*") if node.tag in ("disk", "interface")]
     return ObservedDomain(
-        instance=_attribute(marks, "instance"),
-        machine_id=_attribute(marks, "id"),
-        run=_attribute(marks, "run"),
-        domain_type=_attribute(root, "type"),
-        machine_type=_attribute(root.find("os/type"), "machine"),
+        instance=attribute(marks, "instance"),
+        machine_id=attribute(marks, "id"),
+        run=attribute(marks, "run"),
+        domain_type=attribute(root, "type"),
+        machine_type=attribute(root.find("os/type"), "machine"),
         loader=root.findtext("os/loader") or "",
         nvram=root.findtext("os/nvram") or "",
-        nvram_template=_attribute(root.find("os/nvram"), "template"),
+        nvram_template=attribute(root.find("os/nvram"), "template"),
         addresses=_addresses(root),
         devices={device.alias: device for device in devices if device.alias.startswith("ua-")},
         memory_kib=int(root.findtext("memory") or "0"),
@@ -147,7 +160,12 @@ def expected(spec: DomainSpec) -> ObservedDomain:
     layout, firmware = spec.layout, spec.firmware
     fixed = {"virtio-serial": layout.virtio_serial, "balloon": layout.balloon, "rng": layout.rng}
     ports = {f"root port {port.index}": port.address for port in layout.root_ports}
-    disks = [ObservedDevice(disk.alias, "disk", disk.port, disk.path, disk.target, disk.serial) for disk in spec.disks]
+    disks = [
+        ObservedDevice(
+            disk.alias, "disk", disk.port, disk.source, disk.target, disk.serial, access=access.of_disk(disk)
+        )
+        for disk in spec.disks
+    ]
     nics = [
         ObservedDevice(nic.alias, "interface", nic.port, nic.network or nic.device, mac=nic.mac) for nic in spec.nics
     ]
@@ -181,6 +199,8 @@ def differences(asked: ObservedDomain, got: ObservedDomain) -> list[str]:
             continue
         for word in ("kind", "port", "source", "target", "serial", "mac"):
             found += _difference(f"{word} of {alias}", str(getattr(device, word)), str(getattr(other, word)))
+        for word in dict.fromkeys((*device.access, *other.access)):
+            found += _difference(f"{word} of {alias}", device.access.get(word, ""), other.access.get(word, ""))
     found += [f"{got.devices[alias].kind} {alias} was not asked for" for alias in got.devices.keys() - asked.devices]
     return found
 
@@ -211,42 +231,52 @@ def verify(spec: DomainSpec, text: str) -> list[str]:
 def _device(node: etree._Element) -> ObservedDevice:
     kind: Literal["disk", "interface"] = "disk" if node.tag == "disk" else "interface"
     return ObservedDevice(
-        alias=_attribute(node.find("alias"), "name"),
+        alias=attribute(node.find("alias"), "name"),
         kind=kind,
         port=_port(node.find("address")),
         source=_source(node),
-        target=_attribute(node.find("target"), "dev") if kind == "disk" else "",
+        target=attribute(node.find("target"), "dev") if kind == "disk" else "",
         serial=node.findtext("serial") or "",
-        mac=_attribute(node.find("mac"), "address"),
+        mac=attribute(node.find("mac"), "address"),
+        access=access.of_xml(node) if kind == "disk" else {},
     )
 
 
 def _place_of(node: etree._Element) -> Place:
     if node.tag == "disk":
         return Place(_source(node), job=node.find("mirror") is not None)
-    tap, bridge = _attribute(node.find("target"), "dev"), _attribute(node.find("source"), "bridge")
+    tap, bridge = attribute(node.find("target"), "dev"), attribute(node.find("source"), "bridge")
     return Place(_source(node), tap=tap, bridge=bridge)
 
 
 def _source(node: etree._Element) -> str:
     source = node.find("source")
-    named = (_attribute(source, name) for name in ("file", "network", "dev", "bridge", "volume", "name"))
-    tap = _attribute(node.find("target"), "dev") if node.tag == "interface" else ""
-    return next(filter(None, named), tap)
+    if source is not None:
+        if protocol := source.get("protocol"):
+            return network_source(protocol, source.get("name") or "", _hosts(source))
+        for name in ("file", "network", "dev", "bridge", "volume", "name"):
+            if named := source.get(name):
+                return named
+    return attribute(node.find("target"), "dev") if node.tag == "interface" else ""
+
+
+def _hosts(source: etree._Element) -> Iterator[DiskHost]:
+    for host in source.iterfind("host"):
+        yield DiskHost(host.get("name") or "", _number(host, "port"), host.get("socket") or "")
 
 
 def _is_strange(node: etree._Element) -> bool:
-    return node.tag in _DEVICES and not _attribute(node.find("alias"), "name").startswith("ua-")
+    return node.tag in _DEVICES and not attribute(node.find("alias"), "name").startswith("ua-")
 
 
 def _words(node: etree._Element) -> str:
     """A device of somebody else's: `disk vdz`, `filesystem shared`."""
-    named = _attribute(node.find("target"), "dev") or _attribute(node.find("mac"), "address")
-    return f"{node.tag} {named or _attribute(node.find('target'), 'dir')}".rstrip()
+    named = attribute(node.find("target"), "dev") or attribute(node.find("mac"), "address")
+    return f"{node.tag} {named or attribute(node.find('target'), 'dir')}".rstrip()
 
 
 def _addresses(root: etree._Element) -> dict[str, str]:
-    nodes = {f"root port {_attribute(node, 'index')}": node for node in root.iterfind("devices/controller")
+    nodes = {f"root port {attribute(node, 'index')}": node for node in root.iterfind("devices/controller")
              if node.get("model") == "pcie-root-port"}  # fmt: skip
     for name, path in _FIXED.items():
         if (node := root.find(path)) is not None:
@@ -272,10 +302,6 @@ def _place(address: PciAddress) -> str:
 
 def _number(node: etree._Element, name: str) -> int:
     return int(node.get(name) or "0", 0)
-
-
-def _attribute(node: etree._Element | None, name: str) -> str:
-    return (node.get(name) or "") if node is not None else ""
 
 
 def _difference(what: str, asked: str, got: str) -> list[str]:

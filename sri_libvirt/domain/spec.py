@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sri_libvirt.devices import BackingFile, DiskFormat
+from sri_libvirt.devices import BackingFile, DiskFormat, DiskHost, DiskKind, network_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,47 @@ class Firmware:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskAuth:
+    """Who opens a network disk, and by which secret: of `kind`, known to libvirt by its UUID."""
+
+    user: str
+    kind: Literal["ceph", "iscsi"]
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskEncryption:
+    """LUKS on a disk, which `engine` undoes with the passphrase that libvirt knows by its UUID, `secret`."""
+
+    engine: Literal["qemu", "librbd"]
+    format: Literal["luks", "luks2"]
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkDisk:
+    """Where a network disk is, and how it is reached. What is "", False, 0 or None is not written.
+
+    Each host has the port that libvirt would give it. `reconnect` is in seconds; libvirt knows it from 9.2 on.
+    """
+
+    protocol: Literal["rbd", "nbd", "iscsi"]
+    name: str
+    hosts: tuple[DiskHost, ...]
+    config: str = ""
+    tls: bool = False
+    reconnect: int = 0
+    initiator: str = ""
+    auth: DiskAuth | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
-    """One virtio disk behind a root port. `boot_order` 0 = never booted from."""
+    """One virtio disk behind a root port. `boot_order` 0 = never booted from.
+
+    `network` is of kind "network" and nothing else; such a disk has no `path`. `cache` and `io` are QEMU's, "" for
+    what it does by itself.
+    """
 
     alias: str
     target: str
@@ -85,6 +124,17 @@ class Disk:
     backing: BackingFile | None
     port: int
     boot_order: int = 0
+    kind: DiskKind = "file"
+    network: NetworkDisk | None = None
+    encryption: DiskEncryption | None = None
+    cache: str = "writeback"
+    io: str = ""
+
+    @property
+    def source(self) -> str:
+        """As `DiskSource` has it."""
+        found = self.network
+        return network_source(found.protocol, found.name, found.hosts) if found else self.path
 
 
 @dataclass(frozen=True, slots=True)

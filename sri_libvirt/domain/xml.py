@@ -1,4 +1,4 @@
-"""The one XML parser of this room: no entities, no network, no huge trees.
+"""The one XML parser of this room: no entities, no network, no huge trees; and the one way to an attribute.
 
 What is in the XML does not belong here.
 """
@@ -17,3 +17,8 @@ def parse(text: str, what: str) -> etree._Element:
         return etree.fromstring(text.encode("utf-8", "surrogatepass"), parser)
     except etree.XMLSyntaxError as error:
         raise HypervisorError(f"{what}: not well-formed XML: {error.msg}") from error
+
+
+def attribute(node: etree._Element | None, name: str) -> str:
+    """An attribute of a node that may be absent; "" where nothing is said."""
+    return (node.get(name) or "") if node is not None else ""

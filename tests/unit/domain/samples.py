@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import replace
 from pathlib import Path
 
 from sri_libvirt import names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import Backing, BackingFile, DiskSource, FileIdentity, NicBackend
+from sri_libvirt.devices import (
+    Backing,
+    BackingFile,
+    DiskHost,
+    DiskSource,
+    Encryption,
+    FileIdentity,
+    NicBackend,
+    SecretReference,
+)
 from sri_libvirt.domain import ports
 from sri_libvirt.domain.build import build
 from sri_libvirt.domain.spec import DomainSpec
@@ -79,6 +89,59 @@ OFFER = Offer(
 )
 PATHS: MachinePaths = STATE.machine(ID)
 
+AUTH = SecretReference("auth", "7d3c1a5e-0b52-4d2f-9a51-2c8f6e1b0a01")
+PASSPHRASE = SecretReference("encryption", "7d3c1a5e-0b52-4d2f-9a51-2c8f6e1b0a02")
+LUKS = Encryption("qemu", "luks")
+RBD = DiskSource(
+    handle="ceph/0badcafe",
+    path="",
+    format="raw",
+    size=GIB,
+    kind="network",
+    protocol="rbd",
+    name="pool/image",
+    hosts=(DiskHost("mon2.example", 6789), DiskHost("fd00::1", 3300), DiskHost("10.0.0.1", 6789)),
+    user="tenant",
+    config="/etc/ceph/sri-libvirt.conf",
+    encryption=Encryption("librbd", "luks2"),
+    secrets=(AUTH, PASSPHRASE),
+)
+NBD = DiskSource("nbd/1", "", "raw", GIB, kind="network", protocol="nbd", name="export", hosts=(DiskHost("10.0.0.1"),))
+ISCSI = DiskSource(
+    handle="iscsi/1",
+    path="",
+    format="raw",
+    size=GIB,
+    kind="network",
+    protocol="iscsi",
+    name="iqn.2026-11.example:store/1",
+    hosts=(DiskHost("10.0.0.1", 3260),),
+    user="iqn.2026-11.example:us.er",
+    initiator="iqn.2026-11.example:host",
+    secrets=(AUTH,),
+)
+FILE = DiskSource("file/1", "/srv/volumes/data.raw", "raw", GIB)
+BLOCK = DiskSource("block/1", "/dev/disk/by-id/wwn-0x5000c500a0b1c2d3", "raw", GIB, kind="block")
+RECONNECTING = replace(NBD, reconnect=60)
+"""What libvirt knows from 9.2 on alone."""
+
+DISKS: dict[str, DiskSource] = {
+    "file": FILE,
+    "file-luks": replace(FILE, encryption=LUKS, secrets=(PASSPHRASE,)),
+    "file-qcow2": replace(FILE, path="/srv/volumes/data.qcow2", format="qcow2"),
+    "block": BLOCK,
+    "block-luks": replace(BLOCK, encryption=LUKS, secrets=(PASSPHRASE,)),
+    "ceph": RBD,
+    "ceph-own-ports": replace(RBD, hosts=(DiskHost("mon1"), DiskHost("mon2")), encryption=None, secrets=(AUTH,)),
+    "nbd": NBD,
+    "nbd-ipv6": replace(NBD, name="", hosts=(DiskHost("fd00::1", 10810),), read_only=True),
+    "nbd-socket": replace(NBD, hosts=(DiskHost(socket="/run/nbd/a b.sock"),)),
+    "nbd-tls-luks": replace(NBD, tls=True, encryption=LUKS, secrets=(PASSPHRASE,)),
+    "iscsi": replace(ISCSI, user="", secrets=()),
+    "iscsi-chap-luks": replace(ISCSI, encryption=LUKS, secrets=(AUTH, PASSPHRASE)),
+}
+"""One of every kind that any libvirt knows."""
+
 
 def disk(name: str, **changes: object) -> DiskSource:
     source = DiskSource(handle=name, path=str(PATHS.root / f"{name}.qcow2"), format="qcow2", size=GIB)
@@ -113,6 +176,21 @@ def volume_row(name: str, device: str, size: int = GIB, **changes: object) -> At
         backing=disk(name, path=str(PATHS.empty_disk(name, size)), size=size),
     )
     return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def source_row(source: DiskSource, device: str = "oda", **changes: object) -> Attachment:
+    """A volume of this source, whatever has made it."""
+    return replace(volume_row("data", device, backing=source), **changes)  # type: ignore[arg-type]
+
+
+def every_disk(*more: DiskSource, profile: Profile = BIOS) -> Machine:
+    """A machine with a volume of every kind."""
+    sources = [*DISKS.values(), *more]
+    rows = [
+        volume_row(f"volume-{index}", f"od{string.ascii_lowercase[index]}", backing=source)
+        for index, source in enumerate(sources)
+    ]
+    return machine(*rows, profile=replace(profile, ports=max(len(rows), profile.ports)))
 
 
 def nic_row(name: str, network: str = "", **changes: object) -> Attachment:

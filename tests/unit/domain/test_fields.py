@@ -1,14 +1,15 @@
-"""Every field of MachineSpec changes the domain, or is named here as one that does not, with the reason."""
+"""Every field of MachineSpec, and of a disk's source, changes the domain, or is named here with the reason why not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.domain import profile
+from sri_libvirt.devices import BackingFile, DiskHost, DiskSource, Encryption, FileIdentity, SecretReference
+from sri_libvirt.domain import observed, profile
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.records import GIB, Machine, MachineClass
 from tests.unit.domain import samples
@@ -117,6 +118,92 @@ def _leaves(message: type, stop: frozenset[str]) -> set[str]:
 def test_no_field_is_forgotten() -> None:
     named = {field.partition(" ")[0] for field in (*CHANGES, *NO_CHANGE)}
     assert _leaves(pb.MachineSpec, frozenset({"image", "connection"})) <= named
+
+
+SOURCES: dict[str, tuple[DiskSource, DiskSource]] = {
+    "DiskSource.path": (samples.FILE, replace(samples.FILE, path="/srv/volumes/other.raw")),
+    "DiskSource.format": (samples.FILE, replace(samples.FILE, format="qcow2")),
+    "DiskSource.backing": (
+        samples.FILE,
+        replace(samples.FILE, backing=BackingFile("/base.raw", "raw", FileIdentity(1, 2, 3))),
+    ),
+    "DiskSource.read_only": (samples.FILE, replace(samples.FILE, read_only=True)),
+    "DiskSource.kind": (samples.FILE, replace(samples.FILE, kind="block")),
+    "DiskSource.protocol": (samples.NBD, replace(samples.NBD, protocol="iscsi")),
+    "DiskSource.name": (samples.NBD, replace(samples.NBD, name="other")),
+    "DiskSource.hosts": (samples.RBD, replace(samples.RBD, hosts=samples.RBD.hosts[:1])),
+    "DiskSource.user": (samples.RBD, replace(samples.RBD, user="other")),
+    "DiskSource.config": (samples.RBD, replace(samples.RBD, config="")),
+    "DiskSource.tls": (samples.NBD, replace(samples.NBD, tls=True)),
+    "DiskSource.initiator": (samples.ISCSI, replace(samples.ISCSI, initiator="")),
+    "DiskSource.reconnect": (samples.NBD, samples.RECONNECTING),
+    "DiskSource.encryption": (samples.RBD, replace(samples.RBD, encryption=None)),
+    "DiskSource.secrets": (
+        samples.RBD,
+        replace(samples.RBD, secrets=(samples.AUTH, replace(samples.PASSPHRASE, uuid=samples.ID))),
+    ),
+    "DiskHost.name": (samples.NBD, replace(samples.NBD, hosts=(DiskHost("10.0.0.2"),))),
+    "DiskHost.port": (samples.NBD, replace(samples.NBD, hosts=(DiskHost("10.0.0.1", 10810),))),
+    "DiskHost.socket": (samples.NBD, replace(samples.NBD, hosts=(DiskHost(socket="/run/nbd.sock"),))),
+    "Encryption.engine": (samples.RBD, replace(samples.RBD, encryption=Encryption("qemu", "luks2"))),
+    "Encryption.format": (samples.RBD, replace(samples.RBD, encryption=Encryption("librbd", "luks"))),
+    "SecretReference.purpose": (
+        samples.RBD,
+        replace(
+            samples.RBD,
+            secrets=(replace(samples.AUTH, purpose="encryption"), replace(samples.PASSPHRASE, purpose="auth")),
+        ),
+    ),
+    "SecretReference.uuid": (
+        samples.RBD,
+        replace(samples.RBD, secrets=(replace(samples.AUTH, uuid=samples.ID), samples.PASSPHRASE)),
+    ),
+}
+NOT_OF_THE_DOMAIN: dict[str, tuple[str, DiskSource]] = {
+    "DiskSource.handle": ("what the status reports", replace(samples.RBD, handle="other")),
+    "DiskSource.size": ("the guest sees what the backend says", replace(samples.RBD, size=7)),
+    "DiskSource.note": ("for the operator", replace(samples.RBD, note="other")),
+    "DiskSource.was": ("where a domain of before may still have it", replace(samples.RBD, was="other")),
+}
+NOT_COMPARED = {"DiskSource.backing": "an overlay's own header names its base"}
+
+
+def with_source(source: DiskSource) -> Machine:
+    return samples.machine(samples.source_row(source))
+
+
+@pytest.mark.parametrize("field", SOURCES)
+def test_a_field_of_a_source_changes_the_domain_and_is_compared_after_a_define(field: str) -> None:
+    before, after = map(with_source, SOURCES[field])
+    assert xml(before) != xml(after)
+    found = observed.verify(samples.spec_of(before), xml(after))
+    assert (found == []) == (field in NOT_COMPARED)
+
+
+@pytest.mark.parametrize("field", NOT_OF_THE_DOMAIN)
+def test_a_field_of_a_source_does_not_change_the_domain(field: str) -> None:
+    changed = NOT_OF_THE_DOMAIN[field][1]
+    assert changed != samples.RBD
+    assert xml(with_source(changed)) == xml(with_source(samples.RBD))
+
+
+def test_no_field_of_a_source_is_forgotten() -> None:
+    shapes = (DiskSource, DiskHost, Encryption, SecretReference)
+    named = {*SOURCES, *NOT_OF_THE_DOMAIN}
+    assert {f"{shape.__name__}.{each.name}" for shape in shapes for each in fields(shape)} == named
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (replace(samples.RBD, protocol=""), "ceph/0badcafe: a network disk without a protocol"),
+        (replace(samples.RBD, secrets=(samples.AUTH,)), "ceph/0badcafe: no secret is named for its encryption"),
+        (replace(samples.RBD, secrets=(samples.PASSPHRASE,)), "ceph/0badcafe: no secret is named for its auth"),
+    ],
+)
+def test_a_source_that_lacks_what_it_needs_is_a_drivers_mistake(source: DiskSource, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        samples.spec_of(with_source(source))
 
 
 @pytest.mark.rule("R-A4-7")

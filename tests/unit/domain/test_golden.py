@@ -1,12 +1,13 @@
-"""Whole domains, as they are; every change of a template or builder shows here."""
+"""Whole domains, and a disk of every kind, as they are; every change of a template or builder shows here."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sri_libvirt.domain import observed
+from sri_libvirt.domain import disks, observed
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
 from sri_libvirt.domain.spec import Disk, Nic
@@ -14,12 +15,14 @@ from sri_libvirt.records import Machine
 from tests.unit.domain import samples
 
 GOLDEN = Path(__file__).parent / "golden"
+DISKS = {**samples.DISKS, "nbd-reconnecting": samples.RECONNECTING}
 
 MACHINES: dict[str, Machine] = {
     "bios-nothing": samples.machine(),
     "bios-ignition": samples.full(),
     "uefi-cloud-config": samples.full(samples.UEFI, b"#cloud-config\npackages: []\n"),
     "bios-volumes-only": samples.machine(samples.volume_row("b", "odb"), samples.volume_row("a", "oda")),
+    "bios-every-disk": samples.every_disk(),
 }
 
 
@@ -35,8 +38,16 @@ def schema() -> DomainSchema:
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_golden(name: str, renderer: Renderer, request: pytest.FixtureRequest) -> None:
-    text = renderer.render(samples.spec_of(MACHINES[name]))
-    path = GOLDEN / f"{name}.xml"
+    compare(GOLDEN / f"{name}.xml", renderer.render(samples.spec_of(MACHINES[name])), request)
+
+
+@pytest.mark.parametrize("name", DISKS)
+def test_golden_disks(name: str, renderer: Renderer, request: pytest.FixtureRequest) -> None:
+    row = samples.source_row(DISKS[name], port=1)
+    compare(GOLDEN / "disks" / f"{name}.xml", renderer.render_device(disks.one(row)), request)
+
+
+def compare(path: Path, text: str, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--regenerate-golden"):
         path.write_text(text)
     assert text == path.read_text(), f"differs from {path.name}; pytest --regenerate-golden writes it anew"
@@ -58,11 +69,13 @@ def test_everything_asked_for_is_in_it(name: str, renderer: Renderer) -> None:
 
 def test_no_golden_file_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.glob("*.xml")} == MACHINES.keys()
+    assert {path.stem for path in GOLDEN.glob("disks/*.xml")} == DISKS.keys()
 
 
-def test_one_template_for_boot_and_hot_plug(renderer: Renderer) -> None:
-    spec = samples.spec_of(samples.full())
+@pytest.mark.parametrize("machine", [samples.full(), samples.every_disk()], ids=["full", "every disk"])
+def test_one_template_for_boot_and_hot_plug(machine: Machine, renderer: Renderer) -> None:
+    spec = samples.spec_of(machine)
     whole = "".join(renderer.render(spec).split())
-    devices: list[Disk | Nic] = [*spec.disks, *spec.nics]
+    devices: list[Disk | Nic] = [*(replace(disk, boot_order=0) for disk in spec.disks), *spec.nics]
     for device in devices:
-        assert "".join(renderer.render_device(device).split()) in whole
+        assert "".join(renderer.render_device(device).split()) in whole.replace('<bootorder="1"/>', "")

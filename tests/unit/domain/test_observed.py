@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def test_what_libvirt_gives_back(side: Path) -> None:
         f"/var/lib/sri-libvirt/machines/{samples.ID}/image.qcow2",
         "vdaaa",
         "image",
+        access={"type": "file", "format": "qcow2"},
     )
     assert {port: (device.kind, device.source[-6:]) for port, device in by_port.items() if port > 2} == {
         3: ("interface", "h3net"),
@@ -63,6 +65,40 @@ def test_entities_are_not_followed(tmp_path: Path) -> None:
     assert "secret" not in got.loader
 
 
+def test_a_network_disk_is_told_whatever_the_order_and_the_default_ports() -> None:
+    hosts = ["<host name='b' port='3260'/>", "<host name='fd00::1' port='7'/>"]
+    for each in (hosts, hosts[::-1], [hosts[0].replace(" port='3260'", ""), hosts[1]]):
+        xml = f"""<domain><devices><disk type='network'><source protocol='iscsi' name='iqn.x:t/1' index='1'>
+            {"".join(each)}</source><alias name='ua-vol-a'/></disk></devices></domain>"""
+        assert observed.glance(xml).devices["ua-vol-a"].source == "iscsi:iqn.x:t/1@[fd00::1]:7,b:3260"
+
+
+def test_other_sources_are_told_by_what_names_them() -> None:
+    def told(source: str) -> str:
+        xml = f"<domain><devices><disk>{source}<alias name='ua-vol-a'/></disk></devices></domain>"
+        return observed.glance(xml).devices["ua-vol-a"].source
+
+    assert told("<source protocol='gluster' name='volume/image'><host name='h'/></source>") == "gluster:volume/image@h"
+    assert told("<source pool='default' volume='image'/>") == "image"
+    assert told("<source dev='/dev/vg/lv'/>") == "/dev/vg/lv"
+    assert told("<source/>") == told("") == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "below"),
+    [
+        ("<source file='/state/m/a.raw'/>", True),
+        ("<source file='/states/m/a.raw'/>", False),
+        ("<source protocol='nbd' name='x'><host transport='unix' socket='/state/n.sock'/></source>", True),
+        ("<source protocol='nbd' name='/state/m/a.raw'><host name='h'/></source>", False),
+        ("<source protocol='rbd' name='p/i'><config file='/state/ceph.conf'/></source>", True),
+    ],
+)
+def test_what_a_network_disk_is_called_is_no_file_of_this_host(source: str, *, below: bool) -> None:
+    xml = f"<domain><devices><disk>{source}</disk></devices></domain>"
+    assert observed.names_files_below(Path("/state"), "", xml) is below
+
+
 CHANGES: dict[str, tuple[Callable[[str], str], str]] = {
     "alias lost": (lambda xml: xml.replace(f'<alias name="{SPEC.disks[1].alias}"/>', ""), "is missing"),
     "alias changed": (lambda xml: xml.replace(SPEC.nics[0].alias, "ua-nic-other-1"), "was not asked for"),
@@ -83,6 +119,8 @@ CHANGES: dict[str, tuple[Callable[[str], str], str]] = {
     "other network": (lambda xml: xml.replace('network="lan"', 'network="wan"'), "source of"),
     "other file": (lambda xml: xml.replace(SPEC.disks[1].path, "/other"), "source of"),
     "other target": (lambda xml: xml.replace('dev="vdb"', 'dev="vdc"'), "target of"),
+    "other format": (lambda xml: xml.replace('type="qcow2" cache', 'type="raw" cache'), "format of"),
+    "other kind of disk": (lambda xml: xml.replace('disk type="file"', 'disk type="block"'), "type of"),
     "other serial": (lambda xml: xml.replace(SPEC.disks[1].serial, "s"), "serial of"),
 }
 
@@ -96,7 +134,61 @@ def test_what_was_lost_is_told(change: str) -> None:
     assert any(words in found for found in differences(read(XML), read(changed)))
 
 
+DISKS = samples.spec_of(samples.every_disk(samples.RECONNECTING))
+DISKS_XML = Renderer().render(DISKS)
+OTHER_UUID = "00000000-0000-4000-8000-000000000000"
+
+LOST: dict[str, tuple[str, str, str]] = {
+    "encryption": (r"<encryption .*?</encryption>", "", "encryption of"),
+    "passphrase": (samples.PASSPHRASE.uuid, OTHER_UUID, "passphrase of"),
+    "format of the encryption": ('format="luks2"', 'format="luks"', "encryption of"),
+    "engine": ('engine="librbd"', 'engine="qemu"', "encryption of"),
+    "auth": (r"<auth .*?</auth>", "", "authentication of"),
+    "user": ('username="tenant"', 'username="admin"', "user of"),
+    "auth's secret": (samples.AUTH.uuid, OTHER_UUID, "authentication of"),
+    "kind of auth's secret": ('type="iscsi"', 'type="ceph"', "authentication of"),
+    "initiator": (r"<initiator>.*?</initiator>", "", "initiator of"),
+    "configuration": (r"<config .*?/>", "", "configuration of"),
+    "TLS": (' tls="yes"', "", "TLS of"),
+    "read-only": ("<readonly/>", "", "read-only of"),
+    "no TLS": (' tls="yes"', ' tls="no"', "TLS of"),
+    "reconnect": (r"<reconnect .*?/>", "", "reconnect of"),
+    "a monitor": (r'<host name="10.0.0.1" port="6789"/>', "", "source of"),
+    "port": ('port="10810"', 'port="10811"', "source of"),
+    "socket": ("b.sock", "c.sock", "source of"),
+    "export": ('name="export"', "", "source of"),
+    "protocol": ('protocol="rbd"', 'protocol="gluster"', "source of"),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_what_was_lost_of_how_a_disk_is_opened_is_told(what: str) -> None:
+    pattern, instead, words = LOST[what]
+    changed = re.sub(pattern, instead, DISKS_XML, flags=re.DOTALL)
+    assert changed != DISKS_XML
+    assert any(words in found for found in verify(DISKS, changed)), verify(DISKS, changed)
+    assert any(words in found for found in differences(read(DISKS_XML), read(changed)))
+
+
+def test_what_was_added_to_how_a_disk_is_opened_is_told() -> None:
+    plain = samples.spec_of(samples.machine(samples.source_row(samples.NBD)))
+    luks = samples.spec_of(samples.machine(samples.source_row(samples.DISKS["nbd-tls-luks"])))
+    found = verify(plain, Renderer().render(luks))
+    assert {each.partition(" of ")[0] for each in found} == {"TLS", "encryption", "passphrase"}
+
+
+def test_no_define_undoes_how_a_disk_is_opened() -> None:
+    """A monitor that went, a key that was changed: what differs from before is our own doing."""
+    before, asked = (
+        read(Renderer().render(samples.spec_of(samples.machine(samples.source_row(source)))))
+        for source in (samples.RBD, samples.NBD)
+    )
+    assert observed.undone(before, asked) == []
+
+
 def test_the_same_is_the_same() -> None:
+    assert verify(DISKS, DISKS_XML) == []
+    assert observed.expected(DISKS) == read(DISKS_XML)
     assert verify(SPEC, XML) == []
     assert differences(read(XML), read(XML)) == []
     assert observed.expected(SPEC) == read(XML)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.devices import DiskHost, DiskSource, NicBackend
 from sri_libvirt.domain.observed import Place
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import drift
@@ -20,6 +20,11 @@ DISK = volume_row(backing=DiskSource("h", "/m/data.qcow2", "qcow2", GIB, was="/m
 NIC = nic_row(backing=NicBackend("h", "network", "net"), port=2)
 ALONE = nic_row("alone", "isolated", backing=NicBackend("h", "isolated", device="sri0"), port=3)
 OURS, OVERLAY = Place("/m/data.qcow2"), Place("/backup/snap.qcow2")
+RBD = volume_row(
+    backing=DiskSource("h", "", "raw", GIB, kind="network", protocol="rbd", name="p/i", hosts=(DiskHost("m", 6789),)),
+    port=1,
+)
+THERE, MOVED = Place("rbd:p/i@m:6789"), Place("rbd:p/i@other:6789")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +49,11 @@ OURS, OVERLAY = Place("/m/data.qcow2"), Place("/backup/snap.qcow2")
         (ALONE, Place("sri0", tap="sri0"), Place("sri0"), []),
         (ALONE, Place("vnet3", tap="vnet3"), Place(""), [Difference.ASTRAY, Difference.STALE]),
         (replace(DISK, backing=None), OVERLAY, OVERLAY, []),
+        (RBD, THERE, THERE, []),
+        (RBD, OVERLAY, THERE, [Difference.OTHER_FILE, Difference.LEFT_BEHIND]),
+        (RBD, MOVED, THERE, [Difference.OTHER_FILE, Difference.LEFT_BEHIND]),
+        (RBD, THERE, MOVED, [Difference.STALE]),
+        (RBD, None, MOVED, [Difference.OTHER_FILE]),
     ],
 )
 def test_what_differs(row: object, live: Place | None, defined: Place | None, differences: list[Difference]) -> None:
@@ -173,6 +183,8 @@ def test_a_file_in_the_machines_own_directory_goes_with_it() -> None:
     seen = Place(f"/var/lib/sri-libvirt/machines/{ID}/image.snap1")
     observed = Observed(domain=None, boot_id="", defined={DISK.alias: seen})
     assert drift.left_files(machine(DISK), observed) == ()
+    elsewhere = Observed(domain=None, boot_id="", defined={DISK.alias: Place(f"rbd:pool/{ID}/image@mon:6789")})
+    assert [event.reason for event in drift.left_files(machine(DISK), elsewhere)] == ["foreign-disk"]
 
 
 def astray(place: Place, *, seen: bool) -> World:

@@ -32,11 +32,11 @@ class Bench:
     def restored(self) -> None:
         self.store.write(lambda tx: tx.set_meta(COPIED, "1"))
 
-    def guest(self, machine_id: str = OTHER, source: str = SOURCE, instance: str = "") -> None:
+    def guest(self, machine_id: str = OTHER, source: str = f"<source file='{SOURCE}'/>", instance: str = "") -> None:
         marks = f"<sri:machine xmlns:sri='{names.METADATA_NAMESPACE}' instance='{instance or self.store.instance}'/>"
         self.hypervisor.connect().define(
             f"<domain><uuid>{machine_id}</uuid><metadata>{marks}</metadata><devices><disk>"
-            f"<source file='{source}'/><alias name='ua-vol-0123456789abcdef-1'/></disk></devices></domain>"
+            f"{source}<alias name='ua-vol-0123456789abcdef-1'/></disk></devices></domain>"
         )
         self.hypervisor.connect().start(machine_id)
 
@@ -64,6 +64,15 @@ def test_a_guest_that_was_made_since_the_backup_keeps_its_volume(bench: Bench) -
     bench.check()
 
 
+def test_an_image_of_a_cluster_is_the_same_by_whichever_monitors(bench: Bench) -> None:
+    hosts = "<host name='mon1' port='6789'/><host name='mon2' port='6789'/>"
+    bench.guest(source=f"<source protocol='rbd' name='pool/image'>{hosts}</source>")
+    bench.restored()
+    with pytest.raises(NotReady, match=f"the guest {OTHER} has it open"):
+        bench.check("rbd:pool/image@mon2:6789,mon3:6789")
+    bench.check("rbd:pool/other@mon1:6789,mon2:6789")
+
+
 def test_guests_that_are_known_or_not_ours_are_none_of_these(bench: Bench) -> None:
     bench.restored()
     bench.guest(instance="another")
@@ -80,8 +89,13 @@ def test_a_device_without_a_row_holds_its_volume_until_it_is_unplugged(bench: Be
     bench.store.write(lambda tx: tx.insert(replace(machine(), id=ID, run=Run(strangers=None))))
     with pytest.raises(NotReady, match=f"machine {OTHER} has it open"):
         bench.check()
-    bench.store.write(lambda tx: tx.set_run(OTHER, Run()))
+    run = Run(strangers=(Stranger("ua-vol-0123456789abcdef-1", source="iscsi:iqn.x:t/1@a:3260"),))
+    bench.store.write(lambda tx: tx.set_run(OTHER, run))
     bench.check()
+    with pytest.raises(NotReady, match=f"machine {OTHER} has it open"):
+        bench.check("iscsi:iqn.x:t/1@b:3260")
+    bench.store.write(lambda tx: tx.set_run(OTHER, Run()))
+    bench.check("iscsi:iqn.x:t/1@b:3260")
 
 
 def test_reason_open_elsewhere_holds_up_the_start() -> None:
