@@ -220,6 +220,7 @@ class Provider:
             clock=clock,
             take=self._devices.take,
             give_back=self._devices.give_back,
+            wake=self.queue.wake,
             not_open_elsewhere=Elsewhere(store, paths.machines).check,
         )
         policy = Policy(

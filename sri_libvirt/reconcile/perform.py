@@ -84,6 +84,8 @@ class Performer:
     """Lets a machine have what a device claims of the host; else what lacks."""
     give_back: Callable[[Transaction, Attachment], None] = lambda _tx, _row: None
     """Ends the claims of a device that left nothing."""
+    wake: Callable[[str], None] = lambda _machine_id: None
+    """Has a machine looked at that waited for what is given up."""
     not_open_elsewhere: Callable[[Connection, str, str], None] = lambda _connection, _machine_id, _source: None
     """Raises NotReady while a guest that nobody knows has a volume's source open."""
 
@@ -324,14 +326,17 @@ class Performer:
             if row.backing is not None:
                 raise NotReady(str(error), GONE_ADVICE) from error
 
-        def work(tx: Transaction) -> bool:
+        def work(tx: Transaction) -> tuple[bool, list[str]]:
             dropped = _drop(tx, row, final=final)
             if dropped and left_nothing:
                 self.give_back(tx, row)
-            return dropped
+            return dropped, tx.retry_held() if row.kind == "volume" else []
 
-        if self.store.write(work, synced=False, relieving=True) and not final:
+        dropped, waiting = self.store.write(work, synced=False, relieving=True)
+        if dropped and not final:
             self._tell_of_device(row, "detached")
+        for each in waiting:
+            self.wake(each)
 
     def _undo(self, machine: Machine, row: Attachment, paths: MachinePaths, *, final: bool) -> None:
         match row.kind:

@@ -108,6 +108,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE attachment ADD COLUMN plugged_at INTEGER NOT NULL DEFAULT 0",
         # Who has a volume: by its handle, and by what it is.
         "CREATE INDEX attachment_handle ON attachment (json_extract(backing, '$.handle')) WHERE kind = 'volume'",
+        "CREATE INDEX attachment_held ON attachment (machine) WHERE problem_code = 'held'",
         "CREATE INDEX attachment_source ON attachment (json_extract(backing, '$.source')) WHERE kind = 'volume'",
     ),
 )

@@ -278,6 +278,13 @@ class Transaction:
             problem_code=code,
         )
 
+    def retry_held(self) -> list[str]:
+        """Let all devices that wait for another machine to give a volume up be tried at once; their machines."""
+        waiting = self._connection.execute(
+            "UPDATE attachment SET problem_at = 0 WHERE problem_code = 'held' RETURNING machine"
+        ).fetchall()
+        return [row[0] for row in waiting]
+
     def set_unplug(self, machine_id: str, key: Key, at: int) -> None:
         """When the guest was last asked to let the device go."""
         self._update_attachment(machine_id, key, unplug_at=at)

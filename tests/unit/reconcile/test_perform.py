@@ -39,7 +39,9 @@ class Bench:
         self.compiler = Compiler(store.instance)
         self.hypervisor = FakeHypervisor()
         self.connection: FakeConnection = self.hypervisor.connect()
-        self.performer: Performer = performer(store, root, clock, self.drivers, self.compiler)
+        self.woken: list[str] = []
+        made = performer(store, root, clock, self.drivers, self.compiler)
+        self.performer: Performer = replace(made, wake=self.woken.append)
 
     def put(self, made: Machine) -> None:
         self.store.write(lambda tx: tx.insert(made))
@@ -260,6 +262,19 @@ def test_a_volume_that_another_machine_has_still_is_not_prepared(bench: Bench, w
     bench.store.write(lambda tx: tx.delete_attachment(OTHER, row.key))
     bench.do(act.PrepareDevice(DATA.key))
     assert bench.row().backing is not None
+
+
+def test_who_waits_for_a_volume_is_looked_at_as_soon_as_it_is_given_up(bench: Bench) -> None:
+    bench.running()
+    waiting = replace(
+        DATA, machine=OTHER, problem="machine x has it still", problem_code="held", problem_at=bench.clock()
+    )
+    bench.store.write(lambda tx: tx.insert(replace(machine(waiting), id=OTHER)))
+    bench.do(act.Destroy(), act.ReleaseDevice(DATA.key, final=True))
+    assert bench.woken == [OTHER]
+    found = bench.store.attachment(OTHER, DATA.key)
+    assert found is not None
+    assert (found.problem_at, found.problem_code) == (0, "held")
 
 
 def test_of_two_machines_that_prepare_the_same_disk_at_once_one_has_it(bench: Bench) -> None:
