@@ -12,10 +12,11 @@
 # environment) is the Makefile's.
 set -eu
 
-runtime="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 procps
+runtime="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra ovmf dnsmasq-base iproute2 procps
     python3 python3-venv python3-dev libvirt-dev gcc pkg-config
     mtools syslinux cpio kmod zstd"
-tests="tini util-linux hwloc-nox umockdev"
+tests="tini util-linux hwloc-nox umockdev
+    ceph-mon ceph-osd ceph-common tgt cryptsetup-bin openssl"
 optional_tests="vagrant vagrant-libvirt" # not in every release; what needs them is skipped without
 machines="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base iproute2 util-linux tini
     vagrant vagrant-libvirt mmdebstrap e2fsprogs openssh-client rsync python3"
@@ -55,7 +56,7 @@ missing() { # PACKAGE...: those that are not installed
 
 # Without an init system package scripts must not start services: nobody would reap, stop or see them.
 forbid_service_starts() {
-    if has_systemd || [ -e /usr/sbin/policy-rc.d ]; then return; fi
+    if [ -e /usr/sbin/policy-rc.d ]; then return; fi
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
@@ -65,7 +66,7 @@ install_packages() { # PACKAGE...
     wanted=$(missing "$@")
     [ -n "$wanted" ] || return 0
     say "installing" $wanted
-    forbid_service_starts
+    has_systemd || forbid_service_starts
     quietly apt-get -q -o DPkg::Lock::Timeout=600 update
     quietly env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
         install --no-install-recommends $wanted
@@ -81,6 +82,20 @@ install_optional() { # PACKAGE...
         fi
     done
     install_packages $available
+}
+
+# Servers that tests start themselves serve nothing on the host, neither now nor after its next start.
+install_idle() { # PACKAGE...
+    new=$(missing "$@")
+    [ -n "$new" ] || return 0
+    forbid_service_starts
+    install_packages $new
+    for package in $new; do
+        case $package in
+        tgt) quietly systemctl --no-reload disable tgt.service ;;
+        ceph-mon) quietly systemctl --no-reload disable ceph-crash.service ;;
+        esac
+    done
 }
 
 # QEMU's user must be able to open /dev/kvm. udev's rule does this; where no udev runs (containers) nobody does, and
@@ -196,7 +211,8 @@ runtime)
     open_kvm
     ;;
 test)
-    install_packages $runtime $tests
+    install_packages $runtime
+    install_idle $tests
     # Not beside another vendor's kubectl: both packages hold the same file.
     command -v kubectl >/dev/null || optional_tests="$optional_tests kubernetes-client"
     install_optional $optional_tests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ class Commands:
         program.write_text(f'#!/bin/sh\necho "{name} $*" >>"{self.calls}"\n{script}\n')
         program.chmod(0o755)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """`before` is the beginning of the argument list, a program that runs the rest."""
         env = {**os.environ, "PATH": f"{self.directory}:{os.environ['PATH']}"}
-        return subprocess.run([PROVISION, *arguments], env=env, capture_output=True, text=True, check=False)
+        return subprocess.run([*before, PROVISION, *arguments], env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -45,8 +47,28 @@ def test_asks_apt_for_nothing_when_all_is_installed(commands: Commands, what: st
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     called = commands.calls.read_text()
     assert "dpkg-query -W -f ${db:Status-Status} libvirt-daemon-system" in called
+    assert "qemu-block-extra" in called  # without it QEMU opens no disk of Ceph or iSCSI
     assert ("tini" in called) is (what == "test")
+    assert ("ceph-osd" in called) is (what == "test")
     assert "apt-get" not in called
+
+
+@pytest.mark.parametrize("missing", ["tgt", "ceph-mon", "tini"])
+def test_servers_that_tests_start_themselves_are_not_started_by_the_host(commands: Commands, missing: str) -> None:
+    """Neither while they are installed nor at the host's next start. /usr/sbin is one of the test's own."""
+    commands.replace("dpkg-query", f'[ "$4" = {missing} ] || printf installed')
+    commands.replace("apt-get", "sh /usr/sbin/policy-rc.d; echo $? >>${0%/*}/policy")
+    commands.replace("systemctl", "exit 0")
+    private = 'mount -t tmpfs none /usr/sbin; exec "$0" "$@"'
+    done = commands.run("test", before=["unshare", "--mount", "sh", "-c", private])
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    called = commands.calls.read_text().splitlines()
+    (installed,) = (line for line in called if "install --no-install-recommends" in line)
+    assert installed.split()[-1] == missing
+    assert (commands.directory / "policy").read_text().split() == ["101", "101"]
+    service = {"tgt": "tgt.service", "ceph-mon": "ceph-crash.service"}.get(missing)
+    expected = [f"systemctl --no-reload disable {service}"] if service else []
+    assert [line for line in called if line.startswith("systemctl")] == expected
 
 
 def test_starts_nothing_when_libvirt_answers(commands: Commands) -> None:

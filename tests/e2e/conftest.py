@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import guest
+from tests.backends.ceph import Ceph
+from tests.backends.iscsi import Targets
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider
 
@@ -59,3 +61,31 @@ def tiny_image(provider: Provider) -> Path:
     shutil.copyfile(guest.image(), target)
     target.chmod(0o444)
     return target
+
+
+@pytest.fixture(scope="session")
+def ceph_of_worker(libvirt_of_worker: PrivateLibvirt) -> Iterator[Ceph]:
+    """The worker's cluster, where its guests run; tests take `ceph`."""
+    with Ceph(libvirt_of_worker.directory("ceph"), libvirt_of_worker.inside) as ceph:
+        yield ceph
+
+
+@pytest.fixture
+def ceph(ceph_of_worker: Ceph) -> Ceph:
+    """A cluster that serves, whatever the test before did to it."""
+    ceph_of_worker.start()
+    return ceph_of_worker
+
+
+@pytest.fixture(scope="session")
+def targets_of_worker(libvirt_of_worker: PrivateLibvirt) -> Iterator[Targets]:
+    """The worker's iSCSI portal, where its guests run; tests take `targets`."""
+    with Targets(libvirt_of_worker.directory("iscsi"), libvirt_of_worker.inside) as targets:
+        yield targets
+
+
+@pytest.fixture
+def targets(targets_of_worker: Targets) -> Targets:
+    """A portal that serves, whatever the test before did to it."""
+    targets_of_worker.start()
+    return targets_of_worker

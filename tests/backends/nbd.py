@@ -1,0 +1,60 @@
+"""NBD servers by qemu-nbd: by address or unix socket, with or without TLS.
+
+A frozen one is a server that accepts and hangs, which is what QEMU waits for without end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.backends.daemon import Daemon, Inside, Word, here, listens, loopback, run
+
+_PORT = 20809
+
+
+class NbdServer:
+    """One export of a raw file. `start()` it once made; `close()` it always. `daemon` can be frozen and killed.
+
+    `tls` is a directory of `certificates`; `socket` takes the place of an address.
+    """
+
+    def __init__(
+        self, file: Path, export: str, inside: Inside = here, *, tls: Path | None = None, socket: Path | None = None
+    ) -> None:
+        self.host = loopback()
+        self.address = f"{self.host}:{_PORT}"
+        self.socket = socket
+        where = ["-k", str(socket)] if socket else ["-b", self.host, "-p", str(_PORT)]
+        creds = ["--object", f"tls-creds-x509,id=t,dir={tls},endpoint=server,verify-peer=no", "--tls-creds", "t"]
+        argv = ["qemu-nbd", "-t", "-e", "16", "-f", "raw", "-x", export, *where, *(creds if tls else []), str(file)]
+        self.daemon = Daemon(argv, self._is_up, file.with_name(f"{file.name}.nbd.log"), inside)
+
+    def start(self) -> None:
+        """Start it unless it runs, on the same address."""
+        self.daemon.start()
+
+    def close(self) -> None:
+        self.daemon.kill()
+
+    def __enter__(self) -> NbdServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _is_up(self, pid: int) -> bool:
+        return self.socket.is_socket() if self.socket else listens(pid, self.host, _PORT)
+
+
+def certificates(directory: Path, host: str = "localhost") -> Path:
+    """An authority and a server's certificate and key below `directory`, under the names that QEMU looks for."""
+    directory.mkdir(exist_ok=True)
+    ca, key = directory / "ca-cert.pem", directory / "ca-key.pem"
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650"]
+    run(["openssl", "req", "-x509", *new, "-subj", "/CN=authority of a test", "-keyout", key, "-out", ca])
+    alternative = f"subjectAltName={'IP' if host[0].isdecimal() else 'DNS'}:{host}"
+    names = ["-subj", f"/CN={host}", "-addext", alternative, "-addext", "basicConstraints=critical,CA:FALSE"]
+    made: list[Word] = ["-keyout", directory / "server-key.pem", "-out", directory / "server-cert.pem"]
+    run(["openssl", "req", "-x509", *new, *names, "-CA", ca, "-CAkey", key, *made])
+    return directory
