@@ -95,7 +95,7 @@ def edited_templates(root: Path) -> Path:
     """An operator's own copy of one template: more disks' options, and other text around them."""
     (root / "devices").mkdir(parents=True)
     text = (TEMPLATES / "devices" / "disk.xml.j2").read_text()
-    changed = text.replace("cache='writeback'", "cache='writeback' detect_zeroes='on'")
+    changed = text.replace(" discard='unmap'", " discard='unmap' detect_zeroes='on'")
     assert changed != text
     (root / "devices" / "disk.xml.j2").write_text(changed)
     return root
