@@ -5,19 +5,22 @@ read as it comes and never kept beyond a bound, so that no program makes this pr
 ends (it hangs in the kernel, in the I/O of a dead disk or file system) is left behind at its deadline, and reaped when
 it has ended after all; while many are left so, no more are begun.
 
-Runs on lanes, never on the asyncio loop (a fork there stalls every RPC). Secrets are given by `stdin`, never as an
-argument. What a program's answer means does not belong here.
+Runs on lanes, never on the asyncio loop (a fork there stalls every RPC). Secrets are given by `stdin` or a descriptor
+that is passed, never as an argument. What a program's answer means does not belong here.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -46,13 +49,45 @@ MOST_LEFT = 16
 _CHUNK = 1 << 16
 
 
+_TETHER = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
+"""Becomes the program that follows, after our process id. The kernel kills it when we end; if that was before it was
+told to, we are its parent no more (prctl(2), PR_SET_PDEATHSIG)."""
+
+
 class ProcessError(SRIError):
     """A program failed, is missing, wrote too much or passed its deadline; the message names it and ends with its own
-    words."""
+    words.
 
-    def __init__(self, message: str, returncode: int | None = None) -> None:
+    `words` is the end of its standard error, of several lines; `late` is set if the deadline ended it.
+    """
+
+    def __init__(self, message: str, returncode: int | None = None, *, words: str = "", late: bool = False) -> None:
         super().__init__(message)
         self.returncode = returncode
+        self.words = words
+        self.late = late
+
+
+class Cancelled(ProcessError):
+    """A program was ended, or not begun, because whoever wanted its answer wants it no more."""
+
+
+class Cancel:
+    """Ends programs from another thread: all that run with it, and those that would be begun. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
+
+    def cancel(self) -> None:
+        """Once and for all; again does no harm."""
+        self.cancelled = True
+        os.eventfd_write(self._fd, 1)
+
+    def fileno(self) -> int:
+        """A descriptor that can be read from once it is cancelled. Nobody reads it."""
+        return self._fd
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +109,31 @@ def run(
     deadline: float,
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    cancel: Cancel | None = None,
+    tethered: bool = False,
 ) -> bytes:
     """Run a program to its end and return its standard output, at most ANSWER_BYTES.
 
     `deadline` is in seconds; the program is killed when it passes. The environment is the caller's with LC_ALL=C, so
-    that messages can be read, and `env` on top. Raises ProcessError.
+    that messages can be read, and `env` on top. It inherits `pass_fds`, under their numbers. `tethered`: it ends with
+    this process, even if that is killed. Raises ProcessError; Cancelled once `cancel` is.
     """
     with failpoints.around(f"process.{Path(argv[0]).name}", ProcessError):
-        child = _Child(argv, env or {}, answer=True)
+        if cancel and cancel.cancelled:
+            raise Cancelled(f"{os.fspath(argv[0])} is not begun: it was cancelled")
+        child = _Child(argv, env or {}, answer=True, pass_fds=pass_fds, tethered=tethered)
         try:
-            child.serve(deadline, stdin)
+            child.serve(deadline, stdin, cancel)
         finally:
             child.end()
+    if child.cancelled:
+        raise Cancelled(f"{child.program} {child.broke}")
     if child.broke:
-        raise ProcessError(f"{child.program} {child.broke}")
+        raise ProcessError(f"{child.program} {child.broke}", words=child.words, late=child.late)
     if child.returncode:
-        detail = child.last_words or "no message"
-        raise ProcessError(f"{child.program} failed with status {child.returncode}: {detail}", child.returncode)
+        message = f"{child.program} failed with status {child.returncode}: {child.last_words or 'no message'}"
+        raise ProcessError(message, child.returncode, words=child.words)
     return b"".join(child.answer)
 
 
@@ -144,25 +187,37 @@ class _Child:
     `broke` says why it was ended before its time, "" if it ended by itself; `late` if that was the deadline.
     """
 
-    def __init__(self, argv: Sequence[str | os.PathLike[str]], env: Mapping[str, str], *, answer: bool) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        env: Mapping[str, str],
+        *,
+        answer: bool,
+        pass_fds: Sequence[int] = (),
+        tethered: bool = False,
+    ) -> None:
         self.program = os.fspath(argv[0])
         self.answer: list[bytes] = []
         self.broke = ""
         self.late = False
+        self.cancelled = False
         self.returncode = -signal.SIGKILL
         self.cpu_seconds = 0.0
         self._words: deque[bytes] = deque()
         self._read = {"answer": 0, "words": 0}
         if (left := _left.count()) >= MOST_LEFT:
             raise ProcessError(f"{self.program} is not begun: {left} programs before it hang in the kernel")
+        if tethered and not shutil.which(self.program):
+            raise ProcessError(f"{self.program} cannot be run: {os.strerror(errno.ENOENT)}")
         try:
             self._popen = subprocess.Popen(
-                [os.fspath(word) for word in argv],
+                [*((*_TETHER, str(os.getpid())) if tethered else ()), *(os.fspath(word) for word in argv)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if answer else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env={**os.environ, "LC_ALL": "C", **env},
                 start_new_session=True,
+                pass_fds=pass_fds,
                 bufsize=0,
             )
         except OSError as error:
@@ -171,19 +226,26 @@ class _Child:
         self._pid_fd = os.pidfd_open(self.pid)
 
     @property
+    def words(self) -> str:
+        """The end of its standard error."""
+        return b"".join(self._words)[-WORDS_BYTES:].decode(errors="replace").strip()
+
+    @property
     def last_words(self) -> str:
         """The last line of its standard error."""
-        lines = b"".join(self._words)[-WORDS_BYTES:].decode(errors="replace").strip().splitlines()
+        lines = self.words.splitlines()
         return lines[-1][:500] if lines else ""
 
-    def serve(self, deadline: float, stdin: bytes) -> None:
-        """Give it its input and take what it writes until it has ended, wrote too much or is late.
+    def serve(self, deadline: float, stdin: bytes, cancel: Cancel | None = None) -> None:
+        """Give it its input and take what it writes until it has ended, wrote too much, is late or cancelled.
 
         What a process that it leaves behind would write is not waited for.
         """
         end = time.monotonic() + deadline
         poll = select.poll()
         poll.register(self._pid_fd, select.POLLIN)
+        if cancel:
+            poll.register(cancel, select.POLLIN)
         outputs = {pipe.fileno(): (pipe, name) for pipe, name in self._outputs()}
         for descriptor in outputs:
             os.set_blocking(descriptor, False)
@@ -193,8 +255,7 @@ class _Child:
         assert inlet is not None
         os.set_blocking(inlet.fileno(), False)
         poll.register(inlet.fileno(), select.POLLOUT)
-        ended = False
-        while not (ended or self.broke):
+        while not self.broke:
             ready = dict(poll.poll(max(0.0, end - time.monotonic()) * 1000))
             if not inlet.closed and inlet.fileno() in ready:
                 unsent = _send(inlet, unsent)
@@ -206,7 +267,11 @@ class _Child:
                 if not self._take(*outputs[descriptor], rest=ended):
                     poll.unregister(descriptor)
                     del outputs[descriptor]
-            if not ended and time.monotonic() >= end:
+            if ended:
+                return
+            if cancel and cancel.fileno() in ready:
+                self.cancelled, self.broke = True, "was cancelled"
+            elif time.monotonic() >= end:
                 self.late, self.broke = True, self.broke or f"did not end within {deadline:g} s"
 
     def end(self) -> None:

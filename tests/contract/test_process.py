@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sri_libvirt import process
-from sri_libvirt.process import ProcessError
+from sri_libvirt.process import Cancel, Cancelled, ProcessError
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 """Version 1 of it: a frozen process takes no SIGKILL, just as one whose disk is dead."""
@@ -92,6 +95,92 @@ def test_a_deadline_ends_the_whole_group(tmp_path: Path) -> None:
         process.run(["sh", "-c", f"sleep 1000 & echo $! >{tmp_path}/pid; wait"], deadline=0.5)
     pid = int((tmp_path / "pid").read_text())
     wait_for(lambda: not alive(pid))
+
+
+def test_what_a_failed_program_said_is_told_whole() -> None:
+    with pytest.raises(ProcessError, match=r"^sh failed with status 1: two$") as failed:
+        process.run(["sh", "-c", "echo one >&2; echo two >&2; exit 1"], deadline=60)
+    assert (failed.value.words, failed.value.late) == ("one\ntwo", False)
+    with pytest.raises(ProcessError) as late:
+        process.run(["sh", "-c", "echo one >&2; exec sleep 1000"], deadline=0.5)
+    assert (late.value.words, late.value.late) == ("one", True)
+
+
+@pytest.mark.parametrize("tethered", [False, True])
+def test_a_descriptor_is_passed_under_its_number_and_no_other_is(tethered: bool) -> None:
+    first, second = os.memfd_create("first"), os.memfd_create("second")
+    try:
+        os.write(first, b"one")
+        os.write(second, b"two")
+        script = f"cat /dev/fd/{first}; [ -e /dev/fd/{second} ] || echo none"
+        assert process.run(["sh", "-c", script], deadline=60, pass_fds=[first], tethered=tethered) == b"onenone\n"
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+@pytest.mark.parametrize("tethered", [False, True])
+def test_programs_are_cancelled_from_another_thread_and_no_more_are_begun(tmp_path: Path, tethered: bool) -> None:
+    cancel = Cancel()
+    assert process.run(["echo", "on"], deadline=60, cancel=cancel, tethered=tethered) == b"on\n"
+    pids = [tmp_path / "1", tmp_path / "2"]
+
+    def hang(pid: Path) -> None:
+        script = f"echo $$ >{pid}.part; mv {pid}.part {pid}; sleep 1000; true"
+        process.run(["sh", "-c", script], deadline=600, cancel=cancel, tethered=tethered)
+
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(hang, pid) for pid in pids]
+        wait_for(lambda: all(pid.exists() for pid in pids))
+        begun = time.monotonic()
+        cancel.cancel()
+        for each in running:
+            with pytest.raises(Cancelled, match=r"^sh was cancelled$"):
+                each.result()
+    assert time.monotonic() - begun < 30
+    wait_for(lambda: not any(alive(int(pid.read_text())) for pid in pids))
+    cancel.cancel()
+    with pytest.raises(Cancelled, match=r"^touch is not begun: it was cancelled$"):
+        process.run(["touch", tmp_path / "3"], deadline=60, cancel=cancel)
+    assert not (tmp_path / "3").exists()
+
+
+def test_a_tethered_program_is_as_any_other() -> None:
+    assert process.run(["sh", "-c", "echo $0 $1", "a b", "$c"], deadline=60, tethered=True) == b"a b $c\n"
+    with pytest.raises(ProcessError, match=r"^sh failed with status 3: so$") as failed:
+        process.run(["sh", "-c", "echo so >&2; exit 3"], deadline=60, tethered=True)
+    assert failed.value.returncode == 3
+    with pytest.raises(ProcessError, match=r"^sh failed with status -6"):
+        process.run(["sh", "-c", "kill -ABRT $$"], deadline=60, tethered=True)
+    with pytest.raises(ProcessError, match=r"^no-such-program cannot be run: No such file or directory$"):
+        process.run(["no-such-program"], deadline=60, tethered=True)
+
+
+@pytest.mark.parametrize("tethered", [False, True])
+def test_a_tethered_program_ends_with_a_killed_provider(tmp_path: Path, tethered: bool) -> None:
+    """Without the tether it would not: nobody is left who knows of its deadline."""
+    pid = tmp_path / "pid"
+    run = f"process.run(['sh', '-c', 'echo $$ >{pid}; exec sleep 1000'], deadline=900, tethered={tethered})"
+    provider = subprocess.Popen([sys.executable, "-c", f"from sri_libvirt import process; {run}"])
+    wait_for(lambda: pid.exists() and pid.read_text())
+    program = int(pid.read_text())
+    provider.kill()
+    provider.wait()
+    if tethered:
+        wait_for(lambda: not alive(program))
+    else:
+        assert alive(program)
+        os.kill(program, signal.SIGKILL)
+
+
+def test_a_program_whose_provider_ended_before_it_was_tethered_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parent is another by then, as here its parent's number is."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(ProcessError, match="status 1"):
+        process.run(["touch", tmp_path / "begun"], deadline=60, tethered=True)
+    assert not (tmp_path / "begun").exists()
 
 
 def alive(pid: int) -> bool:
