@@ -67,6 +67,7 @@ from sri_libvirt.server.service import MachineRuntime, handlers
 from sri_libvirt.store.automatic import AutomaticBackups
 from sri_libvirt.store.store import Store
 from sri_libvirt.volumes import empty_disk
+from sri_libvirt.volumes.registry import HostAccess
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +134,8 @@ def check_architecture(name: str) -> None:
 def check_places(settings: Settings, mountinfo: str) -> None:
     """Refuse paths that name one thing here and another for libvirt and the operator. Raises ConfigError."""
     places = [("--state-dir", settings.state_dir), ("--machine-classes", settings.machine_classes)]
-    places += [("--template-dir", settings.template_dir), *(("--image-dir", each) for each in settings.image_dir)]
+    places += [("--template-dir", settings.template_dir), ("--ceph-conf", settings.ceph_conf)]
+    places += _named_directories(settings)
     for flag, path in places:
         if path is not None and storage.is_private(mountinfo, str(path)):
             raise ConfigError(
@@ -146,7 +148,8 @@ def check_names(settings: Settings) -> None:
     """Refuse paths that libvirt cannot be told so that QEMU opens them. Raises ConfigError."""
     places = [
         ("--state-dir", settings.state_dir, NOT_BY_FW_CFG),
-        *(("--image-dir", each, "") for each in settings.image_dir),
+        *((flag, path, "") for flag, path in _named_directories(settings)),
+        ("--ceph-conf", settings.ceph_conf, ""),
     ]
     for flag, path, more in places:
         if found := unspeakable(path, more):
@@ -154,6 +157,15 @@ def check_names(settings: Settings) -> None:
                 f"{flag} {printable.quote(str(path))} holds {found}: libvirt would hand QEMU another path; "
                 "choose one without it"
             )
+
+
+def _named_directories(settings: Settings) -> list[tuple[str, Path]]:
+    """Those of the operator's in which others name files, each with its flag."""
+    return [
+        *(("--image-dir", each) for each in settings.image_dir),
+        *(("--file-dir", each) for each in settings.file_dir),
+        *(("--nbd-socket-dir", each) for each in settings.nbd_socket_dir),
+    ]
 
 
 class Provider:
@@ -186,7 +198,8 @@ class Provider:
         wake_everybody = partial(wake_all, store, self.queue)
         self._virtualisation = Virtualisation(settings, store, kvm.probe, clock, changed=wake_everybody)
         looks = Looks()
-        plugins = PluginTables(settings.image_dirs, looks, self._hypervisor.taps)
+        access = HostAccess.of(settings, store.instance, self._virtualisation.libvirt_version, looks)
+        plugins = PluginTables(settings.image_dirs, looks, self._hypervisor.taps, access)
         self._paths = paths
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)

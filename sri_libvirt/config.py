@@ -39,6 +39,11 @@ class Settings:
     pcie_ports: int
     template_dir: Path | None
     image_dir: tuple[Path, ...]
+    file_dir: tuple[Path, ...]
+    nbd_socket_dir: tuple[Path, ...]
+    block_device: tuple[str, ...]
+    ceph_conf: Path
+    probe_timeout: int
     machine_classes: Path | None
     reserved_memory: int | None
     reserved_cpus: int
@@ -124,6 +129,18 @@ def duration(text: str) -> int:
         raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
     hours, minutes, seconds, milliseconds = (int(part or 0) for part in match.groups())
     return (hours * 3600 + minutes * 60 + seconds) * SECOND + milliseconds * 1_000_000
+
+
+def bounded_duration(least: int, most: int) -> Callable[[str], int]:
+    """A parser of durations from `least` to `most` seconds."""
+
+    def parse(text: str) -> int:
+        found = duration(text)
+        if not least * SECOND <= found <= most * SECOND:
+            raise ValueError(f"{text!r} is not a duration from {least}s to {most}s")
+        return found
+
+    return parse
 
 
 def octal_mode(text: str) -> int:
@@ -233,6 +250,15 @@ def absolute_path(text: str) -> Path:
     return Path(os.path.normpath(Path.cwd() / text))
 
 
+def device_pattern(text: str) -> str:
+    """A pattern of paths of block devices, such as /dev/vg0/*. Raises ValueError."""
+    if not text.startswith("/dev/") or "\0" in text or os.path.normpath(text) != text:
+        raise ValueError(f"{text!r} is not an absolute path below /dev without '.', '..', '//' and a slash at its end")
+    if "**" in text:
+        raise ValueError(f"{text!r} holds '**': a '*' stands for characters of one name, never for a slash")
+    return text
+
+
 def optional_path(text: str) -> Path | None:
     """A path, or None for ""."""
     return absolute_path(text) if text else None
@@ -275,6 +301,45 @@ OPTIONS: tuple[Option, ...] = (
         "Where local images may lie [<state-dir>/images]; repeats.",
         "DIR",
         multiple=True,
+    ),
+    Option(
+        "file_dir",
+        absolute_path,
+        "",
+        "Where volumes that are files may lie; repeats. None by default.",
+        "DIR",
+        multiple=True,
+    ),
+    Option(
+        "nbd_socket_dir",
+        absolute_path,
+        "",
+        "Where sockets of NBD volumes may lie; repeats. None by default.",
+        "DIR",
+        multiple=True,
+    ),
+    Option(
+        "block_device",
+        device_pattern,
+        "",
+        "Block devices that volumes may name, as /dev/vg0/*; repeats. None by default; in the environment write ? for "
+        "a colon.",
+        "PATTERN",
+        multiple=True,
+    ),
+    Option(
+        "ceph_conf",
+        absolute_path,
+        "/etc/ceph/sri-libvirt.conf",
+        "What librados of Ceph volumes reads where it exists; AppArmor lets QEMU read /etc/ceph/*.conf alone.",
+        "FILE",
+    ),
+    Option(
+        "probe_timeout",
+        bounded_duration(1, 60),
+        "10s",
+        "How long a volume's backend may take to answer before QEMU is given the volume.",
+        "DURATION",
     ),
     Option(
         "machine_classes",

@@ -26,8 +26,8 @@ _NOT_BY_XML = re.compile("[^ -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """An attribute of an XML document makes spaces of line breaks and tabs; the others it cannot hold."""
 
 
-def unspeakable(path: Path, more: str = "") -> str:
-    """A character of a path that libvirt cannot be told, or one of `more`, named; "" when all can be."""
+def unspeakable(path: Path | str, more: str = "") -> str:
+    """A character of a path or word that libvirt cannot be told, or one of `more`, named; "" when all can be."""
     found = _NOT_BY_XML.search(str(path))
     character = found.group() if found else next((each for each in str(path) if each in more), "")
     if not character:

@@ -14,11 +14,16 @@ from pathlib import Path
 
 from sri_libvirt import paths, process
 from sri_libvirt.devices import BackingFile
+from sri_libvirt.errors import NotReady
 
 MAGIC = b"QFI\xfb"
 
 HEADER_BYTES = 104
 """As much of a file as `parse_header` needs."""
+
+CONVERT = "Make a plain one of it: qemu-img convert -O qcow2 IMAGE PLAIN.qcow2"
+CHECK = "See `qemu-img info` and `qemu-img check` of the file."
+"""What makes a plain disk of one that is none; what tells more of one."""
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 assert _HEADER.size == HEADER_BYTES
@@ -57,6 +62,23 @@ def parse_header(data: bytes) -> Header:
         corrupt=bool(incompatible & _CORRUPT),
         encrypted=encryption != 0,
     )
+
+
+def check_alone(head: bytes, what: str) -> Header:
+    """The header of somebody else's file, by its first HEADER_BYTES. `what` names it in words.
+
+    Raises NotReady for one that is damaged or encrypted, or by which QEMU would open another file.
+    """
+    try:
+        header = parse_header(head)
+    except ValueError as error:
+        raise NotReady(f"{what} is damaged: {error}") from error
+    if header.has_backing or header.has_external_data:
+        other = "a backing file" if header.has_backing else "an external data file"
+        raise NotReady(f"{what} has {other}, which is not followed", CONVERT)
+    if header.encrypted or header.corrupt:
+        raise NotReady(f"{what} is {'encrypted' if header.encrypted else 'marked as corrupt'}", CHECK)
+    return header
 
 
 @dataclass(frozen=True, slots=True)

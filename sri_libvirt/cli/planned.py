@@ -111,13 +111,26 @@ def _backing(
         case "seed":
             return DiskSource("seed", str(paths.seed), "raw", 0, read_only=True)
         case "volume":
-            volume = row.volume()
-            size = volume.empty_disk.size_bytes or GIB
-            handle = plugins.volume(row).handle(machine.id, volume)
-            return DiskSource(handle, str(paths.empty_disk(row.name, size)), "qcow2", size)
+            return _volume(machine, row, paths, plugins, tell)
         case "nic":
             nic = row.nic()
             return plugins.nic(row).prepare(machine.id, nic, lambda _: True)
+
+
+def _volume(
+    machine: Machine, row: Attachment, paths: MachinePaths, plugins: PluginTables, tell: Callable[[str], None]
+) -> DiskSource:
+    if (source := plugins.planned(row)) is not None:
+        tell(
+            f"the {source.handle.partition('/')[0]} volume {row.name} is taken as its connection says; nobody is asked"
+        )
+        return source
+    volume = row.volume()
+    if volume.HasField("connection"):
+        tell(f"where the volume {row.name} will be is told by its driver alone; the path is made up")
+    size = volume.empty_disk.size_bytes or GIB
+    handle = plugins.volume(row).handle(machine.id, volume)
+    return DiskSource(handle, str(paths.empty_disk(row.name, size)), "qcow2", size)
 
 
 def _id(given: str) -> str:

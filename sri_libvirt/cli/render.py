@@ -22,6 +22,7 @@ from sri_libvirt.hypervisor.base import Offer
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.records import Attachment
+from sri_libvirt.volumes.registry import HostAccess
 
 NO_INSTANCE = "00000000-0000-0000-0000-000000000000"
 
@@ -57,9 +58,10 @@ def _of_file(file: TextIO, libvirt_uri: str | None, settings: Settings, notes: l
         raise click.ClickException(f"{file.name}: not UTF-8 text") from None
     message = manifest.parse(text, file.name, out.warn)
     known = classes.load(settings.machine_classes) if settings.machine_classes else ladder.steps()
-    plugins = PluginTables(settings.image_dirs)
-    machine = planned.machine_of(message, known, plugins)
     offer = _offer(libvirt_uri, notes) if libvirt_uri else planned.OFFLINE
+    access = HostAccess.of(settings, NO_INSTANCE, lambda: offer.libvirt_version)
+    plugins = PluginTables(settings.image_dirs, access=access)
+    machine = planned.machine_of(message, known, plugins)
     profile = planned.profile_of(machine.machine_class, offer, settings)
     asked = (
         f"as {libvirt_uri} offers"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sri_libvirt.qcow2 import CONVERT
+
 HEAD_BYTES = 0x10200
 """As much of a file as is looked at."""
 
-CONVERT = "Make a plain one of it: qemu-img convert -O qcow2 IMAGE PLAIN.qcow2"
 UNPACK = "Unpack it, and name the disk in it."
 FETCH = "Fetch the file itself: this is what a server or a checkout has put in its place."
 

@@ -67,7 +67,7 @@ class LocalImages:
                 return self._adopt(image, overlay, disk_bytes)
             return self._make(image, overlay, disk_bytes)
         except ProcessError as error:
-            raise NotReady(f"no disk can be made of the image {image}: {error}", _CHECK_ADVICE) from error
+            raise NotReady(f"no disk can be made of the image {image}: {error}", qcow2.CHECK) from error
         except OSError as error:
             raise NotReady(f"{overlay} cannot be made or read: {error.strerror}") from error
 
@@ -116,7 +116,7 @@ class LocalImages:
             advice = "Restore it, or delete the machine and create it anew."
             raise NotReady(f"the machine's disk {overlay} is gone", advice)
         if (size := qcow2.inspect(overlay).size) != made.size:
-            raise NotReady(f"the machine's disk {overlay} has {size} bytes, not {made.size}", _CHECK_ADVICE)
+            raise NotReady(f"the machine's disk {overlay} has {size} bytes, not {made.size}", qcow2.CHECK)
         return made
 
     def _base(self, image: str, path: Path, disk_bytes: int) -> tuple[BackingFile, str]:
@@ -186,18 +186,7 @@ def look_at(head: bytes, file_bytes: int, image: str) -> tuple[DiskFormat, int]:
         if not file_bytes:
             raise NotReady(f"the image {image} is empty")
         return "raw", -(-file_bytes // _SECTOR) * _SECTOR
-    try:
-        header = qcow2.parse_header(head)
-    except ValueError as error:
-        raise NotReady(f"the image {image} is damaged: {error}") from error
-    if header.has_backing or header.has_external_data:
-        problem = "a backing file" if header.has_backing else "an external data file"
-        raise NotReady(f"the image {image} has {problem}, which is not followed", formats.CONVERT)
-    if header.encrypted or header.corrupt:
-        raise NotReady(
-            f"the image {image} is {'encrypted' if header.encrypted else 'marked as corrupt'}", _CHECK_ADVICE
-        )
-    return "qcow2", header.size
+    return "qcow2", qcow2.check_alone(head, f"the image {image}").size
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +283,3 @@ def _changed(image: str, path: Path, kept: FileIdentity, now: FileIdentity) -> N
             f"touch --date=@{seconds}.{rest:09} {shlex.quote(str(path))}. Else: {advice[0].lower()}{advice[1:]}"
         )
     return NotReady(f"{path} is not the file any more that the machine's disk was made of (image {image})", advice)
-
-
-_CHECK_ADVICE = "See `qemu-img info` and `qemu-img check` of the file."

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.images.base import ImageDriver
@@ -21,18 +22,25 @@ from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import Attachment
 from sri_libvirt.resources import Claim
 from sri_libvirt.volumes.base import VolumeDriver
-from sri_libvirt.volumes.registry import VolumeRegistry
+from sri_libvirt.volumes.registry import HostAccess, VolumeRegistry
 
 
 class PluginTables:
     """All drivers of this process. Raises ConfigError when a third party's cannot be loaded.
 
-    Without `taps` no network device is made: for machines that are only planned.
+    Without `taps` no network device is made, and without `access.asking` no volume's backend is asked: for machines
+    that are only planned.
     """
 
-    def __init__(self, image_dirs: Sequence[Path], looks: Looks | None = None, taps: Taps | None = None) -> None:
+    def __init__(
+        self,
+        image_dirs: Sequence[Path],
+        looks: Looks | None = None,
+        taps: Taps | None = None,
+        access: HostAccess | None = None,
+    ) -> None:
         self._images = ImageRegistry.load(image_dirs, looks)
-        self._volumes = VolumeRegistry.load()
+        self._volumes = VolumeRegistry.load(access=access)
         self._nics = NicRegistry.load(taps=taps)
 
     def check_volume(self, volume: pb.Volume) -> None:
@@ -83,6 +91,18 @@ class PluginTables:
             return None
         asked: Callable[[str, pb.Volume], int | None] | None = getattr(driver, "busy_until", None)
         return asked(row.machine, row.volume()) if asked else None
+
+    def planned(self, row: Attachment) -> DiskSource | None:
+        """The source of a volume as far as its message says; None where its driver tells only what is prepared."""
+        source: Callable[[str, pb.Volume], DiskSource] | None = getattr(self.volume(row), "source", None)
+        return source(row.machine, row.volume()) if source else None
+
+    def cold_only(self, row: Attachment) -> str:
+        """Why a running guest cannot be given a device, whose next cold start brings it; "" when it can be."""
+        cold_only: Callable[[pb.Volume], str] | None = None
+        if row.kind == "volume":
+            cold_only = getattr(self.volume(row), "cold_only", None)
+        return cold_only(row.volume()) if cold_only else ""
 
     def handle_of(self, row: Attachment) -> str:
         """The status handle of a volume or NIC that is not prepared yet; "" for one without a network."""

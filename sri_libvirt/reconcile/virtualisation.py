@@ -173,6 +173,11 @@ class Virtualisation:
             offer = self._offer
         return profiles.lacks_firmware(offer, machine_class, self._settings.firmware) if offer else ""
 
+    def libvirt_version(self) -> int:
+        """libvirt's number as it was told last (9.2.0 is 9_002_000), 0 before."""
+        with self._lock:
+            return self._offer.libvirt_version if self._offer else 0
+
     def _known(self) -> Offer | None:
         """What libvirt offers, if it was asked not long ago."""
         with self._lock:

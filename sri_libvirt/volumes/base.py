@@ -17,6 +17,13 @@ not fit is not prepared. Without that method it takes nothing. A driver that nam
 A driver may have `look(machine_id, volume)`: how a volume is that a guest has open, as `Found`, or `NotReady`; and
 `size_of(machine_id, volume)`, pure: the bytes that the last such look found, 0 if there was none.
 
+A driver of storage that others keep (`connected.py` has what ours have in common) may also have
+- `source(machine_id, volume)`, pure: where the volume is, as far as its message says, of size 0; a planner shows it;
+- `secrets(volume)`, pure: what it is opened with by purpose, decoded; asked for at the moment of use, kept nowhere. The
+  `DiskSource` holds references to them alone;
+- `cold_only(volume)`, pure: why a running guest cannot be given the volume by this host's libvirt, so that its next
+  cold start brings it; "" when it can be.
+
 A driver that has others ask for its volumes (`Asking`) raises `NotReady` from prepare at once while that goes on, with
 a code of `jobs.TIMED`, and has `busy_until(machine_id, volume)`, pure: until when it is of no use to prepare it again,
 None if nothing of the kind is known. The machine is woken when it is earlier.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -357,7 +358,10 @@ def test_only_x86_64_is_served_yet_and_others_are_refused_by_name() -> None:
         app.check_architecture("aarch64")
 
 
-@pytest.mark.parametrize("name", ["state_dir", "machine_classes", "template_dir", "image_dir"])
+@pytest.mark.parametrize(
+    "name",
+    ["state_dir", "machine_classes", "template_dir", "image_dir", "file_dir", "nbd_socket_dir", "ceph_conf"],
+)
 def test_a_path_that_libvirt_sees_elsewhere_is_refused(settings: Settings, name: str) -> None:
     own = "60 22 252:0 /var/tmp/systemd-private-1-x/tmp /var/tmp rw - ext4 /dev/vda1 rw"
     there = Path("/var/tmp/there")
@@ -366,6 +370,9 @@ def test_a_path_that_libvirt_sees_elsewhere_is_refused(settings: Settings, name:
         "machine_classes": replace(settings, machine_classes=there),
         "template_dir": replace(settings, template_dir=there),
         "image_dir": replace(settings, image_dir=(there,)),
+        "file_dir": replace(settings, file_dir=(there,)),
+        "nbd_socket_dir": replace(settings, nbd_socket_dir=(there,)),
+        "ceph_conf": replace(settings, ceph_conf=there),
     }[name]
     with pytest.raises(
         ConfigError, match=f"--{name.replace('_', '-')} /var/tmp/there: this service has a directory of"
@@ -386,6 +393,21 @@ def test_a_path_that_libvirt_cannot_be_told_is_refused(settings: Settings, chara
             app.check_names(of_images)
     else:
         app.check_names(of_images)
+
+
+@pytest.mark.parametrize(
+    ("flag", "changes"),
+    [
+        ("--file-dir", {"file_dir": (Path("/srv/a\tb"),)}),
+        ("--nbd-socket-dir", {"nbd_socket_dir": (Path("/srv/a\tb"),)}),
+        ("--ceph-conf", {"ceph_conf": Path("/etc/ceph/a\tb.conf")}),
+    ],
+)
+def test_the_places_of_volumes_must_be_ones_that_libvirt_can_be_told(
+    settings: Settings, flag: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{flag} .* holds the character U\+0009"):
+        app.check_names(replace(settings, **changes))
 
 
 def test_other_characters_of_paths_are_fine(settings: Settings) -> None:

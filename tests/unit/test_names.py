@@ -51,6 +51,11 @@ def test_alias_is_one_that_libvirt_keeps(name: str) -> None:
     assert alias != names.alias("nic", name, 7)
 
 
+def test_a_hosts_iscsi_name_stays_what_targets_let_in() -> None:
+    instance = "11111111-aaaa-4000-8000-000000000001"
+    assert names.initiator(instance) == "iqn.2024-01.cloud.spheric:sri-libvirt.285243c99239c4a4"
+
+
 def test_secret_uuids_are_uuids_of_their_own() -> None:
     found = {
         names.secret_uuid(machine, volume, purpose)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt import process, qcow2
+from sri_libvirt.errors import NotReady
 
 
 def header(*, version: int = 3, backing: int = 0, size: int = 1 << 30, crypt: int = 0, incompatible: int = 0) -> bytes:
@@ -15,6 +16,22 @@ def header(*, version: int = 3, backing: int = 0, size: int = 1 << 30, crypt: in
         ">4sIQIIQIIQQIIQ", b"QFI\xfb", version, backing, 0, 16, size, crypt, 2, 0x30000, 0x10000, 1, 0, 0
     )
     return head + (struct.pack(">QQQII", incompatible, 0, 0, 4, 104) if version == 3 else b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (header(backing=0x70), "has a backing file, which is not followed"),
+        (header(incompatible=4), "has an external data file, which is not followed"),
+        (header(incompatible=2), "marked as corrupt"),
+        (header(crypt=2), "is encrypted"),
+        (b"raw", "damaged: not a qcow2 header"),
+    ],
+)
+def test_a_file_that_qemu_must_not_follow(data: bytes, words: str) -> None:
+    with pytest.raises(NotReady, match=f"^the file /a .*{words}"):
+        qcow2.check_alone(data, "the file /a")
+    assert qcow2.check_alone(header(), "the file /a").size == 1 << 30
 
 
 def test_plain() -> None:

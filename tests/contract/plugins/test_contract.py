@@ -6,8 +6,8 @@ A driver that is registered and has no sample here fails `test_every_driver_is_t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,21 +15,38 @@ import pytest
 from sri_libvirt import devices
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import BackingFile, DiskSource
+from sri_libvirt.errors import InvalidSpec, NotReady
 from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.images.registry import ImageRegistry
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
 from sri_libvirt.paths import MachinePaths
-from sri_libvirt.volumes.base import VolumeDriver
-from sri_libvirt.volumes.registry import VolumeRegistry
+from sri_libvirt.volumes.base import Found, VolumeDriver
+from sri_libvirt.volumes.connected import ConnectedVolumes
+from sri_libvirt.volumes.registry import HostAccess, VolumeRegistry
+from tests.connected import StubAsking, volume
 from tests.contract.plugins.conftest import MACHINE
+from tests.contract.plugins.loop_device import loop_device
 
 OTHER = "00000000-8d3c-4f52-9d0a-0d2f3c1f0a02"
 SIZE = 64 << 20
 
 VOLUMES = {
     "empty_disk": pb.Volume(name="data", device="oda", empty_disk=pb.EmptyDisk(size_bytes=SIZE)),
+    "ceph": volume("ceph", {"monitors": "mon:6789", "image": "pool/image"}, {"userID": b"id", "userKey": b"a2V5IQ=="}),
+    "nbd": volume("nbd", {"address": "nbd:10809"}),
+    "iscsi": volume(
+        "iscsi",
+        {"portal": "[::1]", "target": "iqn.2001-04.com.example:a", "lun": "1"},
+        {"username": b"who", "password": b"a long password"},
+    ),
+    "file": volume("file", {"path": "", "format": "raw"}),
+    "block": volume("block", {"path": ""}),
 }
+"""A sample for each driver; the paths are of a file and a device that a fixture makes."""
+
+CONNECTED = [name for name, sample in VOLUMES.items() if sample.HasField("connection")]
+KEY = "a passphrase \N{SNOWMAN}\n".encode()
 NICS = {
     "network": pb.NetworkInterface(name="eth", network_id="network://lan", ips=["10.0.0.1"]),
     "isolated": pb.NetworkInterface(name="eth", network_id="isolated"),
@@ -60,11 +77,31 @@ def test_every_driver_is_tested(images: Path) -> None:
     assert {driver.name for driver in ImageRegistry.load([images]).drivers} == IMAGES.keys()
 
 
+@pytest.fixture(autouse=True)
+def access(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostAccess]:
+    """A host whose operator lets volumes name a directory and a device, and whose backends answer at once."""
+    directory = tmp_path / "files"
+    directory.mkdir()
+    disk = directory / "disk.raw"
+    disk.touch()
+    os.truncate(disk, SIZE)
+    monkeypatch.setitem(VOLUMES, "file", volume("file", {"path": str(disk), "format": "raw"}))
+    host = HostAccess(file_dirs=(directory,), block_devices=("/dev/loop*",), asking=StubAsking())
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("name") == "block":
+        with loop_device(disk) as device:
+            monkeypatch.setitem(VOLUMES, "block", volume("block", {"path": device}))
+            yield host
+    else:
+        yield host
+
+
 class VolumeContract:
     """What every volume driver keeps to; `VOLUMES[name]` is its sample."""
 
+    access: HostAccess | None = None
+
     def driver(self, name: str) -> VolumeDriver:
-        return VolumeRegistry.load([]).select(VOLUMES[name])
+        return VolumeRegistry.load([], self.access).select(VOLUMES[name])
 
     def test_it_is_the_one(self, name: str) -> None:
         assert self.driver(name).name == name
@@ -98,7 +135,13 @@ class VolumeContract:
     def test_the_source_can_be_opened(self, name: str, paths: MachinePaths) -> None:
         source = self.driver(name).prepare(MACHINE, VOLUMES[name], paths)
         assert source.size > 0
-        assert source.path.endswith((".qcow2", ".raw"))
+        assert source.source
+        if source.kind == "network":
+            assert source.protocol
+            assert all(str(host) in source.source for host in source.hosts)
+            return
+        assert source.path == source.source
+        assert source.kind == "block" or source.path.endswith((".qcow2", ".raw"))
         os.close(os.open(source.path, os.O_RDONLY))
 
     def test_release_is_idempotent_and_needs_no_prepare(self, name: str, paths: MachinePaths) -> None:
@@ -119,6 +162,9 @@ class VolumeContract:
         driver = self.driver(name)
         source = driver.prepare(MACHINE, VOLUMES[name], paths)
         driver.release(MACHINE, VOLUMES[name], paths, final=True)
+        if not Path(source.path).is_relative_to(paths.root):
+            assert files(paths) == set()
+            return  # nothing is made of it
         unfinished = Path(source.path)
         unfinished.with_name(f"{unfinished.stem}.part{unfinished.suffix}").write_bytes(b"half")
         assert driver.prepare(MACHINE, VOLUMES[name], paths) == source
@@ -127,7 +173,105 @@ class VolumeContract:
 
 @pytest.mark.parametrize("name", VOLUMES)
 class TestVolumes(VolumeContract):
-    pass
+    @pytest.fixture(autouse=True)
+    def on_a_host(self, access: HostAccess) -> None:
+        self.access = access
+
+
+@pytest.mark.parametrize("name", CONNECTED)
+class TestConnectedVolumes:
+    """What the drivers of storage that others keep have in common."""
+
+    @pytest.fixture
+    def driver(self, name: str, access: HostAccess) -> ConnectedVolumes:
+        driver = VolumeRegistry.load([], access).select(VOLUMES[name])
+        assert isinstance(driver, ConnectedVolumes)
+        return driver
+
+    def sample(self, name: str) -> pb.Volume:
+        return pb.Volume.FromString(VOLUMES[name].SerializeToString())
+
+    def with_key(self, name: str, key: bytes = KEY) -> pb.Volume:
+        found = self.sample(name)
+        found.connection.encryption_data["encryptionKey"] = key
+        return found
+
+    def test_the_handle_is_the_drivers_and_the_connections(self, name: str, driver: ConnectedVolumes) -> None:
+        assert driver.handle(MACHINE, self.sample(name)) == f"{name}/4711" == driver.handle(OTHER, self.sample(name))
+
+    def test_a_handle_is_needed(self, name: str, driver: ConnectedVolumes) -> None:
+        nameless = self.sample(name)
+        nameless.connection.handle = ""
+        with pytest.raises(InvalidSpec, match=r"^connection\.handle: "):
+            driver.validate(nameless)
+
+    def test_what_is_needed_is_named_when_it_is_not_there(self, name: str, driver: ConnectedVolumes) -> None:
+        for part in ("attributes", "secret_data"):
+            for key in getattr(self.sample(name).connection, part):
+                for lacking in (self.sample(name), self.with_key(name)):
+                    del getattr(lacking.connection, part)[key]
+                    with pytest.raises(InvalidSpec) as caught:
+                        driver.validate(lacking)
+                    assert caught.value.field == f'connection.{part}["{key}"]'
+
+    def test_unknown_attributes_and_secrets_are_ignored(self, name: str, driver: ConnectedVolumes) -> None:
+        more = self.sample(name)
+        more.connection.attributes.update({"rawVolumeLabels": "{}\n", "": ""})
+        more.connection.secret_data.update({"more": b"\xff"})
+        driver.validate(more)
+        assert driver.source(MACHINE, more) == driver.source(MACHINE, self.sample(name))
+
+    def test_encryption_needs_its_key(self, name: str, driver: ConnectedVolumes) -> None:
+        keyless = self.sample(name)
+        keyless.connection.encryption_data["other"] = b"x"
+        for wrong in (keyless, self.with_key(name, b"")):
+            with pytest.raises(InvalidSpec, match=r'^connection\.encryption_data\["encryptionKey"\]: must be set'):
+                driver.validate(wrong)
+
+    def test_secrets_are_referred_to_and_stand_nowhere(
+        self, name: str, driver: ConnectedVolumes, paths: MachinePaths
+    ) -> None:
+        asked = self.with_key(name)
+        driver.validate(asked)
+        secrets = driver.secrets(asked)
+        assert secrets["encryption"] == KEY
+        prepared = driver.prepare(MACHINE, asked, paths)
+        assert [each.purpose for each in prepared.secrets] == sorted(secrets)
+        assert prepared.encryption is not None
+        shown = f"{prepared!r} {devices.to_json(prepared)} {prepared.source} {driver!r} {vars(driver)!r}"
+        for value in (*secrets.values(), *asked.connection.secret_data.values()):
+            if value != prepared.user.encode():
+                assert value.decode() not in shown
+                assert repr(value)[2:-1] not in shown
+
+    def test_the_source_is_known_but_for_what_only_its_backend_knows(
+        self, name: str, driver: ConnectedVolumes, paths: MachinePaths
+    ) -> None:
+        for asked in (self.sample(name), self.with_key(name)):
+            planned = driver.source(MACHINE, asked)
+            assert planned.size == 0
+            assert replace(planned, size=SIZE) == driver.prepare(MACHINE, asked, paths)
+
+    def test_it_waits_until_its_backend_answers(
+        self, name: str, driver: ConnectedVolumes, access: HostAccess, paths: MachinePaths
+    ) -> None:
+        asking = access.asking
+        assert isinstance(asking, StubAsking)
+        asking.answer = NotReady("it does not answer", "Wait.", "backend-silent")
+        with pytest.raises(NotReady, match="it does not answer"):
+            driver.prepare(MACHINE, self.sample(name), paths)
+        asking.answer = Found(SIZE)
+        assert driver.prepare(MACHINE, self.sample(name), paths).size == SIZE
+        (key,) = {each[1] for each in asking.asked}
+        driver.release(MACHINE, self.sample(name), paths, final=False)
+        assert asking.forgotten == [key]
+
+    def test_without_who_asks_it_is_only_planned(self, name: str, paths: MachinePaths) -> None:
+        driver = VolumeRegistry.load([]).select(VOLUMES[name])
+        assert isinstance(driver, ConnectedVolumes)
+        assert driver.source(MACHINE, self.sample(name)).handle == driver.handle(MACHINE, self.sample(name))
+        with pytest.raises(NotReady, match="only plans"):
+            driver.prepare(MACHINE, self.sample(name), paths)
 
 
 class NicContract:

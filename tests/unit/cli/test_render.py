@@ -71,6 +71,22 @@ def test_a_file_offline(cli: Cli, file: Path, tmp_path: Path, state_dir: Path) -
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_connected_volume_is_taken_as_its_connection_says(cli: Cli, file: Path) -> None:
+    connection = "{driver: file, handle: h, attributes: {path: /nfs/a.raw, format: raw}}"
+    file.write_text(MACHINE.replace("empty_disk: {}}", f"connection: {connection}}}"))
+    result = cli("render", "-f", str(file))
+    assert (result.status, result.err) == (0, "")
+    assert "/nfs/a.raw" in {each.get("file") for each in domain(result.out).iterfind("devices/disk/source")}
+    assert "the file volume logs is taken as its connection says; nobody is asked" in result.out.partition("-->")[0]
+
+
+def test_a_connected_volume_that_is_wrong_in_itself(cli: Cli, file: Path) -> None:
+    file.write_text(MACHINE.replace("empty_disk: {}}", "connection: {driver: file, handle: h}}"))
+    result = cli("render", "-f", str(file))
+    assert result.status
+    assert 'machine.spec.volumes[1].connection.attributes["format"]: must be set' in result.err
+
+
 def test_the_same_file_gives_the_same_xml(cli: Cli, file: Path) -> None:
     assert cli("render", "-f", str(file)).out == cli("render", "-f", str(file)).out
 

@@ -10,6 +10,7 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.reconcile.plugins import PluginTables
+from sri_libvirt.volumes.registry import HostAccess
 from tests.unit.reconcile.world import nic_row, volume_row
 
 
@@ -63,6 +64,25 @@ def test_the_loop_gets_the_driver_that_the_check_asked(tables: PluginTables) -> 
     assert tables.nic(nic_row()).name == "network"
     assert tables.nic(nic_row(network="isolated")).name == "isolated"
     assert tables.image("/images/a.raw").name == "local"
+
+
+def test_what_only_a_planner_asks(tables: PluginTables) -> None:
+    iscsi = connection("iscsi")
+    iscsi.connection.attributes.update(portal="10.0.0.1", target="iqn.2001-04.com.example:a", lun="3")
+    source = tables.planned(volume_row(spec=iscsi.SerializeToString()))
+    assert source is not None
+    assert source.source == "iscsi:iqn.2001-04.com.example:a/3@10.0.0.1:3260"
+    assert tables.planned(volume_row()) is None
+
+
+def test_what_a_running_guest_cannot_be_given(tmp_path: Path) -> None:
+    encrypted = connection("ceph")
+    encrypted.connection.encryption_data["encryptionKey"] = b"key"
+    rows = [volume_row(spec=each.SerializeToString()) for each in (encrypted, connection("ceph"))]
+    rows += [volume_row(), nic_row()]
+    for version, cold in ((9_000_000, [True, False, False, False]), (11_003_000, [False] * 4)):
+        tables = PluginTables([tmp_path], access=HostAccess(libvirt_version=lambda version=version: version))  # type: ignore[misc]
+        assert [bool(tables.cold_only(row)) for row in rows] == cold
 
 
 def test_a_driver_that_is_gone_is_an_error_of_the_device(tables: PluginTables) -> None:

@@ -224,9 +224,11 @@ def test_a_machine_that_the_host_no_longer_offers_does_not_start(make: Make) -> 
     made, hypervisor = make(), FakeHypervisor()
     hypervisor.offered = OLD
     assert code(made) == "", "nothing is known before libvirt was asked"
+    assert made.libvirt_version() == 0
     made.refresh(hypervisor.connect())
     assert code(made) == "machine-type-gone"
     assert code(made) == "machine-type-gone"
+    assert made.libvirt_version() == OLD.libvirt_version == 9_000_000
 
 
 def test_what_is_offered_is_asked_again_after_a_while(make: Make, clock: Clock) -> None:
