@@ -80,6 +80,42 @@ def test_a_connected_volume_is_taken_as_its_connection_says(cli: Cli, file: Path
     assert "the file volume logs is taken as its connection says; nobody is asked" in result.out.partition("-->")[0]
 
 
+CONNECTED = """
+  - name: a
+    connection:
+      driver: ceph
+      handle: h
+      attributes: {monitors: "mon-a:6789,[2001:db8::1]:3300", image: pool/image.1}
+      secret_data: {userID: Z3Vlc3QuMQ==, userKey: UVZGRA==}
+      encryption_data: {encryptionKey: a2V5}
+  - {name: b, connection: {driver: nbd, handle: h, attributes: {address: "nbd:10809", export: "a b<c", tls: "yes"}}}
+  - {name: c, connection: {driver: nbd, handle: h, attributes: {socket: /run/nbd.sock}}}
+  - name: d
+    connection:
+      driver: iscsi
+      handle: h
+      attributes: {portal: 10.0.0.1, target: "iqn.2001-04.com.example:a", lun: "0"}
+      secret_data: {username: aXFuLjpfLQ==, password: cGFzc3dvcmQ=}
+  - {name: e, connection: {driver: block, handle: h, attributes: {path: /dev/vg0/data}}}
+"""
+
+
+def test_every_driver_gives_what_libvirts_schema_takes(cli: Cli, file: Path) -> None:
+    file.write_text(MACHINE.replace("\n  - {name: logs, empty_disk: {}}\n", CONNECTED))
+    result = cli("render", "-f", str(file))
+    assert (result.status, result.err) == (0, "")
+    disks = domain(result.out).findall("devices/disk")
+    assert [each.get("type") for each in disks].count("network") == 4
+    sources = [each for disk in disks for each in disk.findall("source")]
+    assert {each.get("name") for each in sources if each.get("protocol")} == {
+        "pool/image.1", "a b<c", None, "iqn.2001-04.com.example:a/0",
+    }  # fmt: skip
+    assert {each.get("username") for disk in disks for each in disk.iter("auth")} == {"guest.1", "iqn.:_-"}
+    for secret in ("UVZGRA==", "QVFD", "a2V5", "key", "password"):
+        assert f">{secret}<" not in result.out
+        assert f"'{secret}'" not in result.out
+
+
 def test_a_connected_volume_that_is_wrong_in_itself(cli: Cli, file: Path) -> None:
     file.write_text(MACHINE.replace("empty_disk: {}}", "connection: {driver: file, handle: h}}"))
     result = cli("render", "-f", str(file))
