@@ -21,6 +21,9 @@ SecretPurpose = Literal["auth", "encryption"]
 DEFAULT_PORTS = {"nbd": 10809, "iscsi": 3260}
 """What libvirt takes, and writes into its XML, where a host has no port. librados has its own, which no XML tells."""
 
+SOURCES_BEFORE = 8
+"""How many sources of before a disk remembers: so often it may move while its domain cannot be defined."""
+
 HANDLE_BYTES = 256
 """The longest handle that a status shows: the reply to ListMachines has room for so much of every device."""
 
@@ -102,7 +105,7 @@ class DiskSource:
     whom the secret for "auth" is of, `config` a configuration file for librados, `reconnect` how many seconds QEMU
     waits for a server that went away.
     `note` is a sentence about it that an operator should know and that keeps no machine from running.
-    `was` is the `source` that it had before, as long as a domain may still name that; the loop sets it.
+    `was` are the sources that it had before, the latest last, as long as a domain may still name one; the loop sets it.
     """
 
     handle: str  # what the status reports for the volume; stable over restarts
@@ -112,7 +115,7 @@ class DiskSource:
     read_only: bool = False
     backing: BackingFile | None = None
     note: str = ""
-    was: str = ""
+    was: tuple[str, ...] = ()
     kind: DiskKind = "file"
     protocol: Protocol = ""
     name: str = ""
@@ -129,6 +132,11 @@ class DiskSource:
     def source(self) -> str:
         """What it is, in one string: two disks of the same one are the same bytes. Domain XML tells it, too."""
         return network_source(self.protocol, self.name, self.hosts) if self.kind == "network" else self.path
+
+    def after(self, old: DiskSource) -> DiskSource:
+        """The same disk in the old one's place: `was` is what a domain may still name, which is defined later."""
+        before = dict.fromkeys((*old.was, old.source))
+        return replace(self, was=tuple(each for each in before if each != self.source)[-SOURCES_BEFORE:])
 
 
 def network_source(protocol: str, name: str, hosts: Iterable[DiskHost]) -> str:
@@ -202,6 +210,8 @@ def _disk(data: dict[str, Any]) -> DiskSource:
         data["backing"] = BackingFile(**{**base, "identity": FileIdentity(**base["identity"])})
     if (encryption := data.pop("encryption", None)) is not None:
         data["encryption"] = Encryption(**encryption)
+    was = data.pop("was", ())
+    data["was"] = tuple(filter(None, [was])) if isinstance(was, str) else tuple(was)  # one, in earlier versions
     data["hosts"] = tuple(DiskHost(**host) for host in data.pop("hosts", ()))
     data["secrets"] = tuple(SecretReference(**secret) for secret in data.pop("secrets", ()))
     return DiskSource(**data)

@@ -81,7 +81,7 @@ def found(machine: Machine, observed: Observed) -> list[Drift]:
         live, defined = observed.places.get(row.alias), observed.defined.get(row.alias)
         match row.backing:
             case DiskSource() as disk:
-                drifts += _of_disk(row, {disk.source, disk.was} - {""}, live, defined)
+                drifts += _of_disk(row, {disk.source, *disk.was} - {""}, live, defined)
             case NicBackend(network=network, device=device):
                 drifts += _of_nic(row, network or device, live, defined, astray=row.alias in observed.astray)
     return drifts

@@ -192,8 +192,7 @@ class Performer:
             self.not_open_elsewhere(connection, machine.id, made.source)
         if isinstance(made, DiskSource) and isinstance(row.backing, DiskSource):
             # A domain names the old source until the next define, which is ours to change, not somebody else's work.
-            moved = made.source != row.backing.source
-            made = replace(made, was=row.backing.source if moved else row.backing.was)
+            made = made.after(row.backing)
         if made != row.backing or row.problem:
             self._refuse_if_held(self.store.write(lambda tx: _keep_prepared(tx, row, made, self.clock()), synced=False))
 

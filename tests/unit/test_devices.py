@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,12 +31,27 @@ def test_a_network_disk_is_the_same_after_it_was_stored() -> None:
     assert devices.from_json(devices.to_json(RBD)) == RBD
 
 
-def test_a_disk_that_an_earlier_version_stored_is_a_local_file() -> None:
+@pytest.mark.parametrize(("was", "known"), [("", ()), ("/old/e.qcow2", ("/old/e.qcow2",))])
+def test_a_disk_that_an_earlier_version_stored_is_a_local_file(was: str, known: tuple[str, ...]) -> None:
     text = (
         '{"type": "DiskSource", "handle": "empty-disk/ab", "path": "/m/e.qcow2", "format": "qcow2", "size": 1024,'
-        ' "read_only": false, "backing": null, "note": "", "was": ""}'
+        f' "read_only": false, "backing": null, "note": "", "was": "{was}"}}'
     )
-    assert devices.from_json(text) == DiskSource("empty-disk/ab", "/m/e.qcow2", "qcow2", 1024)
+    assert devices.from_json(text) == DiskSource("empty-disk/ab", "/m/e.qcow2", "qcow2", 1024, was=known)
+
+
+def test_a_disk_remembers_what_a_domain_may_still_name() -> None:
+    """Its monitors may change again before a domain could be defined."""
+    first, second, third = (replace(RBD, hosts=(DiskHost(name, 6789),)) for name in ("a", "b", "c"))
+    moved = third.after(second.after(first))
+    assert moved.was == (first.source, second.source)
+    assert devices.from_json(devices.to_json(moved)) == moved
+    assert third.after(moved) == moved
+    assert first.after(moved).was == (second.source, third.source)
+    for number in range(99):
+        moved = replace(RBD, name=f"p/{number}").after(moved)
+    assert moved.was[-1] == replace(RBD, name="p/97").source
+    assert len(moved.was) == devices.SOURCES_BEFORE
 
 
 def test_the_source_of_a_network_disk_does_not_depend_on_the_order_of_its_hosts() -> None:

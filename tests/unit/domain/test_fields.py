@@ -163,7 +163,7 @@ NOT_OF_THE_DOMAIN: dict[str, tuple[str, DiskSource]] = {
     "DiskSource.handle": ("what the status reports", replace(samples.RBD, handle="other")),
     "DiskSource.size": ("the guest sees what the backend says", replace(samples.RBD, size=7)),
     "DiskSource.note": ("for the operator", replace(samples.RBD, note="other")),
-    "DiskSource.was": ("where a domain of before may still have it", replace(samples.RBD, was="other")),
+    "DiskSource.was": ("where a domain of before may still have it", replace(samples.RBD, was=("other",))),
 }
 NOT_COMPARED = {"DiskSource.backing": "an overlay's own header names its base"}
 

@@ -16,7 +16,9 @@ from sri_libvirt.reconcile.view import Observed
 from sri_libvirt.records import GIB, SECOND
 from tests.unit.reconcile.world import ID, POLICY, World, codes, delete, machine, nic_row, power, running, volume_row
 
-DISK = volume_row(backing=DiskSource("h", "/m/data.qcow2", "qcow2", GIB, was="/m/old.qcow2"), port=1)
+DISK = volume_row(
+    backing=DiskSource("h", "/m/data.qcow2", "qcow2", GIB, was=("/m/older.qcow2", "/m/old.qcow2")), port=1
+)
 NIC = nic_row(backing=NicBackend("h", "network", "net"), port=2)
 ALONE = nic_row("alone", "isolated", backing=NicBackend("h", "isolated", device="sri0"), port=3)
 OURS, OVERLAY = Place("/m/data.qcow2"), Place("/backup/snap.qcow2")
@@ -33,6 +35,7 @@ THERE, MOVED = Place("rbd:p/i@m:6789"), Place("rbd:p/i@other:6789")
         (DISK, OURS, OURS, []),
         (DISK, None, OURS, []),
         (DISK, Place("/m/old.qcow2"), Place("/m/old.qcow2"), []),
+        (DISK, Place("/m/older.qcow2"), Place("/m/old.qcow2"), []),
         (DISK, Place(""), Place(""), []),
         (DISK, OVERLAY, OVERLAY, [Difference.OTHER_FILE]),
         (DISK, OVERLAY, OURS, [Difference.OTHER_FILE, Difference.LEFT_BEHIND]),

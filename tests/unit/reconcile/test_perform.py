@@ -502,5 +502,5 @@ def test_a_path_that_a_driver_has_changed_is_ours_until_the_next(bench: Bench) -
     for _ in range(2):
         found = bench.row().backing
         assert isinstance(found, DiskSource)
-        assert (found.path, found.was) == ("/d", "/before")
+        assert (found.path, found.was) == ("/d", ("/before",))
         bench.do(act.PrepareDevice(DATA.key))
