@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,21 @@ STATE = "/var/lib/sri-libvirt"
 IMAGE = "/srv/images/tiny.raw"
 VIRSH = "virsh -q -c qemu:///system"
 """With its URI: a client's own default may be libvirtd where virtqemud runs."""
+
+TYPE = """
+import libvirt, sys, time
+machine_id, line = sys.argv[1:]
+connection = libvirt.open("qemu:///system")
+stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+connection.lookupByUUIDString(machine_id).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+stream.send(f"\\r{line}\\r".encode())
+echoed, end = b"", time.monotonic() + 10
+while line.encode() not in echoed.replace(b"\\r\\n", b"") and time.monotonic() < end:
+    time.sleep(0.1)
+    heard = stream.recv(4096)
+    echoed += heard if isinstance(heard, bytes) else b""
+"""
+"""Types a line into a guest's console and waits until its terminal has echoed it, or ten seconds."""
 
 NETWORK = "sri-test"
 BOOT = 300.0
@@ -303,11 +319,9 @@ class Service:
         end = time.monotonic() + BOOT
         while not heard():
             assert time.monotonic() < end, f"the guest does not take {line!r}: {self.console(machine_id)[-1000:]}"
-            # virsh takes its input from a terminal only; ^] ends it.
-            self.vm.run(
-                f"{{ sleep 1; printf '\\n%s\\n' '{line}'; sleep 3; printf '\\035'; sleep 1; }} | "
-                f"timeout 60 script -qec '{VIRSH} console --force {machine_id}' /dev/null >/dev/null || true"
-            )
+            self.vm.ask(f"timeout 60 {PYTHON} -c {shlex.quote(TYPE)} {machine_id} {shlex.quote(line)}")
+            with suppress(AssertionError):  # typed anew then
+                wait_for(f"effect of {line!r}", heard, 15)
 
     def guests(self) -> dict[str, Guest]:
         """Every guest that runs, by machine id."""
