@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sri_libvirt.devices import DiskSource
-from sri_libvirt.domain import chain, disks, nics, observed
+from sri_libvirt.domain import chain, compare, disks, nics, observed
 from sri_libvirt.domain.build import build
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
@@ -43,15 +43,22 @@ class DomainCompiler:
         spec = build(machine, machine.profile, rows, paths=paths, instance=self._instance, run=run)
         text = self._renderer(machine.machine_class).render(spec)
         # An operator's template may have lost what the loop and the guest rely on.
-        if lost := observed.verify(spec, text):
+        if lost := compare.verify(spec, text):
             raise HypervisorError(f"the templates do not keep what the machine must have: {'; '.join(lost[:5])}")
         self._schema.validate(text)
         return text
 
     def device_xml(self, machine: Machine, row: Attachment) -> str:
-        """The XML of a prepared device with a port, for hot-plug: as in `domain_xml`, but for the boot order."""
+        """The XML of a prepared device with a port, for hot-plug: as in `domain_xml`, but for the boot order.
+
+        Raises HypervisorError when the template has lost something of it: a disk whose encryption is lost would give
+        its guest the cipher's bytes to write over.
+        """
         device = disks.one(row) if isinstance(row.backing, DiskSource) else nics.one(row)
-        return self._renderer(machine.machine_class).render_device(device)
+        text = self._renderer(machine.machine_class).render_device(device)
+        if lost := compare.verify_device(device, text):
+            raise HypervisorError(f"the template does not keep what the device must have: {'; '.join(lost[:5])}")
+        return text
 
     def check(self, machine_class: MachineClass) -> None:
         """Raise ConfigError, naming the class, when the templates of its own cannot be used."""
@@ -77,11 +84,11 @@ class DomainCompiler:
 
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""
-        return observed.differences(observed.read(asked), observed.read(got))
+        return compare.differences(observed.read(asked), observed.read(got))
 
     def undone(self, before: str, asked: str) -> list[str]:
         """What the XML of before has that others must have put there, and that the XML asked for undoes, in words."""
-        return observed.undone(observed.read(before), observed.read(asked))
+        return compare.undone(observed.read(before), observed.read(asked))
 
     def follow(self, live: str, persistent: str, alias: str) -> str:
         """The persistent XML with the disk of this alias as the live XML has it. Raises HypervisorError."""

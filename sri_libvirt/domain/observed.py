@@ -1,7 +1,6 @@
 """A read view of domain XML, live or persistent: our marks, our devices, and what must not have moved.
 
-libvirt drops what it does not understand without a word (an alias with a dot, for one), so what was defined is read
-back and compared. What follows from a difference does not belong here.
+What it should say does not belong here (see `compare.py`), nor what follows from a difference.
 """
 
 from __future__ import annotations
@@ -17,15 +16,13 @@ from lxml import etree
 from sri_libvirt import names
 from sri_libvirt.devices import DiskHost, network_source
 from sri_libvirt.domain import access, xml
-from sri_libvirt.domain.spec import DomainSpec, PciAddress
+from sri_libvirt.domain.spec import PciAddress
 from sri_libvirt.domain.xml import attribute
 
 _NS = {"sri": names.METADATA_NAMESPACE}
 _DEVICES = frozenset({"disk", "interface", "hostdev", "filesystem", "redirdev", "shmem", "graphics"})
 """Devices of which libvirt adds none by itself."""
 
-_OF_DEVICE = ("port", "target", "serial", "mac")
-_OF_INTERFACE = (*_OF_DEVICE, "source")
 _FIXED = {
     "virtio-serial": "devices/controller[@type='virtio-serial']",
     "balloon": "devices/memballoon",
@@ -155,77 +152,14 @@ def read(text: str) -> ObservedDomain:
     )
 
 
-def expected(spec: DomainSpec) -> ObservedDomain:
-    """What the XML of a spec must say."""
-    layout, firmware = spec.layout, spec.firmware
-    fixed = {"virtio-serial": layout.virtio_serial, "balloon": layout.balloon, "rng": layout.rng}
-    ports = {f"root port {port.index}": port.address for port in layout.root_ports}
-    disks = [
-        ObservedDevice(
-            disk.alias, "disk", disk.port, disk.source, disk.target, disk.serial, access=access.of_disk(disk)
-        )
-        for disk in spec.disks
-    ]
-    nics = [
-        ObservedDevice(nic.alias, "interface", nic.port, nic.network or nic.device, mac=nic.mac) for nic in spec.nics
-    ]
-    return ObservedDomain(
-        instance=spec.marks.instance,
-        machine_id=spec.marks.id,
-        run=spec.marks.run,
-        domain_type=spec.domain_type,
-        machine_type=spec.machine_type,
-        loader=firmware.loader if firmware else "",
-        nvram=firmware.nvram if firmware else "",
-        nvram_template=firmware.nvram_template if firmware else "",
-        addresses={name: _place(address) for name, address in {**ports, **fixed}.items()},
-        devices={device.alias: device for device in [*disks, *nics]},
-        memory_kib=spec.memory_kib,
-        vcpus=spec.cpu.vcpus,
-    )
+def read_device(text: str) -> ObservedDevice:
+    """Read the XML of one device, as it is plugged. Raises HypervisorError when it is not XML."""
+    return _device(xml.parse(text, "XML of a device"))
 
 
-def differences(asked: ObservedDomain, got: ObservedDomain) -> list[str]:
-    """What of one is not so in the other, in words; empty when all is there and nothing of ours is there besides."""
-    found = []
-    for word in ("instance", "machine_id", "run", "domain_type", "machine_type", "loader", "nvram", "nvram_template"):
-        found += _difference(word.replace("_", " "), getattr(asked, word), getattr(got, word))
-    for name, place in asked.addresses.items():
-        found += _difference(f"address of {name}", place, got.addresses.get(name, ""))
-    for alias, device in asked.devices.items():
-        other = got.devices.get(alias)
-        if other is None:
-            found.append(f"{device.kind} {alias} is missing")
-            continue
-        for word in ("kind", "port", "source", "target", "serial", "mac"):
-            found += _difference(f"{word} of {alias}", str(getattr(device, word)), str(getattr(other, word)))
-        for word in dict.fromkeys((*device.access, *other.access)):
-            found += _difference(f"{word} of {alias}", device.access.get(word, ""), other.access.get(word, ""))
-    found += [f"{got.devices[alias].kind} {alias} was not asked for" for alias in got.devices.keys() - asked.devices]
-    return found
-
-
-def undone(before: ObservedDomain, asked: ObservedDomain) -> list[str]:
-    """What a define undoes that nobody but others can have changed: we never change it of a machine, or never made it.
-
-    Which devices there are is not told, nor the run, nor a disk's source: those change by our own doing.
-    """
-    found = []
-    for word in ("domain_type", "machine_type", "loader", "nvram_template", "memory_kib", "vcpus"):
-        found += _difference(word.replace("_", " "), str(getattr(asked, word)), str(getattr(before, word)))
-    for name, place in asked.addresses.items():
-        found += _difference(f"address of {name}", place, before.addresses.get(name, ""))
-    for alias in asked.devices.keys() & before.devices.keys():
-        device, other = asked.devices[alias], before.devices[alias]
-        words = _OF_INTERFACE if device.kind == "interface" and other.source else _OF_DEVICE
-        for word in words:
-            found += _difference(f"{word} of {alias}", str(getattr(device, word)), str(getattr(other, word)))
-    return found + [f"there was {words}" for words in sorted(before.others - asked.others)]
-
-
-def verify(spec: DomainSpec, text: str) -> list[str]:
-    """What of a spec is not in an XML, in words: in a template's, or in what libvirt gives back after a define."""
-    return differences(expected(spec), read(text))
+def place_of(address: PciAddress) -> str:
+    """A place on pcie.0, as `ObservedDomain.addresses` has it."""
+    return f"{address.slot:02x}.{address.function:x}"
 
 
 def _device(node: etree._Element) -> ObservedDevice:
@@ -287,7 +221,7 @@ def _addresses(root: etree._Element) -> dict[str, str]:
 def _slot_of(address: etree._Element | None) -> str:
     if address is None or address.get("type") != "pci" or _number(address, "bus"):
         return ""
-    return _place(PciAddress(_number(address, "slot"), _number(address, "function")))
+    return place_of(PciAddress(_number(address, "slot"), _number(address, "function")))
 
 
 def _port(address: etree._Element | None) -> int:
@@ -296,13 +230,5 @@ def _port(address: etree._Element | None) -> int:
     return _number(address, "bus")
 
 
-def _place(address: PciAddress) -> str:
-    return f"{address.slot:02x}.{address.function:x}"
-
-
 def _number(node: etree._Element, name: str) -> int:
     return int(node.get(name) or "0", 0)
-
-
-def _difference(what: str, asked: str, got: str) -> list[str]:
-    return [] if asked == got else [f"{what} is {got!r}, not {asked!r}"]

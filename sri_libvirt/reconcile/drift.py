@@ -7,7 +7,7 @@ nor what nobody but us has changed (that is `plugging.py`).
 
 Not in the table, because no look asks for them: devices without an alias of ours in the live domain are kept; in the
 persistent one they are undone by the next define, and so are memory, vCPUs, machine type, firmware and addresses that
-somebody edited, each with an event (`domain/observed.py`, `undone`).
+somebody edited, each with an event (`domain/compare.py`, `undone`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import BackingFile, DiskHost, DiskSource, Encryption, FileIdentity, SecretReference
-from sri_libvirt.domain import observed, profile
+from sri_libvirt.domain import compare, profile
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.records import GIB, Machine, MachineClass
 from tests.unit.domain import samples
@@ -176,7 +176,7 @@ def with_source(source: DiskSource) -> Machine:
 def test_a_field_of_a_source_changes_the_domain_and_is_compared_after_a_define(field: str) -> None:
     before, after = map(with_source, SOURCES[field])
     assert xml(before) != xml(after)
-    found = observed.verify(samples.spec_of(before), xml(after))
+    found = compare.verify(samples.spec_of(before), xml(after))
     assert (found == []) == (field in NOT_COMPARED)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sri_libvirt.domain import disks, observed
+from sri_libvirt.domain import compare, disks
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
 from sri_libvirt.domain.spec import Disk, Nic
@@ -38,16 +38,16 @@ def schema() -> DomainSchema:
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_golden(name: str, renderer: Renderer, request: pytest.FixtureRequest) -> None:
-    compare(GOLDEN / f"{name}.xml", renderer.render(samples.spec_of(MACHINES[name])), request)
+    check(GOLDEN / f"{name}.xml", renderer.render(samples.spec_of(MACHINES[name])), request)
 
 
 @pytest.mark.parametrize("name", DISKS)
 def test_golden_disks(name: str, renderer: Renderer, request: pytest.FixtureRequest) -> None:
     row = samples.source_row(DISKS[name], port=1)
-    compare(GOLDEN / "disks" / f"{name}.xml", renderer.render_device(disks.one(row)), request)
+    check(GOLDEN / "disks" / f"{name}.xml", renderer.render_device(disks.one(row)), request)
 
 
-def compare(path: Path, text: str, request: pytest.FixtureRequest) -> None:
+def check(path: Path, text: str, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--regenerate-golden"):
         path.write_text(text)
     assert text == path.read_text(), f"differs from {path.name}; pytest --regenerate-golden writes it anew"
@@ -63,7 +63,7 @@ def test_libvirts_schema_knows_it(name: str, renderer: Renderer, schema: DomainS
 @pytest.mark.parametrize("name", MACHINES)
 def test_everything_asked_for_is_in_it(name: str, renderer: Renderer) -> None:
     spec = samples.spec_of(MACHINES[name])
-    assert observed.verify(spec, renderer.render(spec)) == []
+    assert compare.verify(spec, renderer.render(spec)) == []
     assert spec.disks or name == "bios-nothing"
 
 

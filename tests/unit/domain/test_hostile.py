@@ -10,7 +10,7 @@ from lxml import etree
 
 from sri_libvirt import names, printable
 from sri_libvirt.devices import DiskHost, DiskKind, DiskSource, Encryption
-from sri_libvirt.domain import observed
+from sri_libvirt.domain import compare, observed
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, MachineClass
@@ -63,7 +63,7 @@ def test_nothing_escapes_from_a_network_disk(source: DiskSource) -> None:
     text = RENDERER.render(spec)
     root = etree.fromstring(text)
     assert {node.tag for node in root.iter()} <= EVERY
-    assert observed.verify(spec, text) == []
+    assert compare.verify(spec, text) == []
     alias = spec.disks[0].alias
     assert observed.glance(text).devices[alias].source == source.source == spec.disks[0].source
     disk = root.find("devices/disk/source")
@@ -81,7 +81,7 @@ def test_nothing_escapes_from_a_local_disk(path: str, kind: DiskKind, *, encrypt
     spec = samples.spec_of(samples.machine(samples.source_row(source)))
     text = RENDERER.render(spec)
     assert {node.tag for node in etree.fromstring(text).iter()} <= EVERY
-    assert observed.verify(spec, text) == []
+    assert compare.verify(spec, text) == []
     SCHEMA.validate(text)
 
 
@@ -116,7 +116,7 @@ def test_nothing_escapes(namespace: str, name: str, class_name: str, volume: str
     text = RENDERER.render(spec)
     root = etree.fromstring(text)
     assert {node.tag for node in root.iter()} <= PLAIN
-    assert observed.verify(spec, text) == []
+    assert compare.verify(spec, text) == []
     marks = root.find("metadata/{*}machine")
     assert marks is not None
     assert marks.get("class") == class_name

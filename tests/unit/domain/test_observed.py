@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt import names
-from sri_libvirt.domain import observed
-from sri_libvirt.domain.observed import ObservedDevice, differences, read, verify
+from sri_libvirt.domain import compare, observed
+from sri_libvirt.domain.compare import differences, verify
+from sri_libvirt.domain.observed import ObservedDevice, read
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.errors import HypervisorError
 from tests.unit.domain import samples
@@ -183,12 +184,12 @@ def test_no_define_undoes_how_a_disk_is_opened() -> None:
         read(Renderer().render(samples.spec_of(samples.machine(samples.source_row(source)))))
         for source in (samples.RBD, samples.NBD)
     )
-    assert observed.undone(before, asked) == []
+    assert compare.undone(before, asked) == []
 
 
 def test_the_same_is_the_same() -> None:
     assert verify(DISKS, DISKS_XML) == []
-    assert observed.expected(DISKS) == read(DISKS_XML)
+    assert compare.expected(DISKS) == read(DISKS_XML)
     assert verify(SPEC, XML) == []
     assert differences(read(XML), read(XML)) == []
-    assert observed.expected(SPEC) == read(XML)
+    assert compare.expected(SPEC) == read(XML)

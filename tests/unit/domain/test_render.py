@@ -136,6 +136,36 @@ def test_a_template_that_loses_an_alias_is_refused(tmp_path: Path) -> None:
         compile_with(override(tmp_path, changed))
 
 
+@pytest.mark.parametrize(
+    ("kind", "lost", "instead", "word"),
+    [
+        ("block-luks", "if disk.encryption", "if false", "encryption"),
+        ("nbd-tls-luks", "if net.tls", "if false", "TLS"),
+        ("ceph", "set net = disk.network", "set net = none", "source"),
+    ],
+)
+def test_a_template_that_loses_how_a_disk_is_opened_is_refused_for_a_plug_too(
+    tmp_path: Path, kind: str, lost: str, instead: str, word: str
+) -> None:
+    """One of before there were such disks: the guest would have the cipher's bytes to write over."""
+    machine = samples.every_disk()
+    row = next(row for row in machine.attachments if row.backing == samples.DISKS[kind])
+    changed = (shipped_templates() / DISK).read_text().replace(lost, instead)
+    compiler = DomainCompiler(samples.INSTANCE, override(tmp_path, changed, DISK), DIRECTORY)
+    with pytest.raises(HypervisorError, match=rf"must have: {word} of {row.alias} is ''"):
+        compiler.device_xml(machine, row)
+    assert DomainCompiler(samples.INSTANCE, None, DIRECTORY).device_xml(machine, row)
+
+
+def test_a_template_that_loses_an_alias_is_refused_for_a_plug_too(tmp_path: Path) -> None:
+    machine = samples.full()
+    changed = (shipped_templates() / NIC).read_text().replace("<alias name='{{ nic.alias }}'/>", "")
+    compiler = DomainCompiler(samples.INSTANCE, override(tmp_path, changed), DIRECTORY)
+    nic = next(row for row in machine.attachments if row.kind == "nic")
+    with pytest.raises(HypervisorError, match=f"alias is '', not '{nic.alias}'"):
+        compiler.device_xml(machine, nic)
+
+
 @pytest.mark.skipif(not (DIRECTORY / "domain.rng").exists(), reason="libvirt's schemas are not installed")
 def test_a_misspelt_element_is_refused(tmp_path: Path) -> None:
     changed = (shipped_templates() / NIC).read_text().replace("<link ", "<lnik ")

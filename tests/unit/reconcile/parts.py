@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sri_libvirt import names
 from sri_libvirt.devices import DiskSource, NicBackend
-from sri_libvirt.domain import chain, observed
+from sri_libvirt.domain import chain, compare, observed
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Connection, LastWords
 from sri_libvirt.paths import MachinePaths, StatePaths
@@ -121,10 +121,10 @@ class Compiler:
         return f"<disk><alias name='{row.alias}'/></disk>"
 
     def differences(self, asked: str, got: str) -> list[str]:
-        return self.lost or observed.differences(observed.read(asked), observed.read(got))
+        return self.lost or compare.differences(observed.read(asked), observed.read(got))
 
     def undone(self, before: str, asked: str) -> list[str]:
-        return observed.undone(observed.read(before), observed.read(asked))
+        return compare.undone(observed.read(before), observed.read(asked))
 
     def follow(self, live: str, persistent: str, alias: str) -> str:
         return chain.follow(live, persistent, alias)

@@ -1,0 +1,111 @@
+"""What of a domain is not as it was asked for, in words.
+
+libvirt drops what it does not understand without a word (an alias with a dot, for one), and an operator's template may
+have lost something, so what is rendered and what was defined are read and compared. Reading XML does not belong here
+(that is `observed.py`), nor what follows from a difference.
+"""
+
+from __future__ import annotations
+
+from sri_libvirt.domain import access, observed
+from sri_libvirt.domain.observed import ObservedDevice, ObservedDomain, place_of
+from sri_libvirt.domain.spec import Disk, DomainSpec, Nic
+
+_OF_DEVICE = ("port", "target", "serial", "mac")
+_OF_INTERFACE = (*_OF_DEVICE, "source")
+
+
+def expected(spec: DomainSpec) -> ObservedDomain:
+    """What the XML of a spec must say."""
+    layout, firmware = spec.layout, spec.firmware
+    fixed = {"virtio-serial": layout.virtio_serial, "balloon": layout.balloon, "rng": layout.rng}
+    ports = {f"root port {port.index}": port.address for port in layout.root_ports}
+    devices = [*map(_expected, spec.disks), *map(_expected, spec.nics)]
+    return ObservedDomain(
+        instance=spec.marks.instance,
+        machine_id=spec.marks.id,
+        run=spec.marks.run,
+        domain_type=spec.domain_type,
+        machine_type=spec.machine_type,
+        loader=firmware.loader if firmware else "",
+        nvram=firmware.nvram if firmware else "",
+        nvram_template=firmware.nvram_template if firmware else "",
+        addresses={name: place_of(address) for name, address in {**ports, **fixed}.items()},
+        devices={device.alias: device for device in devices},
+        memory_kib=spec.memory_kib,
+        vcpus=spec.cpu.vcpus,
+    )
+
+
+def differences(asked: ObservedDomain, got: ObservedDomain) -> list[str]:
+    """What of one is not so in the other, in words; empty when all is there and nothing of ours is there besides."""
+    found = []
+    for word in ("instance", "machine_id", "run", "domain_type", "machine_type", "loader", "nvram", "nvram_template"):
+        found += _difference(word.replace("_", " "), getattr(asked, word), getattr(got, word))
+    for name, place in asked.addresses.items():
+        found += _difference(f"address of {name}", place, got.addresses.get(name, ""))
+    for alias, device in asked.devices.items():
+        other = got.devices.get(alias)
+        if other is None:
+            found.append(f"{device.kind} {alias} is missing")
+            continue
+        found += _of_device(device, other)
+    found += [f"{got.devices[alias].kind} {alias} was not asked for" for alias in got.devices.keys() - asked.devices]
+    return found
+
+
+def undone(before: ObservedDomain, asked: ObservedDomain) -> list[str]:
+    """What a define undoes that nobody but others can have changed: we never change it of a machine, or never made it.
+
+    Which devices there are is not told, nor the run, nor a disk's source: those change by our own doing.
+    """
+    found = []
+    for word in ("domain_type", "machine_type", "loader", "nvram_template", "memory_kib", "vcpus"):
+        found += _difference(word.replace("_", " "), str(getattr(asked, word)), str(getattr(before, word)))
+    for name, place in asked.addresses.items():
+        found += _difference(f"address of {name}", place, before.addresses.get(name, ""))
+    for alias in asked.devices.keys() & before.devices.keys():
+        device, other = asked.devices[alias], before.devices[alias]
+        words = _OF_INTERFACE if device.kind == "interface" and other.source else _OF_DEVICE
+        for word in words:
+            found += _difference(f"{word} of {alias}", str(getattr(device, word)), str(getattr(other, word)))
+    return found + [f"there was {words}" for words in sorted(before.others - asked.others)]
+
+
+def verify(spec: DomainSpec, text: str) -> list[str]:
+    """What of a spec is not in an XML, in words: in a template's, or in what libvirt gives back after a define."""
+    return differences(expected(spec), observed.read(text))
+
+
+def verify_device(device: Disk | Nic, text: str) -> list[str]:
+    """The same of one device that is to be plugged."""
+    asked, got = _expected(device), observed.read_device(text)
+    return [*_difference("alias", asked.alias, got.alias), *_of_device(asked, got)]
+
+
+def _expected(device: Disk | Nic) -> ObservedDevice:
+    if isinstance(device, Nic):
+        joined = device.network or device.device
+        return ObservedDevice(device.alias, "interface", device.port, joined, mac=device.mac)
+    return ObservedDevice(
+        alias=device.alias,
+        kind="disk",
+        port=device.port,
+        source=device.source,
+        target=device.target,
+        serial=device.serial,
+        access=access.of_disk(device),
+    )
+
+
+def _of_device(asked: ObservedDevice, got: ObservedDevice) -> list[str]:
+    found = []
+    for word in ("kind", "port", "source", "target", "serial", "mac"):
+        found += _difference(f"{word} of {asked.alias}", str(getattr(asked, word)), str(getattr(got, word)))
+    for word in dict.fromkeys((*asked.access, *got.access)):
+        found += _difference(f"{word} of {asked.alias}", asked.access.get(word, ""), got.access.get(word, ""))
+    return found
+
+
+def _difference(what: str, asked: str, got: str) -> list[str]:
+    return [] if asked == got else [f"{what} is {got!r}, not {asked!r}"]
