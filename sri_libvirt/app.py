@@ -240,6 +240,7 @@ class Provider:
             handle_of=plugins.handle_of,
             start_blocked=self._virtualisation.start_blocked,
             busy_until=plugins.busy_until,
+            size_of=plugins.size_of,
             shutdown_grace=settings.shutdown_grace,
             detach_settle=settings.detach_settle,
             detach_hold=settings.detach_hold,
@@ -257,6 +258,8 @@ class Provider:
             lambda machine_id, since: memory.killed(machine_id, (clock() - since) / SECOND),
             partial(link.joined, settings.sysfs),
             ended=self._boots.ended,
+            ask=plugins.look,
+            failed=lambda machine_id: self.events.failed_disks(machine_id),
         )
         loop = Loop(
             store,

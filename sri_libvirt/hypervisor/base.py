@@ -96,6 +96,13 @@ class LastWords:
     aborted: str = ""
 
 
+class DiskError(StrEnum):
+    """Why QEMU could not write or read a disk, as far as libvirt tells."""
+
+    NO_SPACE = "no space"
+    OTHER = "other"
+
+
 class SecretUsage(StrEnum):
     """What a secret opens; libvirt refuses a disk one of another usage."""
 
@@ -159,6 +166,18 @@ class Connection(Protocol):
         Whether it went is seen in the live XML alone. A domain that is not active or has no such device: nothing.
         """
 
+    def disk_errors(self, machine_id: str) -> dict[str, DiskError]:
+        """By target, the disks that QEMU has failed to write or read since it was started, each with its first error.
+
+        Which of them an event was of, that says. Of a domain that is not active: none.
+        """
+
+    def resize_disk(self, machine_id: str, target: str, size: int) -> None:
+        """Let a running guest see `size` bytes of the disk at this target, which its backend has by now.
+
+        It is never cut: where QEMU has as much or more, and of a domain that is not active, nothing is done.
+        """
+
     def destroy(self, machine_id: str) -> None:
         """End the QEMU process at once. Of a domain that is not active or absent: nothing."""
 
@@ -206,13 +225,15 @@ class EventKind(StrEnum):
     DEVICE_ADDED = "device added"
     DEVICE_REMOVED = "device removed"
     IO_ERROR = "io error"
+    NO_SPACE = "no space"
     BLOCK_JOB = "block job"
 
 
 @dataclass(frozen=True, slots=True)
 class DomainEvent:
     """One event. `detail` in lower-case words: of SHUTDOWN "guest" or "host" or "finished"; of STOPPED "shutdown",
-    "destroyed", "crashed", "migrated", "saved", "failed", "from snapshot"; of DEVICE_* the alias; else ""."""
+    "destroyed", "crashed", "migrated", "saved", "failed", "from snapshot"; of DEVICE_* the alias, and of IO_ERROR
+    and NO_SPACE, at which QEMU has paused the guest, the disk's; else ""."""
 
     machine_id: str
     kind: EventKind

@@ -16,8 +16,8 @@ from pathlib import Path
 import libvirt
 
 from sri_libvirt.errors import HypervisorError, Unreachable
-from sri_libvirt.hypervisor import capabilities, faults, firmware, qemulog, secrets, words
-from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords, Offer, Secret
+from sri_libvirt.hypervisor import capabilities, disks, faults, firmware, qemulog, secrets, words
+from sri_libvirt.hypervisor.base import DiskError, DomainSnapshot, DomainState, LastWords, Offer, Secret
 
 TPM_SINCE = 8_009_000
 """The first libvirt that knows VIR_DOMAIN_UNDEFINE_TPM; older ones refuse the flag."""
@@ -168,6 +168,16 @@ class LibvirtConnection:
                 again = self._find(machine_id)
                 if again is not None and again.isActive() and f"'{alias}'" in again.XMLDesc(0):
                     raise
+
+    def disk_errors(self, machine_id: str) -> dict[str, DiskError]:
+        found: dict[str, DiskError] = {}
+        with self._asking("tell which disks have failed"):
+            self._on_active(machine_id, lambda domain: found.update(disks.errors(domain)))
+        return found
+
+    def resize_disk(self, machine_id: str, target: str, size: int) -> None:
+        with self._asking(f"grow the disk {target}"):
+            self._on_active(machine_id, lambda domain: disks.grow(domain, target, size))
 
     def destroy(self, machine_id: str) -> None:
         with self._asking("destroy the domain"):

@@ -105,7 +105,7 @@ class Watcher:
         return [
             register(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
             register(libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
-            register(libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR, self._on_io_error),
+            register(libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
             register(libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._on_block_job),
             register(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device_added),
             register(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device_removed),
@@ -131,8 +131,12 @@ class Watcher:
     def _on_reboot(self, _connection: Any, domain: libvirt.virDomain, _: Any) -> None:
         self._emit(domain, EventKind.REBOOT)
 
-    def _on_io_error(self, _connection: Any, domain: libvirt.virDomain, *_: Any) -> None:
-        self._emit(domain, EventKind.IO_ERROR)
+    def _on_io_error(
+        self, _connection: Any, domain: libvirt.virDomain, _source: str, alias: str, action: int, reason: str, _: Any
+    ) -> None:
+        # One that the guest is told of by itself asks for nothing, and a guest can have them by the thousand.
+        if action == libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE:
+            self._emit(domain, EventKind.NO_SPACE if reason == "enospc" else EventKind.IO_ERROR, alias or "")
 
     def _on_block_job(self, _connection: Any, domain: libvirt.virDomain, *_: Any) -> None:
         self._emit(domain, EventKind.BLOCK_JOB)

@@ -3,7 +3,7 @@
 It keeps domains as libvirt does (live XML = the persistent one at the start), optionally in a file, so that they
 survive a kill of the provider; of a secret the file says that it is set, never its value. The contract tests that run
 on libvirt run on it too (tests/contract/hypervisor). It looks at nothing in the XML but the UUID, the aliases of
-devices and the secrets of disks. Rules of what a provider does with domains do not belong here.
+devices, and the targets and secrets of disks. Rules of what a provider does with domains do not belong here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lxml import etree
 
 from sri_libvirt.errors import HypervisorError, SRIError, Unreachable
 from sri_libvirt.hypervisor.base import (
+    DiskError,
     DomainEvent,
     DomainSnapshot,
     DomainState,
@@ -74,6 +75,10 @@ class Domain:
     hangs_at_end: bool = False  # its QEMU, when its guest has halted
     agent: bool = False
     clock_set: bool = False
+    failed: dict[str, str] = field(default_factory=dict)  # disks by target, since it was started
+    failing: dict[str, str] = field(default_factory=dict)  # those at which it is paused again when it runs on
+    resumes_in_vain: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)  # of disks by target, as QEMU has them
 
 
 class FakeTaps(set[str]):
@@ -269,13 +274,27 @@ class FakeHypervisor:
             events.append(DomainEvent(machine_id, EventKind.BLOCK_JOB))
 
     def pause(self, machine_id: str, reason: str = "user") -> None:
-        """Pause a guest: by "user", or by an "io error"."""
+        """Pause a guest: by "user", or by an "io error" of no disk in particular."""
+        with self._change() as events:
+            self._pause(machine_id, reason, events)
+
+    def fail_disk(
+        self, machine_id: str, target: str, error: DiskError = DiskError.OTHER, *, resumes: int = 1_000_000
+    ) -> None:
+        """QEMU cannot write a disk, and pauses the guest; again after so many resumes, or until `mend_disks`."""
         with self._change() as events:
             domain = self._domains[machine_id]
-            domain.state, domain.reason = DomainState.PAUSED, reason
-            if reason == "io error":
-                events.append(DomainEvent(machine_id, EventKind.IO_ERROR))
-            events.append(DomainEvent(machine_id, EventKind.SUSPENDED))
+            domain.failing[target], domain.resumes_in_vain = error, resumes
+            self._fail_disks(machine_id, events)
+
+    def mend_disks(self, machine_id: str) -> None:
+        """All disks can be written again; a guest that is paused stays so."""
+        with self._change():
+            self._domains[machine_id].failing.clear()
+
+    def disk_sizes(self, machine_id: str) -> dict[str, int]:
+        """How large QEMU has disks by now, by their target, as far as it was told."""
+        return dict(self._domains[machine_id].sizes)
 
     # What its connections use.
 
@@ -301,6 +320,21 @@ class FakeHypervisor:
         for event in events:
             for listener in listeners:
                 listener.on_event(event)
+
+    def _pause(self, machine_id: str, reason: str, events: list[DomainEvent]) -> None:
+        domain = self._domains[machine_id]
+        domain.state, domain.reason = DomainState.PAUSED, reason
+        events.append(DomainEvent(machine_id, EventKind.SUSPENDED))
+
+    def _fail_disks(self, machine_id: str, events: list[DomainEvent]) -> None:
+        domain = self._domains[machine_id]
+        for target, error in domain.failing.items():
+            if (disk := _disk(domain.live, target)) is not None:
+                domain.failed.setdefault(target, error)
+                alias = next((each.get("name", "") for each in disk.findall("alias")), "")
+                kind = EventKind.NO_SPACE if error == DiskError.NO_SPACE else EventKind.IO_ERROR
+                events.append(DomainEvent(machine_id, kind, alias))
+                self._pause(machine_id, "io error", events)
 
     def _unplug(self, machine_id: str, domain: Domain, events: list[DomainEvent]) -> None:
         for alias in domain.unplugging:
@@ -345,6 +379,7 @@ class FakeHypervisor:
         with self._change() as events:
             domain = self._domains[machine_id]
             domain.live, domain.state, domain.reason, domain.unplugging = "", DomainState.OFF, said, []
+            domain.failed, domain.failing, domain.sizes = {}, {}, {}
             domain.said, domain.terminated_by = said, terminated_by
             if shutdown:
                 events.append(DomainEvent(machine_id, EventKind.SHUTDOWN, shutdown))
@@ -414,6 +449,10 @@ class FakeConnection:
                 raise HypervisorError("libvirt could not resume the domain: domain is not running", 55)
             domain.state, domain.reason = DomainState.RUNNING, "unpaused"
             events.append(DomainEvent(machine_id, EventKind.RESUMED))
+            domain.resumes_in_vain -= 1
+            if domain.resumes_in_vain < 0:
+                domain.failing.clear()
+            self._hypervisor._fail_disks(machine_id, events)
 
     def wake_up(self, machine_id: str) -> None:
         with self._call("wake_up") as events:
@@ -451,6 +490,21 @@ class FakeConnection:
                 domain.unplugging.append(alias)
             if domain.state is DomainState.RUNNING and not domain.deaf_to_unplug:
                 self._hypervisor._unplug(machine_id, domain, events)
+
+    def disk_errors(self, machine_id: str) -> dict[str, DiskError]:
+        with self._call("disk_errors"):
+            domain = self._domains.get(machine_id)
+            return {target: DiskError(error) for target, error in domain.failed.items()} if domain else {}
+
+    def resize_disk(self, machine_id: str, target: str, size: int) -> None:
+        with self._call("resize_disk"):
+            domain = self._domains.get(machine_id)
+            if domain is None or domain.state not in _LIVE:
+                return
+            if _disk(domain.live, target) is None:
+                problem = f"invalid argument: invalid path {target} not assigned to domain"
+                raise HypervisorError(f"libvirt could not grow the disk {target}: {problem}", 8)
+            domain.sizes[target] = max(size, domain.sizes.get(target, 0))
 
     def destroy(self, machine_id: str) -> None:
         with self._call("destroy"):
@@ -527,6 +581,12 @@ class FakeConnection:
     def _check(self) -> None:
         if self._closed or not self._hypervisor._alive(self._life):
             raise Unreachable("libvirt cannot be asked: the connection is dead")
+
+
+def _disk(xml: str, target: str) -> etree._Element | None:
+    """The disk of this target in a domain's XML."""
+    disks = etree.fromstring(xml).findall("devices/disk")
+    return next((disk for disk in disks if any(each.get("dev") == target for each in disk.findall("target"))), None)
 
 
 def _devices(root: etree._Element, alias: str) -> list[etree._Element]:

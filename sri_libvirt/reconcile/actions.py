@@ -73,6 +73,14 @@ class FollowDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeDisk:
+    """Let the running guest see as much of a volume as the latest look at its backend has found, which is more."""
+
+    key: Key
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnplugStranger:
     """Ask the running guest to let a device go that no row knows."""
 
@@ -135,6 +143,7 @@ Action = (
     | UnplugDevice
     | UnplugStranger
     | FollowDisk
+    | ResizeDisk
     | PressButton
     | Resume
     | Destroy
@@ -144,5 +153,5 @@ Action = (
     | Forget
 )
 
-OfDevice = PrepareDevice | PlugDevice | UnplugDevice | FollowDisk | ReleaseDevice
+OfDevice = PrepareDevice | PlugDevice | UnplugDevice | FollowDisk | ResizeDisk | ReleaseDevice
 """Actions on one device of the machine; all others are on the machine as a whole."""

@@ -20,7 +20,7 @@ from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.domain import ports
 from sri_libvirt.domain.observed import Place
 from sri_libvirt.reconcile import reasons as why
-from sri_libvirt.reconcile.actions import Action, Define, FollowDisk, PrepareDevice, UnplugDevice
+from sri_libvirt.reconcile.actions import Action, Define, FollowDisk, PrepareDevice, ResizeDisk, UnplugDevice
 from sri_libvirt.reconcile.step import Step, cooling, join, soonest
 from sri_libvirt.reconcile.view import Observed, Policy
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason
@@ -33,7 +33,7 @@ define and start is told."""
 class Verdict(StrEnum):
     """What follows from a difference."""
 
-    WAITED_FOR = "no define, no unplug of the device and no cold start until it has gone"
+    WAITED_FOR = "no define, no unplug or resize of the device and no cold start until it has gone"
     FOLLOWED = "the persistent domain is made to name what the live one has"
     UNDONE = "the next define puts it back, and is made for it"
     REPLUGGED = "the device is unplugged and plugged again"
@@ -173,7 +173,7 @@ def _of_nic(row: Attachment, ours: str, live: Place | None, defined: Place | Non
 
 
 def _harms(action: Action, waits: set[tuple[str, str, int]]) -> bool:
-    return isinstance(action, Define) or (isinstance(action, UnplugDevice) and action.key in waits)
+    return isinstance(action, Define) or (isinstance(action, UnplugDevice | ResizeDisk) and action.key in waits)
 
 
 def _reason(machine: Machine, observed: Observed, drift: Drift) -> Reason:

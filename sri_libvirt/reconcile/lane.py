@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 LOOK = "Look"
 """What a look is called, beside the actions."""
 
-LOOKS = frozenset({LOOK, "connect", "offer", "snapshot", "last_words"})
+LOOKS = frozenset({LOOK, "connect", "offer", "snapshot", "last_words", "disk_errors"})
 """Calls of a look, and the whole of it: where one of them hangs, another look would too."""
 
 MOST_SAME = 3

@@ -11,10 +11,13 @@ from typing import Protocol
 
 from sri_libvirt import names
 from sri_libvirt.domain import observed as domain_view
-from sri_libvirt.errors import Unreachable
-from sri_libvirt.hypervisor.base import Connection, DomainState, LastWords
-from sri_libvirt.reconcile.view import NotSeen, Observed
-from sri_libvirt.records import Machine, Stranger
+from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
+from sri_libvirt.hypervisor.base import Connection, DiskError, DomainSnapshot, DomainState, LastWords
+from sri_libvirt.jobs import UNDER_WAY
+from sri_libvirt.reconcile.view import FailedDisk, Heard, NotSeen, Observed
+from sri_libvirt.records import Attachment, Machine, Stranger
+
+PAUSED_BY_DISK = (DomainState.PAUSED, "io error")
 
 
 class HostSigns(Protocol):
@@ -34,7 +37,9 @@ class Observer:
     `of_wall` tells the steady time of a stamp in QEMU's log. `out_of_memory(machine id, since)` is whether the kernel
     says that it has killed the machine's QEMU since then. `joined(device, bridge)` is
     whether a NIC's tap is in its bridge, or down where there is none; None: it cannot be told.
-    `ended(boot id)` is when an earlier boot ended, if known.
+    `ended(boot id)` is when an earlier boot ended, if known. `ask(row)` looks at a plugged volume's backend: None where
+    nobody can, NotReady where it does not answer, or not yet. `failed(machine id)` has the aliases of the disks at
+    which QEMU has paused its guest, and whether for want of space; none if that was not seen.
     """
 
     instance: str
@@ -44,6 +49,8 @@ class Observer:
     out_of_memory: Callable[[str, int], bool] = lambda _machine, _since: False
     joined: Callable[[str, str], bool | None] = lambda _device, _bridge: None
     ended: Callable[[str], int] = lambda _: 0
+    ask: Callable[[Attachment], object | None] = lambda _row: None
+    failed: Callable[[str], Mapping[str, bool]] = lambda _machine: {}
 
     def look(
         self, machine: Machine, connect: Callable[[], Connection], stuck: tuple[str, ...] = ()
@@ -59,6 +66,7 @@ class Observer:
             halted = domain is None or not domain.active or domain.state is DomainState.SHUTTING_DOWN
             explain = halted and machine.run.started_at and machine.run.stopped is None
             words = connection.last_words(machine.id) if explain else LastWords()
+            failed = self._failed_disks(machine, domain, connection)
         except Unreachable as error:
             return NotSeen(str(error), stuck)
         live = domain_view.glance(domain.live_xml) if domain and domain.live_xml else None
@@ -81,12 +89,45 @@ class Observer:
             out_of_memory=words.reason == "crashed" and self.out_of_memory(machine.id, machine.run.started_at),
             strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
             stuck=stuck,
+            failed_disks=failed,
         )
+
+    def _failed_disks(
+        self, machine: Machine, domain: DomainSnapshot | None, connection: Connection
+    ) -> tuple[FailedDisk, ...]:
+        if domain is None or (domain.state, domain.reason) != PAUSED_BY_DISK:
+            return ()
+        rows = {row.alias: row for row in machine.attachments}
+        seen = self.failed(machine.id)
+        failed = {(rows[alias].target if alias in rows else alias): no_space for alias, no_space in seen.items()}
+        by_target = {row.target: row for row in machine.attachments if row.wanted}
+        return tuple(
+            FailedDisk(target, no_space, self._heard(by_target.get(target)))
+            for target, no_space in sorted((failed or _all_that_failed(machine.id, connection)).items())
+        )
+
+    def _heard(self, row: Attachment | None) -> Heard | None:
+        try:
+            found = self.ask(row) if row else None
+        except NotReady as error:
+            return Heard(None if error.code == UNDER_WAY else False, str(error), error.advice)
+        return None if found is None else Heard(True)
 
     def _astray(self, places: Mapping[str, domain_view.Place]) -> frozenset[str]:
         return frozenset(
             alias for alias, place in places.items() if place.tap and self.joined(place.tap, place.bridge) is False
         )
+
+
+def _all_that_failed(machine_id: str, connection: Connection) -> dict[str, bool]:
+    """The disks that have failed since the guest was started, which may not be all that it is paused for now."""
+    try:
+        errors = connection.disk_errors(machine_id)
+    except Unreachable:
+        raise
+    except HypervisorError:
+        return {}  # it is resumed all the same
+    return {target: error is DiskError.NO_SPACE for target, error in errors.items()}
 
 
 def _strangers(live_xml: str, aliases: Iterable[str]) -> tuple[Stranger, ...]:

@@ -21,11 +21,12 @@ from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
 from sri_libvirt.reconcile import actions as act
-from sri_libvirt.reconcile import plugging
+from sri_libvirt.reconcile import disks, plugging
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.power import GuestPower
 from sri_libvirt.reconcile.reasons import action_failed, device_words
 from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
+from sri_libvirt.resources import byte_words
 from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
 from sri_libvirt.volumes.base import VolumeDriver
@@ -45,6 +46,9 @@ class Plugins(Protocol):
     def volume(self, row: Attachment) -> VolumeDriver: ...
 
     def nic(self, row: Attachment) -> NicDriver: ...
+
+    def size_of(self, row: Attachment) -> int:
+        """The bytes of a plugged volume as the latest look at its backend has found it, 0 if none has."""
 
     def keeps_data(self, row: Attachment, paths: MachinePaths) -> bool:
         """Whether a device that leaves has data that its machine keeps, and claims for it."""
@@ -111,6 +115,8 @@ class Performer:
                 self._unplug(row, connection, again=action.again)
             case act.FollowDisk():
                 self._follow(row, connection)
+            case act.ResizeDisk():
+                self._resize(row, action.size, connection)
             case act.ReleaseDevice():
                 self._release(machine, row, final=action.final)
 
@@ -283,6 +289,27 @@ class Performer:
         self._tell_of_change(
             row.machine, "followed", f"its next start reads {device_words(row)} from where the guest has it"
         )
+
+    def _resize(self, row: Attachment, size: int, connection: Connection) -> None:
+        before = row.backing
+        if (
+            not row.wanted
+            or not isinstance(before, DiskSource)
+            or size <= before.size
+            or disks.fixed_while_open(before)
+        ):
+            return  # it went, or was seen to, while other actions ran
+        if self.plugins.size_of(row) != size:
+            return  # a look since the plan has found another size, which the next plan follows
+        connection.resize_disk(row.machine, row.target, size)
+        message = f"{device_words(row)} has grown from {byte_words(before.size)} to {byte_words(size)}"
+        event = Event(kind="device", reason="grown", message=message, time=self.clock())
+
+        def work(tx: Transaction) -> None:
+            tx.set_backing(row.machine, row.key, replace(before, size=size))
+            tx.add_event(row.machine, event)
+
+        self._note(work)
 
     def _tell_of_change(self, machine_id: str, reason: str, what: str) -> None:
         message = f"the domain was changed outside of this provider; {what}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain import ports
-from sri_libvirt.reconcile import drift, plugging, restored, starting, states, stopping, stops, strangers
+from sri_libvirt.reconcile import disks, drift, plugging, restored, starting, states, stopping, stops, strangers
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import status as statuses
 from sri_libvirt.reconcile.actions import (
@@ -154,7 +154,7 @@ def _running(machine: Machine, observed: Observed, run: Run, now: int, policy: P
     halted = _cause(run, None, observed, "shutdown")
     step = states.step(machine, observed.domain, run, halted, now, policy)
     if step is not None:
-        return step
+        return disks.told(step, machine, observed, now)
     clock = Step(actions=(SetClock(),) if run.behind else ())
     return join([clock, restored.hold(machine) or plugging.devices(machine, observed, run, now, policy)])
 

@@ -9,7 +9,7 @@ plugged anew by the same lines. What is done to a guest that is off does not bel
 from __future__ import annotations
 
 from sri_libvirt.domain import ports
-from sri_libvirt.reconcile import brake, drift, strangers
+from sri_libvirt.reconcile import brake, disks, drift, strangers
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.actions import Action, AssignPorts, Define, PlugDevice, PrepareDevice, UnplugDevice
 from sri_libvirt.reconcile.step import Step, cooling, join, release
@@ -32,6 +32,7 @@ def devices(machine: Machine, observed: Observed, run: Run, now: int, policy: Po
             drift.replug(machine, observed, now, policy),
             _plug(machine, observed, run, now, policy),
             _persist(machine, observed, run, now),
+            disks.grow(machine, observed, policy),
         ]
     )
 

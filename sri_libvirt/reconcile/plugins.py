@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource
@@ -21,7 +22,7 @@ from sri_libvirt.nics.registry import NicRegistry
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import Attachment
 from sri_libvirt.resources import Claim
-from sri_libvirt.volumes.base import VolumeDriver
+from sri_libvirt.volumes.base import Found, VolumeDriver
 from sri_libvirt.volumes.registry import HostAccess, VolumeRegistry
 
 
@@ -83,14 +84,27 @@ class PluginTables:
 
     def busy_until(self, row: Attachment) -> int | None:
         """Until when it is of no use to prepare a device again; None where its driver knows of no slow work for it."""
+        asked: Callable[[str, pb.Volume], int | None] | None = self._method(row, "busy_until")
+        return asked(row.machine, row.volume()) if asked else None
+
+    def look(self, row: Attachment) -> Found | None:
+        """How a volume is that a guest has open; None where nobody can ask its backend. Raises NotReady."""
+        look: Callable[[str, pb.Volume], Found] | None = self._method(row, "look")
+        return look(row.machine, row.volume()) if look else None
+
+    def size_of(self, row: Attachment) -> int:
+        """The bytes that the latest such look has found, 0 if none has."""
+        size_of: Callable[[str, pb.Volume], int] | None = self._method(row, "size_of")
+        return size_of(row.machine, row.volume()) if size_of else 0
+
+    def _method(self, row: Attachment, name: str) -> Any:
+        """What a volume's driver may have; None where it does not, or is gone."""
         if row.kind != "volume":
             return None
         try:
-            driver = self.volume(row)
-        except InvalidSpec:  # it is gone; to prepare it says so
+            return getattr(self.volume(row), name, None)
+        except InvalidSpec:
             return None
-        asked: Callable[[str, pb.Volume], int | None] | None = getattr(driver, "busy_until", None)
-        return asked(row.machine, row.volume()) if asked else None
 
     def planned(self, row: Attachment) -> DiskSource | None:
         """The source of a volume as far as its message says; None where its driver tells only what is prepared."""

@@ -58,6 +58,10 @@ CODES = frozenset(
         "being-worked-on",
         "migrating",
         "io-error",
+        "backend-answers",
+        "backend-fails",
+        "disk-cut-off",
+        "grows-at-start",
         "api-error",
         "asleep",
         "halted",
@@ -75,7 +79,7 @@ CODES = frozenset(
 """All codes: those that this module makes, and what keeps a machine from starting on this host as it was made.
 
 The words of the latter are those of the KVM verdict (`virtualisation.py`) and of `domain/profile.py`; those of a guest
-that is paused, asleep, halted or crashed stand in the table of `states.py`.
+that is paused, asleep, halted or crashed stand in the table of `states.py`, those of disks in use in `disks.py`.
 """
 
 

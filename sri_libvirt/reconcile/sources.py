@@ -7,7 +7,7 @@ stop means does not belong here (that is `stops.py`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 import structlog
@@ -48,11 +48,17 @@ class EventSource:
         self._reachable = reachable
         self._others = others
         self._shutdowns: dict[str, str] = {}
+        self._failed: dict[str, dict[str, bool]] = {}
+
+    def failed_disks(self, machine_id: str) -> Mapping[str, bool]:
+        """Aliases of the disks at which QEMU has paused a guest, and whether for want of space; none if nobody saw."""
+        return dict(self._failed.get(machine_id, {}))
 
     def on_connected(self) -> None:
         """Events may have been missed: look at every machine."""
         log.info("libvirt is reached: every machine is looked at")
         self._shutdowns.clear()
+        self._failed.clear()
         self._reachable(True)
         wake_all(self._store, self._queue)
         self._others()
@@ -75,7 +81,14 @@ class EventSource:
                 self._shutdowns[event.machine_id] = event.detail
             case EventKind.STARTED:
                 self._shutdowns.pop(event.machine_id, None)
+                self._failed.pop(event.machine_id, None)
+            case EventKind.RESUMED:
+                self._failed.pop(event.machine_id, None)
+            case EventKind.IO_ERROR | EventKind.NO_SPACE:
+                disks = {**self._failed.get(event.machine_id, {}), event.detail: event.kind is EventKind.NO_SPACE}
+                self._failed[event.machine_id] = disks
             case EventKind.STOPPED:
+                self._failed.pop(event.machine_id, None)
                 stop = StopEvent(
                     shutdown=self._shutdowns.pop(event.machine_id, ""), stopped=event.detail, at=self._clock()
                 )

@@ -30,6 +30,27 @@ class NotSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What was heard of a volume's backend: whether it answers, None while it is being asked; else a user's words."""
+
+    answers: bool | None
+    problem: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDisk:
+    """A disk by its target, of which QEMU could not write or read something, so that it has paused the guest.
+
+    `backend` is None where nobody can ask it.
+    """
+
+    target: str
+    no_space: bool = False
+    backend: Heard | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One machine's domain and host, as read just now.
 
@@ -40,6 +61,7 @@ class Observed:
     that it has killed the QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they
     will have done is not known. `host_stopping` is None where nobody can tell. `boot_ended_at` is when the boot of the
     run ended; 0 of this one, or if that is not known. `strangers` are those of `live` that the machine has no row for.
+    `failed_disks` is asked for only when QEMU has paused the guest at an I/O error.
     """
 
     domain: DomainSnapshot | None
@@ -57,6 +79,7 @@ class Observed:
     stuck: tuple[str, ...] = ()
     boot_ended_at: int = 0
     strangers: tuple[Stranger, ...] = ()
+    failed_disks: tuple[FailedDisk, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -69,7 +92,8 @@ class Policy:
 
     `handle_of` gives the status handle of a volume or NIC before it is prepared. `busy_until` says until when it is of
     no use to prepare a device again, because slow work for it is under way (its end wakes the machine) or its next try
-    is not due; None of one that nothing of the kind is known of. `start_blocked` says why this host
+    is not due; None of one that nothing of the kind is known of. `size_of` gives the bytes of a plugged volume as the
+    latest look at its backend has found it, 0 if none has. `start_blocked` says why this host
     cannot run the machine as its profile has it (KVM gone, machine type or firmware gone), None when it can.
     `drained_since` is when the operator drained this host, 0 while it is not. `ports` are the most root ports that
     a machine gets whose hardware is not chosen yet.
@@ -78,6 +102,7 @@ class Policy:
     handle_of: Callable[[Attachment], str]
     start_blocked: Callable[[Machine], Reason | None]
     busy_until: Callable[[Attachment], int | None] = lambda _row: None
+    size_of: Callable[[Attachment], int] = lambda _row: 0
     shutdown_grace: int = 30 * SECOND
     press_every: int = 5 * SECOND
     prepare_retry: int = 5 * SECOND

@@ -19,13 +19,13 @@ from sri_libvirt import app, failpoints, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain.observed import read
 from sri_libvirt.errors import NotFound, SRIError, StoreError
-from sri_libvirt.hypervisor.base import DomainEvent, EventKind
+from sri_libvirt.hypervisor.base import DiskError, DomainEvent, EventKind
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, SECOND, MachineClass
 from sri_libvirt.server import intents
 from sri_libvirt.store import Store
-from tests.contract.loop import VAST, FakeHost, disk, settings, spec_of
+from tests.contract.loop import VAST, FakeHost, disk, let_looks_find, settings, spec_of
 
 ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
 LABELS = {LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"}
@@ -64,11 +64,12 @@ class Starts:
 class World:
     """What outlives a provider, below one directory, and the time."""
 
-    def __init__(self, root: Path, grace: int = 30 * SECOND, now: int = 1_700_000_000 * SECOND) -> None:
+    def __init__(self, root: Path, grace: int = 30 * SECOND, now: int = 1_700_000_000 * SECOND, found: int = 0) -> None:
         root.mkdir(exist_ok=True)
         self.root = root
         self.now = now
         self.grace = grace
+        self.found = found
         self.paths = StatePaths(root / "state")
         self.starts = Starts(root / "starts")
 
@@ -82,6 +83,7 @@ class World:
         hypervisor = self.hypervisor()
         wishes = settings(self.root, shutdown_grace=self.grace)
         made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST)
+        let_looks_find(made, self.found)
         ends = [hypervisor.watch(made.events), hypervisor.watch(self.starts)]
         try:
             yield store, lambda: self._rest(made)
@@ -141,6 +143,10 @@ def io_error(hypervisor: FakeHypervisor) -> None:
     hypervisor.pause(ID, "io error")
 
 
+def no_space(hypervisor: FakeHypervisor) -> None:
+    hypervisor.fail_disk(ID, "vda", DiskError.NO_SPACE, resumes=2)
+
+
 def save(hypervisor: FakeHypervisor) -> None:
     hypervisor.save(ID)
 
@@ -188,6 +194,8 @@ class Flow:
     grace: int = 30 * SECOND
     happens: Callable[[FakeHypervisor], None] | None = None
     reason: str = ""
+    found: int = 0
+    """What looks at the backends of plugged volumes find, in bytes."""
 
 
 FLOWS = {
@@ -202,6 +210,8 @@ FLOWS = {
         Flow("power-off-at-once", (create,), off, "SUSPENDED", grace=0),
         Flow("power-on", (create, off), on, "RUNNING", starts=1),
         Flow("io-error", (create,), nothing, "RUNNING", happens=io_error),
+        Flow("no-space", (create,), nothing, "RUNNING", happens=no_space),
+        Flow("grown", (create,), nothing, "RUNNING", found=GIB),
         Flow("asleep", (create,), nothing, "RUNNING", starts=1, happens=fall_asleep),  # libvirt calls it a start
         Flow("panicked", (create,), nothing, "RUNNING", starts=1, happens=panic),
         Flow("halted", (create,), nothing, "SUSPENDED", happens=halt_under_a_hung_qemu, reason="guest-powered-off"),
@@ -241,7 +251,7 @@ def ask(flow: Flow, store: Store, now: int) -> None:
 
 def finish(root: Path, flow: Flow, now: int, armed: str = "") -> failpoints.Trap | None:
     """Ask for it and work until nothing is left to do; the trap that was armed."""
-    world = World(root, flow.grace, now)
+    world = World(root, flow.grace, now, flow.found)
     with world.provider() as (store, rest):
         trap = failpoints.armed_by(armed) if armed else None
         failpoints.arm(trap)

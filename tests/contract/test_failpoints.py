@@ -14,11 +14,13 @@ from typing import get_args
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import DiskSource
 from sri_libvirt.domain import observed
 from sri_libvirt.failpoints import Once
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
 from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsewhere, prepare, restore
+from tests.contract.loop import MIB
 from tests.points import distinct
 
 
@@ -37,7 +39,7 @@ def recorded(root: Path, flow: Flow, now: int) -> list[tuple[int, str]]:
 
 def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
     """What must be true when all has come to rest, whatever happened to the first provider."""
-    world = World(root, flow.grace, now)
+    world = World(root, flow.grace, now, flow.found)
     hypervisor = world.hypervisor()
     domains = hypervisor.connect().domain_ids()
     directories = [path.name for path in world.paths.machines.iterdir()]
@@ -62,6 +64,9 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
             live = observed.read(snapshot.live_xml)
             assert (live.run, set(live.devices)) == (machine.run.uuid, aliases), told
             assert machine.run.started_at, told
+            sizes = {row.target: row.backing.size for row in machine.attachments if isinstance(row.backing, DiskSource)}
+            assert set(sizes.values()) == {flow.found or MIB}, told
+            assert hypervisor.disk_sizes(ID) == (sizes if flow.found else {}), told
         else:
             assert not snapshot.active, told
     if before:

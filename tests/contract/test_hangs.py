@@ -23,11 +23,11 @@ from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
 from tests.contract import crashing
 from tests.contract.hung import serving
-from tests.contract.loop import Loop, Witness, disk, serving_loop, spec_of, until
+from tests.contract.loop import MIB, Loop, Witness, disk, let_looks_find, serving_loop, spec_of, until
 
 CALLS = (
     "connect", "offer", "snapshot", "network_active", "define", "start", "attach_device", "detach_device",
-    "press_power_button", "destroy", "undefine",
+    "press_power_button", "destroy", "undefine", "disk_errors", "resize_disk",
 )  # fmt: skip
 
 ACTIONS = tuple(
@@ -96,6 +96,14 @@ async def life(loop: Loop, trap: failpoints.Once) -> None:
         await reach("persistent domain that follows", lambda: "/backup/snap" in sources(loop, machine_id))
         crashing.moved(loop.hypervisor, machine_id, ours)
         await reach("disk of ours", lambda: ours in sources(loop, machine_id) and not loop.codes(machine_id))
+    if trap.point.endswith(("ResizeDisk", "resize_disk")):
+        let_looks_find(loop.provider, 2 * MIB)
+        loop.provider.queue.wake(machine_id)
+        await reach("a larger disk", lambda: ("device", "grown") in loop.told(machine_id))
+        let_looks_find(loop.provider, 0)
+    if trap.point.endswith("disk_errors"):
+        loop.hypervisor.pause(machine_id, "io error")
+        await reach("resume", lambda: loop.stored(machine_id).run.resumes)
     await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("late")))
     await reach("plugged", devices(3))
     await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="late"))

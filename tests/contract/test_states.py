@@ -9,6 +9,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import HypervisorError, UnusableSave
+from sri_libvirt.hypervisor.base import DiskError
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.records import StopCause
 from tests.contract.loop import Loop, Witness, serving_loop, spec_of, until
@@ -82,6 +83,23 @@ async def test_a_guest_that_sleeps_is_woken(loop: Loop, witness: Witness) -> Non
     await until("wake-up", lambda: loop.stored(machine_id).run.resumes, loop.explain)
     await loop.state(machine_id, "RUNNING")
     assert not loop.codes(machine_id)
+
+
+async def test_a_guest_without_room_on_a_disk_says_which_and_goes_on_when_there_is_some(
+    loop: Loop, witness: Witness
+) -> None:
+    machine_id = await loop.created(spec_of(disks=("data",)))
+    loop.hypervisor.fail_disk(machine_id, "vda", DiskError.NO_SPACE)
+    words = 'QEMU paused the guest at an I/O error of volume "data" (no space is left for it)'
+    assert words in await loop.reason(machine_id, "io-error")
+    assert loop.stored(machine_id).run.resumes == 1, "it was resumed at once, and waits now"
+    (event,) = {event.message for event in loop.store.events(machine_id) if event.kind == "disk"}
+    assert words in event
+    loop.hypervisor.mend_disks(machine_id)
+    loop.hypervisor.connect().resume(machine_id)
+    await loop.state(machine_id, "RUNNING")
+    assert not loop.codes(machine_id)
+    assert witness.starts(machine_id) == 1
 
 
 async def test_a_restore_that_fails_once_is_tried_again(loop: Loop, witness: Witness) -> None:

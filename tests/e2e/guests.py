@@ -13,14 +13,18 @@ from pathlib import Path
 _CODE = bytes.fromhex(
     "fa"  # cli
     "ba0206 b80001 ef"  # out 0x602, 0x0100: enable the power button (ACPI PM1 enable register, as SeaBIOS places it)
-    "ba0006 ed f6c401 751d"  # again: in ax, 0x600; test ah, 1; jnz off: was the button pressed?
+    "ba0006 ed f6c401 7521"  # again: in ax, 0x600; test ah, 1; jnz off: was the button pressed?
     "bafd03 ec a801 74ef"  # in al, COM1 line status; test al, 1; jz again
-    "baf803 ec 3c71 740d"  # in al, COM1; cmp al, 'q'; je off
-    "3c70 7412 3c73 7416"  # cmp al, 'p'; je panic; cmp al, 's'; je sleep
-    "b075 ee ebda"  # out COM1, 'u': up; jmp again
-    "ba0406 b80020 ef ebd1"  # off: out 0x604, 0x2000: ACPI S5; jmp again
-    "ba0505 b001 ee ebc9"  # panic: out 0x505, 1: what a kernel that panics tells pvpanic; jmp again
-    "ba0406 b80024 ef ebc0"  # sleep: out 0x604, 0x2400: ACPI S3; jmp again
+    "baf803 ec 3c71 7411"  # in al, COM1; cmp al, 'q'; je off
+    "3c70 7416 3c73 741a"  # cmp al, 'p'; je panic; cmp al, 's'; je sleep
+    "3c77 741f"  # cmp al, 'w'; je write
+    "b075 ee ebd6"  # up: out COM1, 'u'; jmp again
+    "ba0406 b80020 ef ebcd"  # off: out 0x604, 0x2000: ACPI S5; jmp again
+    "ba0505 b001 ee ebc5"  # panic: out 0x505, 1: what a kernel that panics tells pvpanic; jmp again
+    "ba0406 b80024 ef ebbc"  # sleep: out 0x604, 0x2400: ACPI S3; jmp again
+    "31c0 8ed8 b80043 b280 be617c cd13"  # write: ds = 0; int 0x13, 0x43: extended write to disk 0x80 as told at si
+    "baf803 73ce eba7"  # dx = COM1; jnc up; jmp again
+    "1000 4000 007c 0000 0004000000000000"  # 64 sectors from 0000:7c00 to sector 1024
 )
 _DEAF = _CODE.replace(bytes.fromhex("b80001"), bytes.fromhex("b80000"))
 
@@ -34,7 +38,7 @@ def boot_disk(*, deaf: bool = False) -> bytes:
 @dataclass(frozen=True)
 class Guest:
     """A boot sector's domain. It answers 'u' to a byte on its serial port, but powers off at 'q', panics at 'p', sleeps
-    at 's'."""
+    at 's', and at 'w' writes 32 KiB to its disk first."""
 
     id: str
     directory: Path  # QEMU's user must be able to reach it
@@ -43,10 +47,13 @@ class Guest:
     def serial(self) -> Path:
         return self.directory / f"{self.id[:8]}.sock"
 
+    @property
+    def disk(self) -> Path:
+        return self.directory / f"{self.id[:8]}.raw"
+
     def xml(self, *, deaf: bool = False) -> str:
         """The domain, with its disk written; a deaf guest does not hear the power button."""
-        disk = self.directory / f"{self.id[:8]}.raw"
-        disk.write_bytes(boot_disk(deaf=deaf))
+        self.disk.write_bytes(boot_disk(deaf=deaf))
         return f"""<domain type='qemu'>
           <name>{self.id}</name><uuid>{self.id}</uuid>
           <memory unit='MiB'>16</memory><vcpu>1</vcpu>
@@ -55,7 +62,7 @@ class Guest:
           <on_crash>destroy</on_crash>
           <devices>
             <disk type='file' device='disk'><driver name='qemu' type='raw'/>
-              <source file='{disk}'/><target dev='sda' bus='sata'/></disk>
+              <source file='{self.disk}'/><target dev='sda' bus='sata'/><alias name='ua-boot'/></disk>
             <controller type='usb' model='none'/>
             <controller type='pci' index='0' model='pcie-root'/>
             <controller type='pci' index='1' model='pcie-root-port'/>
@@ -82,6 +89,10 @@ class Guest:
     def sleep(self) -> None:
         """Tell the guest to suspend itself to RAM."""
         self._tell(b"s")
+
+    def write(self) -> None:
+        """Tell the guest to write to its disk."""
+        self._tell(b"w")
 
     def _tell(self, byte: bytes) -> None:
         with self._connection(10.0) as connection:

@@ -34,9 +34,13 @@ class LibvirtWorld:
     def guest(self, machine_id: str) -> Guest:
         return Guest(machine_id, self._directory)
 
-    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "") -> str:
+    def domain(
+        self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "", cramped: bool = False
+    ) -> str:
         name = f"<name>{machine_id}</name>"
         xml = self.guest(machine_id).xml(deaf=deaf).replace("</devices>", f"{device}</devices>")
+        if cramped:
+            xml = self._on_a_file_system_of_its_own(machine_id, xml)
         return xml.replace(name, f"{name}<title>{marked}</title>") if marked else xml
 
     def wait_until_up(self, machine_id: str) -> None:
@@ -83,6 +87,34 @@ class LibvirtWorld:
 
     def reset(self, machine_id: str) -> None:
         self._as_an_operator(lambda connection: connection.lookupByUUIDString(machine_id).reset(0))
+
+    def write(self, machine_id: str) -> None:
+        self.guest(machine_id).write()
+
+    def make_room(self, machine_id: str) -> None:
+        self.private.run(["mount", "-o", "remount,size=4m", self._small(machine_id)])
+
+    def grow_backend(self, alias: str, size: int) -> None:
+        os.truncate(self._directory / f"{alias}.raw", size)
+
+    def disk_bytes(self, machine_id: str, target: str) -> int:
+        connection = libvirt.open(self.private.uri)
+        domain = connection.lookupByUUIDString(machine_id)
+        capacity, (disk,) = domain.blockInfo(target)[0], self._directory.glob("ua-vol-*.raw")
+        connection.close()
+        assert capacity <= disk.stat().st_size, "QEMU sees what is not there, or it was cut"
+        return int(capacity)
+
+    def _small(self, machine_id: str) -> Path:
+        return self._directory / f"{machine_id[:8]}-small"
+
+    def _on_a_file_system_of_its_own(self, machine_id: str, xml: str) -> str:
+        """The domain with its disk where there is room for its boot sector alone."""
+        small, disk = self._small(machine_id), self.guest(machine_id).disk
+        small.mkdir(mode=0o711)
+        self.private.run(["mount", "-t", "tmpfs", "-o", "size=8k,mode=711", "none", small])
+        self.private.run(["cp", "--sparse=always", disk, small / disk.name])
+        return xml.replace(str(disk), str(small / disk.name))
 
     def make_network(self, name: str) -> None:
         self.private.network(name, subnet=next(_subnets))

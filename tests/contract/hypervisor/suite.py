@@ -16,6 +16,7 @@ import pytest
 from sri_libvirt.errors import HypervisorError, Unreachable
 from sri_libvirt.hypervisor.base import (
     Connection,
+    DiskError,
     DomainEvent,
     DomainSnapshot,
     DomainState,
@@ -38,10 +39,13 @@ class World(Protocol):
     @property
     def hypervisor(self) -> Hypervisor: ...
 
-    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "") -> str:
+    def domain(
+        self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "", cramped: bool = False
+    ) -> str:
         """XML of a domain whose guest answers its power button, or does not; `marked` is its title.
 
-        `device` is XML of a disk that it has besides.
+        It has a disk "sda" of alias "ua-boot", with no room to write more on it if it is `cramped`, and `device`, which
+        is XML of another one.
         """
 
     def wait_until_up(self, machine_id: str) -> None: ...
@@ -69,6 +73,18 @@ class World(Protocol):
         PASSPHRASE opens."""
 
     def reset(self, machine_id: str) -> None: ...
+
+    def write(self, machine_id: str) -> None:
+        """The guest writes to its disk."""
+
+    def make_room(self, machine_id: str) -> None:
+        """Its disk is cramped no more."""
+
+    def grow_backend(self, alias: str, size: int) -> None:
+        """The storage behind a `device` is made larger."""
+
+    def disk_bytes(self, machine_id: str, target: str) -> int:
+        """How large QEMU has a disk; no less than its storage is."""
 
     def make_network(self, name: str) -> None: ...
 
@@ -123,8 +139,8 @@ class Machine:
         self.world = world
         self.connection = connection
 
-    def define(self, *, deaf: bool = False, marked: str = "", device: str = "") -> Machine:
-        self.connection.define(self.world.domain(self.id, deaf=deaf, marked=marked, device=device))
+    def define(self, *, deaf: bool = False, marked: str = "", device: str = "", cramped: bool = False) -> Machine:
+        self.connection.define(self.world.domain(self.id, deaf=deaf, marked=marked, device=device, cramped=cramped))
         return self
 
     def start(self) -> Machine:
@@ -192,6 +208,8 @@ class HypervisorContract:
         machine.connection.press_power_button(machine.id)
         machine.connection.destroy(machine.id)
         machine.connection.undefine(machine.id)
+        machine.connection.resize_disk(machine.id, "sda", 1 << 30)
+        assert machine.connection.disk_errors(machine.id) == {}
         assert machine.connection.last_words(machine.id) == LastWords()
         assert machine.id not in machine.connection.domain_ids()
         assert machine.id not in machine.connection.states()
@@ -449,6 +467,37 @@ class HypervisorContract:
             machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
         machine.start()
         machine.connection.detach_device(machine.id, "ua-vol-a-1")
+
+    def test_a_disk_without_room_pauses_its_guest_until_there_is_some(
+        self, world: World, machine: Machine, watched: Recorder
+    ) -> None:
+        machine.define(cramped=True).start()
+        assert machine.connection.disk_errors(machine.id) == {}
+        world.write(machine.id)
+        for pauses in (1, 2, 3):
+            watched.wait(lambda n=pauses: len(watched.details(machine.id, EventKind.SUSPENDED)) == n, "pause")  # type: ignore[misc]
+            assert (machine.now().state, machine.now().reason) == (DomainState.PAUSED, "io error")
+            assert machine.connection.disk_errors(machine.id) == {"sda": DiskError.NO_SPACE}
+            if pauses == 3:
+                world.make_room(machine.id)
+            machine.connection.resume(machine.id)
+        world.wait_until_up(machine.id)
+        assert machine.now().state is DomainState.RUNNING
+        told = watched.details(machine.id, EventKind.NO_SPACE, EventKind.IO_ERROR)
+        assert told == [(EventKind.NO_SPACE, "ua-boot")] * 3
+
+    def test_a_disk_grows_with_its_storage_and_is_never_cut(self, world: World, machine: Machine) -> None:
+        machine.define()
+        machine.connection.resize_disk(machine.id, "sda", 1 << 30)  # it is off
+        machine.start()
+        machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
+        world.grow_backend("ua-vol-a-1", 1 << 20)
+        for size in (1 << 20, 1 << 20, (1 << 20) - 512, 512, 0):
+            machine.connection.resize_disk(machine.id, "vdb", size)
+            assert world.disk_bytes(machine.id, "vdb") == 1 << 20
+        with pytest.raises(HypervisorError) as refused:
+            machine.connection.resize_disk(machine.id, "vdz", 1 << 20)
+        assert not isinstance(refused.value, Unreachable)
 
     @pytest.mark.parametrize("usage", SecretUsage)
     def test_a_secret_is_known_by_its_mark_until_it_is_dropped(

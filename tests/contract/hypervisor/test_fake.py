@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sri_libvirt.hypervisor.base import DiskError
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from tests.contract.hypervisor.suite import HypervisorContract, World
 
@@ -12,10 +13,13 @@ class FakeWorld:
     def __init__(self) -> None:
         self.hypervisor = FakeHypervisor()
         self._deaf: dict[str, bool] = {}
+        self._cramped: dict[str, bool] = {}
 
-    def domain(self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "") -> str:
-        self._deaf[machine_id] = deaf
-        devices = f"<devices>{device}</devices>"
+    def domain(
+        self, machine_id: str, *, deaf: bool = False, marked: str = "", device: str = "", cramped: bool = False
+    ) -> str:
+        self._deaf[machine_id], self._cramped[machine_id] = deaf, cramped
+        devices = f"<devices><disk><target dev='sda'/><alias name='ua-boot'/></disk>{device}</devices>"
         return f"<domain><uuid>{machine_id}</uuid><title>{marked}</title>{devices}</domain>"
 
     def wait_until_up(self, machine_id: str) -> None:
@@ -51,10 +55,23 @@ class FakeWorld:
 
     def device(self, alias: str, secret: str = "") -> str:
         locked = f'<encryption format="luks"><secret type="passphrase" uuid="{secret}"/></encryption>' if secret else ""
-        return f'<disk><source>{locked}</source><alias name="{alias}"/></disk>'
+        return f'<disk><source>{locked}</source><target dev="vdb"/><alias name="{alias}"/></disk>'
 
     def reset(self, machine_id: str) -> None:
         self.hypervisor.reset(machine_id)
+
+    def write(self, machine_id: str) -> None:
+        if self._cramped[machine_id]:
+            self.hypervisor.fail_disk(machine_id, "sda", DiskError.NO_SPACE)
+
+    def make_room(self, machine_id: str) -> None:
+        self.hypervisor.mend_disks(machine_id)
+
+    def grow_backend(self, alias: str, size: int) -> None:
+        pass
+
+    def disk_bytes(self, machine_id: str, target: str) -> int:
+        return self.hypervisor.disk_sizes(machine_id)[target]
 
     def make_network(self, name: str) -> None:
         self.hypervisor.networks[name] = True

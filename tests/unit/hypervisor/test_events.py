@@ -107,7 +107,11 @@ def test_events_in_our_words(watch: Callable[..., Recorder]) -> None:
     wire.emit(lifecycle, libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_BOOTED)
     wire.emit(lifecycle, 99, 0)  # of a newer libvirt
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_REBOOT)
-    wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR, "/disk", "ua-vol-1", 1)
+    io_error, paused = libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE
+    wire.emit(io_error, "/disk", "ua-vol-1", paused, "")
+    wire.emit(io_error, "/disk", "ua-vol-2", paused, "enospc")
+    for told_to_the_guest in (libvirt.VIR_DOMAIN_EVENT_IO_ERROR_NONE, libvirt.VIR_DOMAIN_EVENT_IO_ERROR_REPORT):
+        wire.emit(io_error, "/disk", "ua-vol-1", told_to_the_guest, "enospc")
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, "vda", 4, 0)
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, "ua-vol-1")
     wire.emit(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, "ua-vol-1")
@@ -115,7 +119,8 @@ def test_events_in_our_words(watch: Callable[..., Recorder]) -> None:
         DomainEvent("some-id", EventKind.SHUTDOWN, "host"),
         DomainEvent("some-id", EventKind.STARTED),
         DomainEvent("some-id", EventKind.REBOOT),
-        DomainEvent("some-id", EventKind.IO_ERROR),
+        DomainEvent("some-id", EventKind.IO_ERROR, "ua-vol-1"),
+        DomainEvent("some-id", EventKind.NO_SPACE, "ua-vol-2"),
         DomainEvent("some-id", EventKind.BLOCK_JOB),
         DomainEvent("some-id", EventKind.DEVICE_ADDED, "ua-vol-1"),
         DomainEvent("some-id", EventKind.DEVICE_REMOVED, "ua-vol-1"),

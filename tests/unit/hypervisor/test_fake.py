@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.errors import HypervisorError
-from sri_libvirt.hypervisor.base import DomainState, Secret, SecretUsage
+from sri_libvirt.hypervisor.base import DiskError, DomainState, EventKind, Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from tests.contract.hypervisor.suite import Recorder
 
 ID = "6a1f7b0e-7d5a-4c56-9a6e-2f6f4f4f0001"
 XML = f"<domain><uuid>{ID}</uuid></domain>"
@@ -81,3 +82,29 @@ def test_it_tells_which_value_a_disk_was_opened_with() -> None:
     connection.set_secret(Secret("5ec", SecretUsage.ISCSI, "instance"), b"second")
     connection.start(ID)
     assert hypervisor.opened_with == {"5ec": b"second"}
+
+
+def test_a_disk_that_fails_pauses_its_guest_again_until_it_is_mended(tmp_path: Path) -> None:
+    hypervisor, recorder = FakeHypervisor(tmp_path / "state"), Recorder()
+    hypervisor.watch(recorder)
+    connection = hypervisor.connect()
+    disk = "<disk><target dev='vda'/><alias name='ua-vol-a-1'/></disk>"
+    connection.define(f"<domain><uuid>{ID}</uuid><devices>{disk}</devices></domain>")
+    connection.start(ID)
+    hypervisor.fail_disk(ID, "vdz")
+    assert connection.disk_errors(ID) == {}, "it has no such disk"
+    hypervisor.fail_disk(ID, "vda", DiskError.NO_SPACE)
+    connection.resume(ID)
+    assert recorder.details(ID, EventKind.NO_SPACE) == [(EventKind.NO_SPACE, "ua-vol-a-1")] * 2
+    assert FakeHypervisor(tmp_path / "state").connect().disk_errors(ID) == {"vda": DiskError.NO_SPACE}
+    hypervisor.mend_disks(ID)
+    connection.resume(ID)
+    snapshot = connection.snapshot(ID)
+    assert snapshot is not None
+    assert snapshot.state is DomainState.RUNNING
+    hypervisor.fail_disk(ID, "vda")
+    assert recorder.details(ID, EventKind.IO_ERROR) == [(EventKind.IO_ERROR, "ua-vol-a-1")]
+    assert connection.disk_errors(ID) == {"vda": DiskError.NO_SPACE}, "the first one, as QEMU has it"
+    connection.destroy(ID)
+    connection.start(ID)
+    assert connection.disk_errors(ID) == {}

@@ -37,6 +37,8 @@ class Drivers:
     absent: set[str] = field(default_factory=set)
     """Devices whose driver is not there any more."""
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """What the latest looks at backends have found, by the name of the volume."""
     meanwhile: Callable[[], object] = lambda: None
     """What happens while a driver works."""
 
@@ -50,6 +52,9 @@ class Drivers:
 
     def nic(self, row: Attachment) -> DeviceDriver:
         return DeviceDriver(self, row)
+
+    def size_of(self, row: Attachment) -> int:
+        return self.sizes.get(row.name, 0)
 
     def keeps_data(self, row: Attachment, paths: MachinePaths) -> bool:
         return True
@@ -111,14 +116,12 @@ class Compiler:
     lost: list[str] = field(default_factory=list)
 
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
-        disks = [row.alias for row in rows if row.kind != "nic"]
-        nics = [self.device_xml(machine, row) for row in rows if row.kind == "nic"]
-        return domain_xml(machine.id, self.instance, run, disks, "".join(nics))
+        return domain_xml(machine.id, self.instance, run, [], "".join(self.device_xml(machine, row) for row in rows))
 
     def device_xml(self, machine: Machine, row: Attachment) -> str:
         if isinstance(row.backing, NicBackend):
             return f"<interface><source network='{row.backing.network}'/><alias name='{row.alias}'/></interface>"
-        return f"<disk><alias name='{row.alias}'/></disk>"
+        return f"<disk><target dev='{row.target}'/><alias name='{row.alias}'/></disk>"
 
     def differences(self, asked: str, got: str) -> list[str]:
         return self.lost or compare.differences(observed.read(asked), observed.read(got))

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from sri_libvirt.domain.observed import Place
-from sri_libvirt.errors import Unreachable
-from sri_libvirt.hypervisor.base import Connection, LastWords
+from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
+from sri_libvirt.hypervisor.base import Connection, DiskError, LastWords
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.reconcile.observe import Observer
-from sri_libvirt.reconcile.view import NotSeen, Observed
-from sri_libvirt.records import Machine, Run, StopCause
+from sri_libvirt.reconcile.view import FailedDisk, Heard, NotSeen, Observed
+from sri_libvirt.records import Attachment, Machine, Run, StopCause
 from tests.unit.reconcile.parts import HostStub, Said, domain_xml
-from tests.unit.reconcile.world import ID, T0, machine
+from tests.unit.reconcile.world import ID, T0, machine, volume_row
 
 INSTANCE = "0d2f3c1f-0000-4000-8000-000000000001"
 RUN = Run(uuid="run-1", started_at=T0)
@@ -163,3 +164,62 @@ def test_where_devices_are_joined_to_the_host(bench: Bench) -> None:
     assert found.astray == {"ua-nic-1-1"}
     assert found.places["ua-nic-1-1"] == Place("lan", tap="vnet1", bridge="br0")
     assert found.defined.keys() == {"ua-vol-a-1"}
+
+
+ROW = volume_row()
+DISKS = f"<disk><target dev='vda'/><alias name='{ROW.alias}'/></disk><disk><target dev='vdz'/></disk>"
+
+
+class Asked:
+    """Who looks at backends: it answers, refuses, or has not ended yet."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.rows: list[str] = []
+
+    def __call__(self, row: Attachment) -> object:
+        self.rows.append(row.name)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def at_failed_disks(bench: Bench, asked: Asked, failed: dict[str, bool] | None = None) -> tuple[FailedDisk, ...]:
+    observer = Observer(INSTANCE, bench.host, bench.refresh, ask=asked, failed=lambda _: failed or {})
+    found = observer.look(machine(ROW), bench.hypervisor.connect)
+    assert isinstance(found, Observed)
+    return found.failed_disks
+
+
+@pytest.mark.parametrize(
+    ("answer", "heard"),
+    [
+        (None, None),
+        ("found", Heard(True)),
+        (NotReady("is being asked", code=UNDER_WAY), Heard(None, "is being asked")),
+        (NotReady("no route", "See the net.", "backend-silent"), Heard(False, "no route", "See the net.")),
+    ],
+)
+def test_a_pause_at_an_io_error_is_looked_into(bench: Bench, answer: object, heard: Heard | None) -> None:
+    bench.hypervisor.connect().define(domain_xml(ID, INSTANCE, "run-1", [], DISKS))
+    bench.start()
+    asked = Asked(answer)
+    bench.hypervisor.pause(ID)
+    assert (at_failed_disks(bench, asked), asked.rows) == ((), []), "somebody has paused it"
+    bench.hypervisor.fail_disk(ID, "vdz")
+    bench.hypervisor.fail_disk(ID, "vda", DiskError.NO_SPACE)
+    assert at_failed_disks(bench, asked) == (FailedDisk("vda", True, heard), FailedDisk("vdz"))
+    assert asked.rows == ["data"]
+    seen = {ROW.alias: False}
+    assert at_failed_disks(bench, asked, seen) == (FailedDisk("vda", False, heard),), "what was seen now counts"
+    assert at_failed_disks(bench, asked, {"ua-disk-theirs": True}) == (FailedDisk("ua-disk-theirs", True),)
+
+
+def test_libvirt_that_names_no_disk_keeps_no_guest_from_being_resumed(bench: Bench) -> None:
+    bench.hypervisor.connect().define(domain_xml(ID, INSTANCE, "run-1", [], DISKS))
+    bench.start()
+    bench.hypervisor.fail_disk(ID, "vda")
+    bench.hypervisor.fail_next("disk_errors", HypervisorError("cannot acquire state change lock"))
+    assert at_failed_disks(bench, Asked(None)) == ()
+    bench.hypervisor.fail_next("disk_errors", Unreachable("gone"))
+    assert bench.look(machine(ROW)) == NotSeen("gone")

@@ -488,12 +488,63 @@ def test_the_persistent_domain_follows_a_moved_disk(bench: Bench) -> None:
     theirs = f"<disk type='file'><source file='/b/snap'/><alias name='{alias}'/></disk>"
     bench.connection.destroy(ID)
     persistent = bench.snapshot().persistent_xml
-    bench.connection.define(persistent.replace(f"<disk><alias name='{alias}'/></disk>", theirs))
+    bench.connection.define(persistent.replace(bench.compiler.device_xml(bench.machine, bench.row()), theirs))
     bench.connection.start(ID)
     bench.connection.define(persistent)
     bench.do(act.FollowDisk(bench.row().key))
     assert "/b/snap" in bench.snapshot().persistent_xml
     assert ("drift", "followed", 0) in bench.told()
+
+
+def grown(bench: Bench, size: int, found: int) -> None:
+    """Ask the running guest's volume, of 512 bytes, to have `size`, when the latest look has found `found`."""
+    bench.drivers.sizes["data"] = found
+    bench.do(act.ResizeDisk(DATA.key, size))
+
+
+def test_a_disk_that_has_grown_is_seen_by_its_guest_and_told_of(bench: Bench) -> None:
+    bench.running()
+    for _ in range(2):
+        grown(bench, 2048, found=2048)
+    backing = bench.row().backing
+    assert isinstance(backing, DiskSource)
+    assert backing.size == 2048
+    assert bench.hypervisor.disk_sizes(ID) == {"vda": 2048}
+    (event,) = [event for event in bench.store.events(ID) if event.reason == "grown"]
+    assert event.message == 'volume "data" has grown from 512 B to 2 KiB'
+
+
+@pytest.mark.parametrize(("size", "found"), [(2048, 1024), (2048, 4096), (2048, 0), (256, 256), (512, 512)])
+def test_no_disk_is_asked_for_another_size_than_the_latest_look_found_nor_cut(
+    bench: Bench, size: int, found: int
+) -> None:
+    bench.running()
+    grown(bench, size, found)
+    assert bench.hypervisor.disk_sizes(ID) == {}
+    backing = bench.row().backing
+    assert isinstance(backing, DiskSource)
+    assert backing.size == 512
+
+
+def test_a_disk_that_qemu_cannot_resize_is_not_tried(bench: Bench) -> None:
+    bench.running()
+    nbd = DiskSource("h", "", "raw", 512, kind="network", protocol="nbd")
+    bench.store.write(lambda tx: tx.set_backing(ID, DATA.key, nbd))
+    grown(bench, 2048, found=2048)
+    assert bench.hypervisor.disk_sizes(ID) == {}
+
+
+def test_a_resize_that_fails_leaves_what_is_known_and_is_tried_again(bench: Bench) -> None:
+    bench.running()
+    bench.hypervisor.fail_next("resize_disk", HypervisorError("Cannot grow device files"))
+    with pytest.raises(HypervisorError):
+        grown(bench, 2048, found=2048)
+    assert not bench.fail(act.ResizeDisk(DATA.key, 2048), HypervisorError("Cannot grow device files"))
+    assert bench.row().backing == DiskSource("handle-data", "/d", "raw", 512)
+    (reason,) = bench.machine.reasons
+    assert (reason.code, reason.action) == ("action-failed", "ResizeDisk")
+    grown(bench, 2048, found=2048)
+    assert bench.hypervisor.disk_sizes(ID) == {"vda": 2048}
 
 
 def test_a_path_that_a_driver_has_changed_is_ours_until_the_next(bench: Bench) -> None:

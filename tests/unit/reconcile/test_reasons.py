@@ -11,10 +11,11 @@ import pytest
 from sri_libvirt.cli.machine.why import sentences
 from sri_libvirt.domain import profile as profiles
 from sri_libvirt.hypervisor.fake import OFFER
+from sri_libvirt.reconcile import disks, states
 from sri_libvirt.reconcile import reasons as why
-from sri_libvirt.reconcile import states
+from sri_libvirt.reconcile.view import Heard
 from sri_libvirt.reconcile.virtualisation import ADVICE
-from sri_libvirt.records import SECOND, Profile, Reason, StopCause
+from sri_libvirt.records import GIB, SECOND, Profile, Reason, StopCause
 from tests.unit.reconcile.world import ID, PROFILE, STRANGER, T0, machine, volume_row
 
 TESTS = Path(__file__).parents[1]
@@ -70,6 +71,10 @@ SAMPLES = {
     "drained": why.drained(),
     "restore-failed": why.restore_failed("virtlogd is away", 2),
     **{row.reason.code: row.reason for rows in states.ROWS.values() for row in rows.values() if row.reason},
+    "backend-answers": disks.backend_heard(ROW, Heard(True)),
+    "backend-fails": disks.backend_heard(ROW, Heard(False, "no route to 192.0.2.1:6789", "See the network.")),
+    "disk-cut-off": disks.disk_cut_off(ROW),
+    "grows-at-start": disks.grows_at_start(ROW, GIB, 2 * GIB, "QEMU cannot"),
     "shutting-down": why.shutting_down(3, 30),
     "host-stopping": why.host_stopping(),
     "start-blocked": Reason("start-blocked", "the machine runs by KVM, which does not work on this host: gone", ADVICE),

@@ -226,3 +226,21 @@ def test_a_guest_that_resets_without_end_is_looked_at_once_a_second(bench: Bench
         if ID in bench.queue.waiting(clock.now + 1):
             looks += bench.woken() == {ID}
     assert looks == 10
+
+
+@pytest.mark.parametrize("after", [EventKind.RESUMED, EventKind.STARTED, EventKind.STOPPED])
+def test_the_disks_at_which_a_guest_is_paused_are_known_until_it_runs_on(bench: Bench, after: EventKind) -> None:
+    bench.event(EventKind.IO_ERROR, "ua-vol-a-1")
+    bench.event(EventKind.NO_SPACE, "ua-vol-b-1")
+    bench.event(EventKind.SUSPENDED)
+    assert bench.woken() == {ID}
+    assert bench.source.failed_disks(ID) == {"ua-vol-a-1": False, "ua-vol-b-1": True}
+    assert bench.source.failed_disks(OTHER) == {}
+    bench.event(after)
+    assert bench.source.failed_disks(ID) == {}
+
+
+def test_what_was_seen_before_libvirt_was_lost_is_not_believed(bench: Bench) -> None:
+    bench.event(EventKind.IO_ERROR, "ua-vol-a-1")
+    bench.source.on_connected()
+    assert bench.source.failed_disks(ID) == {}

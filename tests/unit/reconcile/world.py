@@ -15,7 +15,7 @@ from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import plugging
 from sri_libvirt.reconcile.brake import back_off
 from sri_libvirt.reconcile.plan import Plan, plan
-from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
+from sri_libvirt.reconcile.view import FailedDisk, NotSeen, Observed, Policy
 from sri_libvirt.records import (
     GIB,
     SECOND,
@@ -75,7 +75,7 @@ def snapshot(state: DomainState = DomainState.RUNNING, reason: str = "", managed
 @dataclass
 class World:
     """A host with one machine. `deaf`: the guest ignores its button. `broken`: rows whose prepare fails. `slow`: those
-    for which slow work is under way until then."""
+    for which slow work is under way until then. `found`: the bytes of volumes by name, as the latest look has them."""
 
     record: Machine | None
     domain: DomainSnapshot | None = None
@@ -97,6 +97,8 @@ class World:
     unplugging: frozenset[str] = frozenset()
     broken: set[str] = field(default_factory=set)
     slow: dict[str, int] = field(default_factory=dict)
+    found: dict[str, int] = field(default_factory=dict)
+    failed_disks: tuple[FailedDisk, ...] = ()
     start_fails: bool = False
     restore_fails: list[HypervisorError] = field(default_factory=list)
     qemu_hangs: bool = False  # when its guest has halted
@@ -111,7 +113,7 @@ class World:
             domain=self.domain, boot_id=self.boot, host_stopping=self.host_stopping, foreign=self.foreign, run=self.run,
             live=self.live, persistent=self.persistent, last_words=self.last_words, stuck=self.stuck,
             strangers=self.strangers(), boot_ended_at=self.boot_ended_at,
-            places=self.places, defined=self.defined, astray=self.astray,
+            places=self.places, defined=self.defined, astray=self.astray, failed_disks=self.failed_disks,
         )  # fmt: skip
 
     def strangers(self) -> tuple[Stranger, ...]:
@@ -122,7 +124,8 @@ class World:
     def look(self) -> Plan:
         """One pass: plan, and record it as the lane does."""
         assert self.record is not None
-        made = plan(self.record, self.observed(), self.now, self.policy)
+        policy = replace(self.policy, size_of=lambda row: self.found.get(row.name, 0))
+        made = plan(self.record, self.observed(), self.now, policy)
         event = self.record.stop_event
         self.record = replace(
             self.record, status=made.status, run=made.run, reasons=made.reasons,
@@ -259,6 +262,12 @@ class World:
             case act.FollowDisk(key=key):
                 row = next(row for row in record.attachments if row.key == key)
                 self.defined[row.alias] = self.places[row.alias]
+            case act.ResizeDisk(key=key, size=size):
+                row = next(row for row in record.attachments if row.key == key)
+                assert size == self.found[row.name], "asked for another size than the latest look has found"
+                assert isinstance(row.backing, DiskSource)
+                assert size > row.backing.size, "cut"
+                self._row(key, backing=replace(row.backing, size=size))
             case act.PressButton(first=first):
                 pressed = self.now if first else record.run.pressed_at
                 run = replace(record.run, pressed_at=pressed, last_press_at=self.now)
