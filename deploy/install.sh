@@ -114,6 +114,9 @@ install -D -m 644 "$here/systemd/sri-libvirt.tmpfiles.conf" /etc/tmpfiles.d/sri-
 if [ ! -e /etc/sri-libvirt/config.toml ]; then
     install -D -m 644 "$here/config.toml" /etc/sri-libvirt/config.toml
 fi
+if [ ! -e /etc/ceph/sri-libvirt.conf ]; then
+    install -D -m 644 "$here/ceph.conf" /etc/ceph/sri-libvirt.conf
+fi
 systemctl daemon-reload
 systemd-tmpfiles --create /etc/tmpfiles.d/sri-libvirt.conf
 systemctl --quiet enable sri-libvirt.service

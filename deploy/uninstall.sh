@@ -2,7 +2,8 @@
 # Removes the sri-libvirt that install.sh installed. Guests run on, and the state stays: installed again, it goes on with
 # its machines.
 #
-#   deploy/uninstall.sh                            keeps /var/lib/sri-libvirt, /etc/sri-libvirt and the group
+#   deploy/uninstall.sh                            keeps /var/lib/sri-libvirt, /etc/sri-libvirt, the group and
+#                                                  /etc/ceph/sri-libvirt.conf
 #   deploy/uninstall.sh --purge                    removes them too; refused while there are machines
 #   deploy/uninstall.sh --purge --with-machines    ends and removes all guests first, with their disks
 #
@@ -70,6 +71,8 @@ systemctl daemon-reload
 rm -rf "$root"
 if [ "$purge" = yes ]; then
     rm -rf "$state" /etc/sri-libvirt
+    rm -f /etc/ceph/sri-libvirt.conf
+    rmdir /etc/ceph 2>/dev/null || true # there is more of Ceph on this host
     if getent group sri-libvirt >/dev/null; then groupdel sri-libvirt; fi
     say "removed, with all state"
 else

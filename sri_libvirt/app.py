@@ -24,7 +24,7 @@ from pathlib import Path
 
 import structlog
 
-from sri_libvirt import failpoints, printable, process
+from sri_libvirt import failpoints, names, printable, process
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import ladder
 from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, budget, of_inventory
@@ -497,6 +497,10 @@ def serve(settings: Settings, *, new_store: bool = False) -> None:
         store = Store.open(paths)
         stack.callback(store.close)
         log.info(
-            "the store is open", state_dir=str(paths.root), instance=store.instance, machines=len(store.machine_ids())
+            "the store is open",
+            state_dir=str(paths.root),
+            instance=store.instance,
+            initiator=names.initiator(store.instance),
+            machines=len(store.machine_ids()),
         )
         asyncio.run(_serve(settings, store, beside=new_store))

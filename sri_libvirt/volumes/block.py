@@ -27,7 +27,7 @@ DEVICES = "/dev/"
 
 SANDBOX_ADVICE = (
     "The service may open the devices that its unit lists: systemctl edit sri-libvirt, with `DeviceAllow=` of the "
-    "device or its kind (`DeviceAllow=block-device-mapper rw`), and restart it."
+    "device or its kind (`DeviceAllow=block-device-mapper r`), and restart it."
 )
 
 

@@ -5,6 +5,7 @@ What these files do on a host is proven in tests/vm.
 
 from __future__ import annotations
 
+import configparser
 import re
 import shutil
 import subprocess
@@ -226,6 +227,19 @@ def test_the_daemon_waits_for_the_clock() -> None:
     assert "time-sync.target" in " ".join(unit("sri-libvirt.service")["Wants"]).split()
 
 
+def test_librados_gets_times_to_connect_in_and_none_for_what_waits_for_a_disk_in_use() -> None:
+    found = configparser.ConfigParser()
+    found.read(DEPLOY / "ceph.conf")
+    assert {name: dict(found[name]) for name in found.sections()} == {
+        "global": {"client mount timeout": "5", "rados mon op timeout": "5"}
+    }
+    path = config.BY_NAME["ceph_conf"].default
+    assert re.fullmatch(r"/etc/ceph/[^/]+\.conf", path), "AppArmor lets QEMU read no other"
+    install = (DEPLOY / "install.sh").read_text()
+    kept = f'[ ! -e {path} ]; then\n    install -D -m 644 "$here/ceph.conf" {path}\n'
+    assert kept in install, "an operator's stays as it is"
+
+
 def test_what_install_installs_uninstall_removes() -> None:
     install, uninstall = ((DEPLOY / name).read_text() for name in SCRIPTS)
     for name in ("sri-libvirt.service", "machinepoollet.service", "/etc/tmpfiles.d/sri-libvirt.conf"):
@@ -244,11 +258,13 @@ export PATH="$0:$PATH"
 ln -s "$0/program" /usr/local/lib/sri-libvirt/current/bin/sri-libvirt
 mkdir -p /var/lib/sri-libvirt/store /var/lib/sri-libvirt/machines/a-machine
 touch /var/lib/sri-libvirt/store/state.sqlite /var/lib/sri-libvirt/machines/a-machine/disk.qcow2
+mkdir /etc/ceph
+touch /etc/ceph/sri-libvirt.conf
 sh -ec "$1"
 status=0
 "$2" --purge $3 || status=$?
 for each in /var/lib/sri-libvirt/machines/a-machine/disk.qcow2 /etc/systemd/system/sri-libvirt.service \\
-    /usr/local/lib/sri-libvirt; do
+    /usr/local/lib/sri-libvirt /etc/ceph; do
     [ ! -e "$each" ] || echo "left $each" >>"$0/log"
 done
 exit "$status"
@@ -286,6 +302,7 @@ LEFT = [
     "left /var/lib/sri-libvirt/machines/a-machine/disk.qcow2",
     "left /etc/systemd/system/sri-libvirt.service",
     "left /usr/local/lib/sri-libvirt",
+    "left /etc/ceph",
 ]
 ASKED = "program purge --state-dir /var/lib/sri-libvirt"
 REMOVED = "program purge --yes --state-dir /var/lib/sri-libvirt"
@@ -295,6 +312,11 @@ STOPPED = "systemctl --quiet disable --now sri-libvirt.service"
 def test_a_purge_asks_the_program_what_is_its_own_before_anything_is_removed(tmp_path: Path) -> None:
     status, log, _ = uninstalled(tmp_path)
     assert (status, log) == (0, [ASKED, STOPPED, REMOVED, "systemctl daemon-reload"])
+
+
+def test_a_purge_leaves_what_else_there_is_of_ceph(tmp_path: Path) -> None:
+    status, log, _ = uninstalled(tmp_path, "touch /etc/ceph/ceph.conf")
+    assert (status, log[-1]) == (0, "left /etc/ceph")
 
 
 @pytest.mark.parametrize(
