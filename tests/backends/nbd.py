@@ -21,10 +21,9 @@ class NbdServer:
     def __init__(
         self, file: Path, export: str, inside: Inside = here, *, tls: Path | None = None, socket: Path | None = None
     ) -> None:
-        self.host = loopback()
-        self.address = f"{self.host}:{_PORT}"
+        self.host, self.port = loopback(), _PORT
         self.socket = socket
-        where = ["-k", str(socket)] if socket else ["-b", self.host, "-p", str(_PORT)]
+        where = ["-k", str(socket)] if socket else ["-b", self.host, "-p", str(self.port)]
         creds = ["--object", f"tls-creds-x509,id=t,dir={tls},endpoint=server,verify-peer=no", "--tls-creds", "t"]
         argv = ["qemu-nbd", "-t", "-e", "16", "-f", "raw", "-x", export, *where, *(creds if tls else []), str(file)]
         self.daemon = Daemon(argv, self._is_up, file.with_name(f"{file.name}.nbd.log"), inside)
@@ -44,7 +43,7 @@ class NbdServer:
         self.close()
 
     def _is_up(self, pid: int) -> bool:
-        return self.socket.is_socket() if self.socket else listens(pid, self.host, _PORT)
+        return self.socket.is_socket() if self.socket else listens(pid, self.host, self.port)
 
 
 def certificates(directory: Path, host: str = "localhost") -> Path:

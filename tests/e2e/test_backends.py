@@ -50,11 +50,14 @@ def test_nbd_serves_inside_alone(private_libvirt: PrivateLibvirt, tmp_path: Path
     file = tmp_path / "export.raw"
     file.write_bytes(bytes(MIB))
     with NbdServer(file, "e", private_libvirt.inside) as server:
-        host, _, port = server.address.rpartition(":")
-        node = {"driver": "nbd", "server": {"type": "inet", "host": host, "port": port}, "export": "e"}
+        node = {
+            "driver": "nbd",
+            "server": {"type": "inet", "host": server.host, "port": str(server.port)},
+            "export": "e",
+        }
         assert size_inside(private_libvirt, node) == MIB
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((host, int(port)))
+            socket.create_connection((server.host, server.port))
 
 
 def test_a_loop_device_is_there_inside(private_libvirt: PrivateLibvirt, tmp_path: Path) -> None:

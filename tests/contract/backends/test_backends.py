@@ -86,8 +86,11 @@ def test_an_nbd_server_comes_back_where_it_was(tmp_path: Path) -> None:
     file = tmp_path / "export.raw"
     file.write_bytes(bytes(MIB))
     with NbdServer(file, "e") as server:
-        host, _, port = server.address.rpartition(":")
-        node = {"driver": "nbd", "server": {"type": "inet", "host": host, "port": port}, "export": "e"}
+        node = {
+            "driver": "nbd",
+            "server": {"type": "inet", "host": server.host, "port": str(server.port)},
+            "export": "e",
+        }
         for _ in range(2):
             assert qemu_size(node) == MIB
             server.daemon.freeze()
@@ -104,8 +107,11 @@ def test_an_nbd_server_by_socket_and_one_with_tls(tmp_path: Path) -> None:
         node = {"driver": "nbd", "server": {"type": "unix", "path": str(tmp_path / "sock")}, "export": "e"}
         assert qemu_size(node) == MIB
     with NbdServer(file, "e", tls=certificates(tmp_path / "tls", "127.0.0.1")) as server:
-        host, _, port = server.address.rpartition(":")
-        node = {"driver": "nbd", "server": {"type": "inet", "host": host, "port": port}, "export": "e"}
+        node = {
+            "driver": "nbd",
+            "server": {"type": "inet", "host": server.host, "port": str(server.port)},
+            "export": "e",
+        }
         with pytest.raises(AssertionError, match="TLS"):
             qemu_size(node)
 
