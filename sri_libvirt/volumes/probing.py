@@ -22,6 +22,7 @@ from typing import Protocol
 from sri_libvirt.devices import DiskSource, SecretPurpose
 from sri_libvirt.errors import NotReady
 from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.process import Cancelled
 from sri_libvirt.records import SECOND
 from sri_libvirt.volumes.base import Found
 
@@ -83,7 +84,8 @@ class _Backend:
 
 @dataclass(slots=True)
 class _Volume:
-    """What is known of a volume with these very credentials. `proved`: its key opens it."""
+    """What is known of a volume with these very credentials. `proved`: its key opens it. `told`: what its machine heard
+    last of why it has to wait."""
 
     fingerprint: bytes
     backend: Hashable
@@ -92,6 +94,7 @@ class _Volume:
     found: Found | None = None
     found_at: int = 0
     proved: bool = False
+    told: str = ""
 
 
 class Probing:
@@ -143,8 +146,9 @@ class Probing:
                     group=volume.backend,
                     doubtful=doubtful,
                 )
-            error = volume.tries.error or backend.tries.error
-            raise NotReady(str(error), error.advice, error.code) if error else NotReady(ASKED, code=UNDER_WAY)
+            error = volume.tries.error or backend.tries.error or NotReady(ASKED, code=UNDER_WAY)
+            volume.told = str(error)
+            raise NotReady(volume.told, error.advice, error.code)
 
     def busy_until(self, key: Hashable) -> int | None:
         """Until when it is of no use to ask for a volume; None where nothing is known of it."""
@@ -154,7 +158,11 @@ class Probing:
                 return None
             if self._jobs.is_under_way((key, False)):
                 return self._clock() + BACKSTOP
-            return self._due((key, False), volume, self._backends[volume.backend])
+            backend = self._backends[volume.backend]
+            error = volume.tries.error or backend.tries.error
+            if error is not None and str(error) != volume.told:
+                return None  # its machine is to hear of it
+            return self._due((key, False), volume, backend)
 
     def size_of(self, key: Hashable) -> int:
         """The bytes that the last look at a plugged volume found; 0 if there was none."""
@@ -221,6 +229,8 @@ class Probing:
             found = self._probe(source, secrets, prove=prove, alone=not key[1])
         except NotReady as refused:
             error = refused
+        except Cancelled:
+            return  # the provider is being stopped
         self._keep(key, volume, found, error)
 
     def _keep(self, key: Key, volume: _Volume, found: Found | None, error: NotReady | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -39,10 +40,13 @@ class Bench:
     answers: dict[str, Found | NotReady] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
         self.jobs = Jobs(self.woken.append)
         self.probing = Probing(self.jobs, self.probe, lambda: self.now, self.woken.append)
 
     def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], /, *, prove: bool, alone: bool) -> Found:
+        assert self.gate.wait(10)
         self.alone.append(alone)
         self.asked.append((asked.name.removeprefix("pool/"), prove))
         answer = self.answers.get(asked.name.removeprefix("pool/"), GOOD)
@@ -136,12 +140,26 @@ def test_the_pause_doubles_up_to_a_minute(bench: Bench) -> None:
     pauses = []
     for _ in range(6):
         bench.ready()
+        bench.ready()
         until = bench.probing.busy_until("data")
         assert until is not None
         pauses.append((until - bench.now) // SECOND)
         bench.now = until
     assert pauses == [5, 10, 20, 40, 60, 60]
     assert len(bench.asked) == 6
+
+
+def test_who_waited_for_its_turn_is_told_once_that_the_backend_is_silent(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    bench.gate.clear()
+    for name in ("a", "b"):
+        with pytest.raises(NotReady, match="is being asked"):
+            bench.probing.ready(f"machine of {name}", name, source(name), KEY)
+    bench.gate.set()
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    assert bench.probing.busy_until("b") is None
+    assert str(bench.refusal("b")) == str(SILENT)
+    assert bench.probing.busy_until("b") == bench.now + 5 * SECOND + BACKSTOP
 
 
 def test_once_it_answers_all_are_woken(bench: Bench) -> None:
@@ -209,6 +227,7 @@ def test_another_backend_is_not_concerned(bench: Bench) -> None:
 def test_one_that_is_open_elsewhere_is_asked_for_often(bench: Bench) -> None:
     bench.answers = {"data": ELSEWHERE}
     for _ in range(4):
+        bench.ready()
         bench.ready()
         assert bench.probing.busy_until("data") == bench.now + 5 * SECOND
         bench.now += 5 * SECOND
