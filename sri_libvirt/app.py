@@ -241,6 +241,7 @@ class Provider:
             start_blocked=self._virtualisation.start_blocked,
             busy_until=plugins.busy_until,
             size_of=plugins.size_of,
+            cold_only=plugins.cold_only,
             shutdown_grace=settings.shutdown_grace,
             detach_settle=settings.detach_settle,
             detach_hold=settings.detach_hold,

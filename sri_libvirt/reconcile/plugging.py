@@ -86,6 +86,8 @@ def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
             steps.append(Step(reasons=(why.older_device_first(row),)))
         elif not row.port:
             steps.append(Step(reasons=(why.no_port(row, policy.ports_of(machine)),)))
+        elif row.alias not in observed.live and (words := policy.cold_only(row)):
+            steps.append(Step(reasons=(why.cold_only(row, words),)))
         elif wake := cooling(row, now, policy):
             steps.append(Step(reasons=(why.device_not_ready(row),), wake_at=wake))
         elif row.alias in observed.live:

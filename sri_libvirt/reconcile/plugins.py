@@ -113,10 +113,8 @@ class PluginTables:
 
     def cold_only(self, row: Attachment) -> str:
         """Why a running guest cannot be given a device, whose next cold start brings it; "" when it can be."""
-        cold_only: Callable[[pb.Volume], str] | None = None
-        if row.kind == "volume":
-            cold_only = getattr(self.volume(row), "cold_only", None)
-        return cold_only(row.volume()) if cold_only else ""
+        asked: Callable[[pb.Volume], str] | None = self._method(row, "cold_only")
+        return asked(row.volume()) if asked else ""
 
     def handle_of(self, row: Attachment) -> str:
         """The status handle of a volume or NIC that is not prepared yet; "" for one without a network."""

@@ -33,6 +33,7 @@ CODES = frozenset(
         "backend-silent",
         "volume-refused",
         "in-use",
+        "cold-only",
         "release-failed",
         "no-port",
         "detach-settles",
@@ -205,6 +206,14 @@ def starting() -> Reason:
 def device_not_ready(row: Attachment) -> Reason:
     code = row.problem_code if row.problem_code in CODES else "device-not-ready"
     return Reason(code, f"{device_words(row)} is not ready: {row.problem}", row.problem_advice)
+
+
+def cold_only(row: Attachment, words: str) -> Reason:
+    return Reason(
+        "cold-only",
+        f"{device_words(row)} waits for the machine's next cold start: {words}",
+        "Set the machine's power OFF and ON to have it.",
+    )
 
 
 def release_failed(row: Attachment) -> Reason:

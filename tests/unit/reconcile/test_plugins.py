@@ -98,3 +98,13 @@ def test_handles_are_those_that_a_prepare_gives(tables: PluginTables) -> None:
     prepared = tables.nic(isolated).prepare(isolated.machine, isolated.nic(), lambda name: None)
     assert tables.handle_of(isolated) == prepared.handle
     assert tables.handle_of(nic_row(network="")) == ""
+
+
+def test_what_a_plan_asks_of_a_volume_whose_driver_is_gone_is_not_known(tables: PluginTables) -> None:
+    row = volume_row(spec=connection("was-here-once").SerializeToString())
+    assert (tables.busy_until(row), tables.cold_only(row)) == (None, "")
+
+
+def test_what_a_plan_asks_need_not_be_answered(tables: PluginTables) -> None:
+    for row in (volume_row(), nic_row()):
+        assert (tables.busy_until(row), tables.cold_only(row)) == (None, "")

@@ -52,6 +52,7 @@ SAMPLES = {
         code: why.device_not_ready(replace(ROW, problem_code=code))
         for code in ("held", "under-way", "backend-silent", "volume-refused", "in-use")
     },
+    "cold-only": why.cold_only(ROW, "this libvirt cannot plug it"),
     "release-failed": why.release_failed(ROW),
     "no-port": why.no_port(ROW, 24),
     "detach-settles": why.detach_settles(ROW),

@@ -118,3 +118,22 @@ def test_each_wait_has_its_reason_and_slow_work_its_own_times(code: str, tries: 
             waited = replace(ceph, problem_code=code, problem="it waits", problem_at=world.now)
             world.record = replace(world.record, attachments=(data, waited))
     assert prepared(world, "ceph") == tries
+
+
+def test_reason_cold_only_is_given_until_the_next_cold_start() -> None:
+    world = waits("ceph")
+    world.slow = {}
+    world.settle()
+    assert world.record is not None
+    locked = volume_row("luks", target="vdl")
+    world.record = replace(world.record, attachments=(*world.record.attachments, locked))
+    world.policy = replace(POLICY, cold_only=lambda row: "it cannot be plugged" if row.name == "luks" else "")
+    made = world.settle()
+    assert made is not None
+    assert [reason.code for reason in made.reasons] == ["cold-only"]
+    assert (prepared(world, "luks"), made.wake_at) == (0, T0 + 30 * SECOND), "only the long wait is told of"
+    world.stop_guest("finished", "failed", "failed")
+    world.run_until(lambda: locked.alias in world.live)
+    made = world.settle()
+    assert made is not None
+    assert not made.reasons
