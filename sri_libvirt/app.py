@@ -39,6 +39,7 @@ from sri_libvirt.host.boot import Host
 from sri_libvirt.host.oom import OutOfMemory
 from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.looks import Looks
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
@@ -67,6 +68,8 @@ from sri_libvirt.server.service import MachineRuntime, handlers
 from sri_libvirt.store.automatic import AutomaticBackups
 from sri_libvirt.store.store import Store
 from sri_libvirt.volumes import empty_disk
+from sri_libvirt.volumes.probe import probe
+from sri_libvirt.volumes.probing import Probing
 from sri_libvirt.volumes.registry import HostAccess
 
 log = structlog.get_logger(__name__)
@@ -197,8 +200,16 @@ class Provider:
         host = host or Host()
         wake_everybody = partial(wake_all, store, self.queue)
         self._virtualisation = Virtualisation(settings, store, kvm.probe, clock, changed=wake_everybody)
-        looks = Looks()
-        access = HostAccess.of(settings, store.instance, self._virtualisation.libvirt_version, looks)
+        wake = partial(self.queue.wake, asked=True)
+        looks, self._jobs, self._cancel = Looks(), Jobs(wake), process.Cancel()
+        ask = partial(probe, deadline=settings.probe_timeout / SECOND, cancel=self._cancel)
+        access = HostAccess.of(
+            settings,
+            store.instance,
+            self._virtualisation.libvirt_version,
+            looks,
+            Probing(self._jobs, ask, clock, wake),
+        )
         plugins = PluginTables(settings.image_dirs, looks, self._hypervisor.taps, access)
         self._paths = paths
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
@@ -209,7 +220,6 @@ class Provider:
         self.pool = Pool(self._classes(found), self._budget(found), self._closed)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
         self._confirmation = Confirmation(store, clock, self.queue.wake)
-        wake = partial(self.queue.wake, asked=True)
         runtime = MachineRuntime(
             store, self.pool, self._devices, plugins, self._gate, wake, clock, self._confirmation.listed
         )
@@ -358,8 +368,10 @@ class Provider:
         await asyncio.to_thread(self._stop_threads)
 
     def _stop_threads(self) -> None:
+        self._cancel.cancel()
         self._stack.close()
         end = time.monotonic() + STOP_SECONDS
+        self._jobs.stop(STOP_SECONDS)
         for lane in self.lanes:
             if lane.ident is None:
                 continue  # the start failed before it
