@@ -63,9 +63,9 @@ def test_what_was_recorded_is_told_in_a_users_words(release: str, name: str) -> 
     assert (error.code, str(error)[: len(told)]) == (fault.code, told)
 
 
-def test_two_releases_were_recorded_for_the_same_faults() -> None:
-    assert sorted(RECORDED) == ["qemu-10.0", "qemu-7.2"]
-    assert set(RECORDED["qemu-10.0"]) == set(RECORDED["qemu-7.2"])
+def test_all_releases_were_recorded_for_the_same_faults() -> None:
+    assert "qemu-7.2" in RECORDED
+    assert all(set(each) == set(RECORDED["qemu-7.2"]) for each in RECORDED.values())
 
 
 @pytest.mark.parametrize(("source", "words", "code", "problem"), UNPROVOKED)
