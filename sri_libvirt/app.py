@@ -53,6 +53,7 @@ from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.reconcile.queue import WakeQueue
+from sri_libvirt.reconcile.secrets import Leftovers, Lending, Loans
 from sri_libvirt.reconcile.sources import EventSource, Resync, wake_all
 from sri_libvirt.reconcile.survey import Neighbours, Survey
 from sri_libvirt.reconcile.view import Policy
@@ -233,6 +234,7 @@ class Provider:
         compiler = DomainCompiler(store.instance, settings.template_dir, settings.schema_dir)
         for each in self.pool.classes.values():
             compiler.check(each)
+        loans = Loans()
         performer = Performer(
             store=store,
             paths=paths,
@@ -245,6 +247,7 @@ class Provider:
             give_back=self._devices.give_back,
             wake=self.queue.wake,
             not_open_elsewhere=Elsewhere(store, paths.machines).check,
+            lend=Lending(store.instance, loans, plugins.secrets_of, lambda: self._survey.poke()).lend,
         )
         policy = Policy(
             handle_of=plugins.handle_of,
@@ -288,14 +291,22 @@ class Provider:
         self.metrics.left_behind(lanes=self._watchdog.late, programs=process.left_behind, looks=looks.late)
         neighbours = Neighbours(store, self._hypervisor.connect, self.pool.set_neighbours)
         self.pool.set_neighbours(neighbours.remembered())
+        self.clean_up = partial(Leftovers(store.instance, loans).clean_up, self._hypervisor.connect)
         offered = partial(self._virtualisation.survey, self._hypervisor.connect)
         self._survey = Survey(
-            [self._measure, self._virtualisation.look_again, offered, self._weigh_classes, neighbours.look],
+            [
+                self._measure,
+                self._virtualisation.look_again,
+                self.clean_up,
+                offered,
+                self._weigh_classes,
+                neighbours.look,
+            ],
             RESYNC_SECONDS,
         )
         self.events = EventSource(store, self.queue, clock, self._reachable, self._survey.poke)
         self._resync = Resync(store, self.queue, self._hypervisor.connect, RESYNC_SECONDS)
-        orphans = Orphans(store, paths, self._hypervisor.connect)
+        orphans = Orphans(store, paths, self._hypervisor.connect, loans)
         self._census = Census(orphans, self.metrics.orphans, RESYNC_SECONDS)
         self._backups = AutomaticBackups(paths, settings.backup_period, settings.backups, clock)
         self.admin = AdminSocket(

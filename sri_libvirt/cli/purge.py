@@ -28,7 +28,7 @@ def purge(yes: bool, settings: Settings, output: str) -> None:
     found = _removed(settings) if yes else _listed(settings)
     if output == "table":
         if found:
-            headings = ("ID", "DOMAIN", "DIRECTORY", *(["OUTCOME"] if yes else []))
+            headings = ("ID", "DOMAIN", "DIRECTORY", "SECRET", *(["OUTCOME"] if yes else []))
             out.table(headings, [_row(each)[: len(headings)] for each in found])
         else:
             out.say("nothing carries this store's marks")
@@ -62,4 +62,5 @@ def _removed(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _row(each: dict[str, Any]) -> tuple[str, ...]:
-    return (each["id"], each["domain"], "yes" if each["directory"] else "no", each["outcome"])
+    there = ("yes" if each[what] else "no" for what in ("directory", "secret"))
+    return (each["id"], each["domain"], *there, each["outcome"])

@@ -21,7 +21,7 @@ from sri_libvirt.store import Store
 @settings_options("state_dir", "libvirt_uri")
 @out.form("table", "json", "yaml")
 def sweep(ids: tuple[str, ...], yes: bool, running: bool, settings: Settings, output: str) -> None:
-    """List domains and machine directories that carry this store's marks and belong to no machine; --yes removes them.
+    """List domains, machine directories and secrets with this store's marks and without a machine; --yes removes them.
 
     With IDs only those. What carries other marks, or none, is never touched. After a restore of a backup only what is
     named is removed: it may be a machine that the backup does not know. Status 1 when something that was to go stays.
@@ -52,10 +52,16 @@ def _print(found: list[dict[str, Any]]) -> None:
         out.say("nothing: everything with this store's marks belongs to a machine")
         return
     rows = [
-        (entry["id"], entry["domain"], "yes" if entry["directory"] else "no", entry["outcome"] or _note(entry))
+        (
+            entry["id"],
+            entry["domain"],
+            "yes" if entry["directory"] else "no",
+            "yes" if entry["secret"] else "no",
+            entry["outcome"] or _note(entry),
+        )
         for entry in found
     ]
-    out.table(("ID", "DOMAIN", "DIRECTORY", "OUTCOME" if found[0]["outcome"] else "NOTE"), rows)
+    out.table(("ID", "DOMAIN", "DIRECTORY", "SECRET", "OUTCOME" if found[0]["outcome"] else "NOTE"), rows)
 
 
 def _note(entry: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """What carries the marks of this store and belongs to no machine of it: found, counted, and removed when asked to.
 
-Ours is only what says so itself: a domain whose metadata names this store's instance and its own UUID, and a machine
-directory with our mark in it. What carries other marks, or none, is never touched: another provider's, an operator's, a
-clone that somebody made of one of our guests. NVRAM and console log lie in the machine's directory; the taps of a guest
-are libvirt's and go with it.
+Ours is only what says so itself: a domain whose metadata names this store's instance and its own UUID, a machine
+directory with our mark in it, and a secret with our mark that nobody has lent (`secrets.py`). What carries other marks,
+or none, is never touched: another provider's, an operator's, a clone that somebody made of one of our guests. NVRAM and
+console log lie in the machine's directory; the taps of a guest are libvirt's and go with it.
 
 A store that was a backup does not know the machines that were made since. What it finds is then removed only by name,
 unless it remembers that it deleted the machine itself. When to remove does not belong here.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,6 +24,7 @@ from sri_libvirt.domain import observed as domain_view
 from sri_libvirt.errors import HypervisorError, NotFound, SRIError, Unreachable
 from sri_libvirt.hypervisor.base import Connection, DomainSnapshot
 from sri_libvirt.paths import StatePaths, sync_directory
+from sri_libvirt.reconcile.secrets import Leftovers, Loans
 from sri_libvirt.store.backup import COPIED
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ class Orphan:
     """One id that belongs to no machine, with all that carries it.
 
     `by_name`: it may be a machine that the restored backup does not know. `held` says why it is not removed at all.
+    `secret`: it is the UUID of a secret, and of nothing else.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Orphan:
     directory: bool
     by_name: bool
     held: str = ""
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Orphans:
     store: Known
     paths: StatePaths
     connect: Callable[[], Connection]
+    loans: Loans = field(default_factory=Loans)
 
     def find(self) -> list[Orphan]:
         """All orphans, by id. Reads only domains that no machine has. Raises Unreachable, HypervisorError, OSError."""
@@ -112,7 +116,8 @@ class Orphans:
         left = {each for each in directories - known if self._marked(self.paths.machine(each).root)}
         remembered = self.store.gone()
         copied = self.store.meta(COPIED) is not None
-        return [
+        secrets = [Orphan(each, "none", False, False, secret=True) for each in self._secrets.find(connection)]
+        return secrets + [
             Orphan(
                 id=each,
                 domain=_state(ours.get(each)),
@@ -136,6 +141,8 @@ class Orphans:
     def _remove(self, connection: Connection, orphan: Orphan, *, named: bool, running: bool) -> str:
         if orphan.held:
             return orphan.held
+        if orphan.secret:
+            return "" if self._secrets.drop(connection, orphan.id) else "a disk is being opened with it"
         if orphan.by_name and not named:
             return "the store is a restored backup and may not know this machine: name it to remove it"
         domain = connection.snapshot(orphan.id)
@@ -152,6 +159,10 @@ class Orphans:
         if orphan.directory:
             _remove_directory(self.paths.machine(orphan.id).root, self.paths.machine(orphan.id).mark)
         return ""
+
+    @property
+    def _secrets(self) -> Leftovers:
+        return Leftovers(self.store.instance, self.loans)
 
     def _ours(self, domain: DomainSnapshot) -> bool:
         """Of this store, and not a copy that somebody made with another UUID."""

@@ -25,6 +25,7 @@ from sri_libvirt.reconcile import disks, plugging
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.power import GuestPower
 from sri_libvirt.reconcile.reasons import action_failed, device_words
+from sri_libvirt.reconcile.secrets import Lend, lend_nothing
 from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
 from sri_libvirt.resources import byte_words
 from sri_libvirt.store.store import Store
@@ -92,6 +93,8 @@ class Performer:
     """Has a machine looked at that waited for what is given up."""
     not_open_elsewhere: Callable[[Connection, str, str], None] = lambda _connection, _machine_id, _source: None
     """Raises NotReady while a guest that nobody knows has a volume's source open."""
+    lend: Lend = lend_nothing
+    """Has the secrets of disks set while they are opened."""
 
     def perform(self, action: Action, seen: Machine, connection: Connection) -> None:
         """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError.
@@ -149,7 +152,7 @@ class Performer:
 
     @property
     def _power(self) -> GuestPower:
-        return GuestPower(self.store, self.clock)
+        return GuestPower(self.store, self.clock, self.lend)
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""
@@ -276,7 +279,9 @@ class Performer:
     def _plug(self, machine: Machine, row: Attachment, connection: Connection) -> None:
         if not row.wanted or row.backing is None or not row.port or row.problem:
             return  # what came before it in this pass has failed, and says so
-        connection.attach_device(machine.id, self.compiler.device_xml(machine, row))
+        xml = self.compiler.device_xml(machine, row)
+        with self.lend(connection, [row]):
+            connection.attach_device(machine.id, xml)
         now = self.clock()
         self._note(lambda tx: tx.set_plugged(row.machine, row.key, now, plugging.plugs_in_a_row(row, now)))
         self._tell_of_device(row, "attached")

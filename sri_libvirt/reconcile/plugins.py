@@ -5,13 +5,13 @@ How a driver works does not belong here, nor which drivers there are (that is ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource
+from sri_libvirt.devices import DiskSource, SecretPurpose
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.images.base import ImageDriver
@@ -115,6 +115,13 @@ class PluginTables:
         """Why a running guest cannot be given a device, whose next cold start brings it; "" when it can be."""
         asked: Callable[[pb.Volume], str] | None = self._method(row, "cold_only")
         return asked(row.volume()) if asked else ""
+
+    def secrets_of(self, row: Attachment) -> Mapping[SecretPurpose, bytes]:
+        """What a volume is opened with, to be used at once and kept nowhere. Drivers need not have the method."""
+        secrets: Callable[[pb.Volume], Mapping[SecretPurpose, bytes]] | None = None
+        if row.kind == "volume":
+            secrets = getattr(self.volume(row), "secrets", None)
+        return secrets(row.volume()) if secrets else {}
 
     def handle_of(self, row: Attachment) -> str:
         """The status handle of a volume or NIC that is not prepared yet; "" for one without a network."""

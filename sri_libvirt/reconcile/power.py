@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sri_libvirt.domain import ports
 from sri_libvirt.errors import HypervisorError, Unreachable, UnusableSave
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import brake, starting
 from sri_libvirt.reconcile.reasons import SAVE_DROPPED
+from sri_libvirt.reconcile.secrets import Lend, lend_nothing
 from sri_libvirt.records import SECOND, Event, Machine, Run, StopCause
 from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
@@ -24,11 +26,15 @@ class GuestPower:
 
     store: Store
     clock: Callable[[], int]
+    lend: Lend = lend_nothing
 
     def start(self, machine: Machine, connection: Connection, action: act.Start) -> None:
         """Start it cold or from its managed save, and tell which of both it was."""
         begun = self.clock()
-        restored = connection.start(machine.id, force_boot=not action.restore) and action.restore
+        # A save may also hold a disk that was being unplugged when it was made.
+        rows = machine.attachments if action.restore else ports.in_domain(machine.attachments)
+        with self.lend(connection, rows):
+            restored = connection.start(machine.id, force_boot=not action.restore) and action.restore
         now = self.clock()
         behind = max(now - machine.run.stopped_at, 1) if restored else 0
         run = replace(machine.run.going(now), not_before=0, error="", behind=behind)

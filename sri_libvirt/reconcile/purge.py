@@ -54,7 +54,7 @@ class Purge:
         unmade = self._unmade(self._find())
         done = []
         for each in [*self._orphans.remove((), running=True), *(Swept(orphan) for orphan in unmade)]:
-            if not each.problem:
+            if not each.problem and not each.orphan.secret:
                 forget(each.orphan.id)
             done.append(_data(each.orphan, f"stays: {each.problem}" if each.problem else "removed"))
         return done
@@ -98,4 +98,10 @@ class Purge:
 
 
 def _data(orphan: Orphan, outcome: str = "") -> dict[str, Any]:
-    return {"id": orphan.id, "domain": orphan.domain, "directory": orphan.directory, "outcome": outcome}
+    return {
+        "id": orphan.id,
+        "domain": orphan.domain,
+        "directory": orphan.directory,
+        "secret": orphan.secret,
+        "outcome": outcome,
+    }

@@ -111,7 +111,7 @@ class Survey(threading.Thread):
                 try:
                     look()
                 except (SRIError, OSError) as error:
-                    log.info("not seen who else uses this host", error=str(error))
+                    log.info("a look at this host fails; it is tried again", error=str(error))
                 except Exception:
                     log.exception("a bug: the next look comes all the same")
 

@@ -28,6 +28,10 @@ A driver that has others ask for its volumes (`Asking`) raises `NotReady` from p
 a code of `jobs.TIMED`, and has `busy_until(machine_id, volume)`, pure: until when it is of no use to prepare it again,
 None if nothing of the kind is known. The machine is woken when it is earlier.
 
+A disk that is opened with secrets names them by purpose and UUID (`names.secret_uuid`), for what `prepare` gives is
+stored and shown. Its driver has `secrets(volume)`, the values by purpose, decoded and never empty, of the message
+alone. It is asked just before each start, restore and plug. A value is in no error, log, file or argument of a program.
+
 Drivers hand out plain data (`DiskSource`) and no domain XML, and keep no state of their own about machines.
 Third parties register a driver under the entry point group `sri_libvirt.volumes`: a callable without arguments.
 """

@@ -18,6 +18,10 @@ def purge(world: World) -> Purge:
     return Purge(world.store, world.paths, world.hypervisor.connect)
 
 
+def entry(name: str, domain: str, **what: bool) -> dict[str, object]:
+    return {"id": name, "domain": domain, "directory": False, "secret": False, "outcome": "", **what}
+
+
 def removed(world: World) -> dict[str, str]:
     """What became of each."""
     done = purge(world).remove(lambda gone: world.store.write(lambda tx: tx.forget(gone)))
@@ -28,13 +32,17 @@ def test_all_of_this_store_goes_and_nothing_of_others(world: World) -> None:
     known, orphan, unmade = world.known(), world.directory(world.domain(running=True)), str(uuid.uuid4())
     world.store.write(lambda tx: tx.insert(machine(unmade)))
     foreign = [world.domain(instance="none", running=True), world.domain(instance=str(uuid.uuid4()), running=True)]
+    left, theirs = world.secret(), world.secret(instance=str(uuid.uuid4()))
     assert purge(world).find() == [
-        *({"id": each, "domain": "running", "directory": True, "outcome": ""} for each in sorted([known, orphan])),
-        {"id": unmade, "domain": "none", "directory": False, "outcome": ""},
+        entry(left, "none", secret=True),
+        *(entry(each, "running", directory=True) for each in sorted([known, orphan])),
+        entry(unmade, "none"),
     ]
     assert world.there()[0] >= {known, orphan}
-    assert removed(world) == dict.fromkeys([known, orphan, unmade], "removed")
+    assert removed(world) == dict.fromkeys([left, known, orphan, unmade], "removed")
     assert world.there() == (set(foreign), set())
+    assert list(world.hypervisor.connect().secret_ids()) == [theirs]
+    assert left not in world.store.gone()
     assert world.store.machine_ids() == []
     assert purge(world).find() == []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sri_libvirt.hypervisor.base import Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.store import backup
 from tests.contract.loop import Loop, serving_loop, spec_of
@@ -108,18 +109,25 @@ async def test_there_is_nothing_to_back_up(tmp_path: Path, cli: Cli) -> None:
     assert not (tmp_path / "state").exists()
 
 
+BLANK: dict[str, object] = {"by_name": False, "held": "", "outcome": ""}
+
+
 async def test_sweep_through_the_daemon(tmp_path: Path, cli: Cli) -> None:
     async with serving_loop(tmp_path, FakeHypervisor()) as loop:
         kept, lost = await loop.created(), await loop.created(spec_of(disks=("data",)))
         assert await cli.run("sweep") == (0, "nothing: everything with this store's marks belongs to a machine\n")
         await forgotten(loop, lost)
+        secret = Secret("5ec0ffee-0000-4000-8000-000000000001", SecretUsage.VOLUME, loop.store.instance)
+        loop.hypervisor.connect().set_secret(secret, b"planted")
         status, text = await cli.run("sweep", "-o", "json")
         assert status == 0
         assert json.loads(text) == [
-            {"id": lost, "domain": "running", "directory": True, "by_name": False, "held": "", "outcome": ""}
+            {"id": secret.uuid, "domain": "none", "directory": False, "secret": True, **BLANK},
+            {"id": lost, "domain": "running", "directory": True, "secret": False, **BLANK},
         ]
         status, text = await cli.run("sweep", "--yes")
         assert (status, "--running ends it" in text) == (1, True)
+        assert loop.hypervisor.secrets == {}
         assert len(loop.left_over()[0]) == 2
         status, text = await cli.run("sweep", "--yes", "--running")
         assert (status, lost in text, "removed" in text) == (0, True, True)

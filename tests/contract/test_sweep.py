@@ -6,16 +6,19 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from sri_libvirt import names
 from sri_libvirt.errors import HypervisorError, NotFound, Unreachable
+from sri_libvirt.hypervisor.base import Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.orphans import Census, Orphan, Orphans
+from sri_libvirt.reconcile.secrets import Loans
 from sri_libvirt.store import Store, backup
 from tests.unit.store.records import machine
 
@@ -27,10 +30,11 @@ class World:
     store: Store
     paths: StatePaths
     hypervisor: FakeHypervisor
+    loans: Loans = field(default_factory=Loans)
 
     @property
     def orphans(self) -> Orphans:
-        return Orphans(self.store, self.paths, self.hypervisor.connect)
+        return Orphans(self.store, self.paths, self.hypervisor.connect, self.loans)
 
     def domain(self, *, instance: str = "", of: str = "", uses: str = "", running: bool = False, name: str = "") -> str:
         """A domain with marks: of this store and of its own UUID unless told otherwise; "none" for no marks."""
@@ -65,6 +69,12 @@ class World:
 
     def there(self) -> tuple[set[str], set[str]]:
         return set(self.hypervisor.connect().domain_ids()), {path.name for path in self.paths.machines.iterdir()}
+
+    def secret(self, *, instance: str = "") -> str:
+        """A secret of a disk, as a crash leaves it."""
+        made = Secret(str(uuid.uuid4()), SecretUsage.VOLUME, instance or self.store.instance)
+        self.hypervisor.connect().set_secret(made, b"planted")
+        return made.uuid
 
     def deleted(self) -> str:
         """The id of a machine that this store remembers to have deleted."""
@@ -120,6 +130,41 @@ def test_other_marks_or_none_are_never_touched(world: World) -> None:
     assert world.orphans.find() == []
     assert world.orphans.remove((), running=True) == []
     assert world.there() == before
+
+
+def test_secrets_that_were_left_go_and_those_of_others_or_in_use_stay(world: World) -> None:
+    left, lent, theirs = world.secret(), world.secret(), world.secret(instance=str(uuid.uuid4()))
+    with world.loans.lent(lent):
+        assert world.orphans.find() == [Orphan(left, "none", directory=False, by_name=False, secret=True)]
+        with pytest.raises(NotFound, match="nothing was removed"):
+            world.orphans.remove((lent,), running=True)
+        assert [each.problem for each in world.orphans.remove((), running=False)] == [""]
+        assert set(world.hypervisor.connect().secret_ids()) == {lent, theirs}
+    assert [each.orphan.id for each in world.orphans.remove((lent,), running=False)] == [lent]
+    assert set(world.hypervisor.connect().secret_ids()) == {theirs}
+
+
+class LentMeanwhile(Loans):
+    """A machine begins to open its disk after the look."""
+
+    @contextmanager
+    def dropping(self, uuid: str) -> Iterator[bool]:
+        with self.lent(uuid), super().dropping(uuid) as free:
+            yield free
+
+
+def test_a_secret_that_is_lent_while_it_is_swept_stays(world: World) -> None:
+    left, world.loans = world.secret(), LentMeanwhile()
+    (swept,) = world.orphans.remove((left,), running=False)
+    assert "being opened" in swept.problem
+    assert left in world.hypervisor.connect().secret_ids()
+
+
+def test_after_a_restore_secrets_need_no_name(world: World) -> None:
+    """They are of use to nobody, whatever machines there were."""
+    world.store.write(lambda tx: tx.set_meta(backup.COPIED, "1"))
+    left = world.secret()
+    assert [(each.orphan.id, each.problem) for each in world.orphans.remove((), running=False)] == [(left, "")]
 
 
 def test_files_that_others_use_stay(world: World) -> None:

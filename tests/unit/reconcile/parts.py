@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sri_libvirt import names
-from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.devices import DiskSource, NicBackend, SecretPurpose, SecretReference
 from sri_libvirt.domain import chain, compare, observed
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Connection, LastWords
 from sri_libvirt.paths import MachinePaths, StatePaths
 from sri_libvirt.reconcile.perform import Performer
+from sri_libvirt.reconcile.secrets import Lending, Loans
 from sri_libvirt.records import Attachment, Machine
 from sri_libvirt.store import Store
 from tests.unit.reconcile.world import PROFILE, T0
@@ -41,6 +42,8 @@ class Drivers:
     """What the latest looks at backends have found, by the name of the volume."""
     meanwhile: Callable[[], object] = lambda: None
     """What happens while a driver works."""
+    passphrases: dict[str, bytes] = field(default_factory=dict)
+    """Of volumes that are encrypted, by name."""
 
     def image(self, reference: str) -> ImageDriver:
         return ImageDriver(self)
@@ -58,6 +61,9 @@ class Drivers:
 
     def keeps_data(self, row: Attachment, paths: MachinePaths) -> bool:
         return True
+
+    def secrets_of(self, row: Attachment) -> dict[SecretPurpose, bytes]:
+        return {"encryption": self.passphrases[row.name]} if row.name in self.passphrases else {}
 
     def call(self, *what: str) -> None:
         self.calls.append(what)
@@ -102,7 +108,11 @@ class DeviceDriver:
     def prepare(self, machine_id: str, spec: object, more: object) -> object:
         self.drivers.call("prepare", self.row.name)
         handle = self.handle(machine_id, spec)
-        return NicBackend(handle, "network", "net") if self.row.kind == "nic" else DiskSource(handle, "/d", "raw", 512)
+        if self.row.kind == "nic":
+            return NicBackend(handle, "network", "net")
+        locked = self.row.name in self.drivers.passphrases
+        secret = SecretReference("encryption", names.secret_uuid(machine_id, self.row.name, "encryption"))
+        return DiskSource(handle, "/d", "raw", 512, secrets=(secret,) if locked else ())
 
     def release(self, machine_id: str, spec: object, paths: object = None, *, final: bool = False) -> None:
         self.drivers.call("release", self.row.name, "final" if final else "kept")
@@ -121,7 +131,10 @@ class Compiler:
     def device_xml(self, machine: Machine, row: Attachment) -> str:
         if isinstance(row.backing, NicBackend):
             return f"<interface><source network='{row.backing.network}'/><alias name='{row.alias}'/></interface>"
-        return f"<disk><target dev='{row.target}'/><alias name='{row.alias}'/></disk>"
+        secrets = row.backing.secrets if row.backing else ()
+        locks = "".join(f"<encryption><secret type='passphrase' uuid='{each.uuid}'/></encryption>" for each in secrets)
+        source = f"<source>{locks}</source>" if locks else ""
+        return f"<disk>{source}<target dev='{row.target}'/><alias name='{row.alias}'/></disk>"
 
     def differences(self, asked: str, got: str) -> list[str]:
         return self.lost or compare.differences(observed.read(asked), observed.read(got))
@@ -135,11 +148,15 @@ class Compiler:
 
 def domain_xml(machine_id: str, instance: str, run: str, aliases: list[str], more: str = "") -> str:
     """A domain with our marks, disks of these aliases, and more devices."""
-    disks = "".join(f"<disk><alias name='{alias}'/></disk>" for alias in aliases)
+    disks = "".join(map(_disk, aliases))
     return (
         f"<domain type='qemu'><uuid>{machine_id}</uuid><metadata><sri:machine xmlns:sri='{names.METADATA_NAMESPACE}' "
         f"instance='{instance}' id='{machine_id}' run='{run}'/></metadata><devices>{disks}{more}</devices></domain>"
     )
+
+
+def _disk(alias: str) -> str:
+    return f"<disk><alias name='{alias}'/></disk>"
 
 
 @dataclass
@@ -167,6 +184,7 @@ def performer(store: Store, root: Path, clock: Callable[[], int], drivers: Drive
         choose_profile=lambda _connection, _class: PROFILE,
         boot_id=lambda: "boot-1",
         clock=clock,
+        lend=Lending(store.instance, Loans(), drivers.secrets_of).lend,
     )
 
 

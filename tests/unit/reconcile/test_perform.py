@@ -555,3 +555,67 @@ def test_a_path_that_a_driver_has_changed_is_ours_until_the_next(bench: Bench) -
         assert isinstance(found, DiskSource)
         assert (found.path, found.was) == ("/d", ("/before",))
         bench.do(act.PrepareDevice(DATA.key))
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+
+def locked(bench: Bench) -> str:
+    """A machine with an encrypted volume; the UUID of its secret."""
+    bench.drivers.passphrases["data"] = b"open sesame"
+    bench.put(machine(DATA))
+    bench.do(*READY)
+    (secret,) = bench.row().backing.secrets  # type: ignore[union-attr]
+    return secret.uuid
+
+
+def opened(bench: Bench, uuid: str) -> bool:
+    """Whether a disk was opened since the last look; the secret is gone either way."""
+    assert bench.hypervisor.secrets == {}
+    return bench.hypervisor.opened_with.pop(uuid, b"") == b"open sesame"
+
+
+def test_a_start_a_restore_and_a_plug_have_the_secrets_and_leave_none(bench: Bench) -> None:
+    uuid = locked(bench)
+    bench.do(act.Define(new_run=True))
+    assert not opened(bench, uuid)
+    bench.do(act.Start())
+    assert opened(bench, uuid)
+    bench.hypervisor.save(ID)
+    bench.do(act.Start(restore=True))
+    assert bench.snapshot().reason == "restored"
+    assert opened(bench, uuid)
+    bench.hypervisor.eject(ID, bench.row().alias)
+    bench.do(act.PlugDevice(DATA.key))
+    assert bench.row().alias in bench.snapshot().live_xml
+    assert opened(bench, uuid)
+
+
+def test_a_start_that_fails_leaves_no_secret(bench: Bench) -> None:
+    locked(bench)
+    bench.do(act.Define(new_run=True))
+    bench.hypervisor.fail_next("start", HypervisorError("no QEMU"))
+    with pytest.raises(HypervisorError, match="no QEMU"):
+        bench.do(act.Start())
+    assert bench.hypervisor.secrets == {}
+
+
+def test_a_saved_guest_gets_the_secret_of_a_disk_that_was_being_unplugged(bench: Bench) -> None:
+    uuid = locked(bench)
+    bench.do(act.Define(new_run=True), act.Start())
+    bench.hypervisor.save(ID)
+    bench.hypervisor.opened_with.clear()
+    bench.store.write(lambda tx: tx.set_wanted(ID, DATA.key, False, T0))
+    bench.do(act.Start(restore=True))
+    assert opened(bench, uuid)
+
+
+def test_a_volume_whose_secret_is_gone_says_so_and_holds_up_no_other(bench: Bench) -> None:
+    locked(bench)
+    bench.drivers.passphrases.clear()
+    for action in (act.PlugDevice(DATA.key), act.Start()):
+        with pytest.raises(NotReady, match="has no secret") as refused:
+            bench.do(act.Define(new_run=True), action)
+        assert bench.fail(action, refused.value)
+    assert "has no secret for encryption" in bench.row().problem
+    assert "has no secret for encryption" in bench.machine.run.error
