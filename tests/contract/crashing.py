@@ -17,15 +17,16 @@ from pathlib import Path
 
 from sri_libvirt import app, failpoints, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.domain.observed import read
+from sri_libvirt.domain.observed import glance, read
 from sri_libvirt.errors import NotFound, SRIError, StoreError
-from sri_libvirt.hypervisor.base import DiskError, DomainEvent, EventKind
+from sri_libvirt.hypervisor.base import DiskError, DomainEvent, EventKind, Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, SECOND, MachineClass
 from sri_libvirt.server import intents
 from sri_libvirt.store import Store
-from tests.contract.loop import VAST, FakeHost, disk, let_looks_find, settings, spec_of
+from tests import third_party
+from tests.contract.loop import VAST, FakeHost, disk, let_looks_find, locked, settings, spec_of
 
 ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
 LABELS = {LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"}
@@ -82,7 +83,8 @@ class World:
         store = Store.open(self.paths, lambda: self.now)
         hypervisor = self.hypervisor()
         wishes = settings(self.root, shutdown_grace=self.grace)
-        made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST)
+        with third_party.installed(self.root / "site"):
+            made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST)
         let_looks_find(made, self.found)
         ends = [hypervisor.watch(made.events), hypervisor.watch(self.starts)]
         try:
@@ -93,7 +95,12 @@ class World:
             store.close()
 
     def _rest(self, made: app.Provider) -> None:
-        """What a lane does with the machine, a pass that fails included, until there is no more to do."""
+        """What a lane and the survey do, what fails included, until there is no more to do."""
+        survey(made)  # libvirt is reached
+        self._lane(made)
+        survey(made)  # it was poked if a secret was left
+
+    def _lane(self, made: app.Provider) -> None:
         end = self.now + NEVER
         while True:
             try:
@@ -106,9 +113,24 @@ class World:
             assert self.now < end, "it never comes to rest"
 
 
+def survey(made: app.Provider) -> None:
+    with suppress(SRIError):
+        made.clean_up()
+
+
 def create(store: Store, now: int, power: pb.Power = pb.POWER_ON) -> None:
     draft = intents.Draft(ID, LABELS, {}, spec_of(disks=("data",), nics=("isolated",), power=power), now, now)
     store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
+
+
+def create_locked(store: Store, now: int) -> None:
+    draft = intents.Draft(ID, LABELS, {}, with_locked(spec_of()), now, now)
+    store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
+
+
+def with_locked(spec: pb.MachineSpec) -> pb.MachineSpec:
+    spec.volumes.append(locked("data"))
+    return spec
 
 
 def create_off(store: Store, now: int) -> None:
@@ -125,6 +147,10 @@ def on(store: Store, now: int) -> None:
 
 def attach(store: Store, now: int) -> None:
     store.write(lambda tx: intents.attach_volume(tx, ID, disk("late"), now))
+
+
+def attach_locked(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.attach_volume(tx, ID, locked("late"), now))
 
 
 def detach(store: Store, now: int) -> None:
@@ -169,6 +195,15 @@ def moved(hypervisor: FakeHypervisor, machine_id: str = ID, to: str = "/backup/s
     assert domain is not None
     (disk,) = (device.source for device in read(domain.live_xml).devices.values() if device.kind == "disk")
     hypervisor.move_disk(machine_id, disk, to)
+
+
+def leave_secret(hypervisor: FakeHypervisor) -> None:
+    """What a provider leaves that is killed between a secret and the call that needs it."""
+    connection = hypervisor.connect()
+    domain = connection.snapshot(ID)
+    assert domain is not None
+    uuid = names.secret_uuid(ID, "data", "encryption")
+    connection.set_secret(Secret(uuid, SecretUsage.VOLUME, glance(domain.live_xml).instance), b"open sesame")
 
 
 def stranger(hypervisor: FakeHypervisor, machine_id: str = ID) -> None:
@@ -218,6 +253,10 @@ FLOWS = {
         Flow("saved", (create,), nothing, "RUNNING", starts=1, happens=save),
         Flow("moved", (create,), off, "SUSPENDED", happens=moved, reason="foreign-disk-source"),
         Flow("stranger", (create,), nothing, "RUNNING", happens=stranger),
+        Flow("locked", (create_locked, off), on, "RUNNING", starts=1, files=0),
+        Flow("locked-attach", (create,), attach_locked, "RUNNING", disks=2),
+        Flow("locked-saved", (create_locked,), nothing, "RUNNING", starts=1, files=0, happens=save),
+        Flow("locked-left", (create_locked,), nothing, "RUNNING", files=0, happens=leave_secret),
         Flow("delete", (create,), delete, "GONE"),
         Flow("delete-off", (create, off), delete, "GONE"),
     )

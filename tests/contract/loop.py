@@ -295,3 +295,12 @@ def spec_of(
 def disk(name: str) -> pb.Volume:
     """An empty disk of 1 MiB."""
     return pb.Volume(name=name, empty_disk=pb.EmptyDisk(size_bytes=MIB))
+
+
+def locked(name: str, key: bytes = b"open sesame", path: str = "/backend/locked.raw") -> pb.Volume:
+    """A volume that a secret opens, of the third party's driver; the fake hypervisor does not look for the file."""
+    attributes = {"path": path, "size": str(MIB)}
+    connection = pb.VolumeConnection(
+        driver="example-locked", handle=name, attributes=attributes, encryption_data={"key": key}
+    )
+    return pb.Volume(name=name, connection=connection)

@@ -34,6 +34,7 @@ def recorded(root: Path, flow: Flow, now: int) -> list[tuple[int, str]]:
     for point in listing.read_text().splitlines():
         seen[point] += 1
         points.append((seen[point], point))
+    assert ("before secrets.drop" in seen) == (flow.name == "locked-left"), "a secret is left though nothing went wrong"
     return points
 
 
@@ -42,6 +43,7 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
     world = World(root, flow.grace, now, flow.found)
     hypervisor = world.hypervisor()
     domains = hypervisor.connect().domain_ids()
+    assert hypervisor.connect().secret_ids() == {}, told
     directories = [path.name for path in world.paths.machines.iterdir()]
     with world.provider() as (store, _):
         machine = store.machine(ID)

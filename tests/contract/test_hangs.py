@@ -21,13 +21,14 @@ from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
+from tests import third_party
 from tests.contract import crashing
 from tests.contract.hung import serving
-from tests.contract.loop import MIB, Loop, Witness, disk, let_looks_find, serving_loop, spec_of, until
+from tests.contract.loop import MIB, Loop, Witness, disk, let_looks_find, locked, serving_loop, spec_of, until
 
 CALLS = (
     "connect", "offer", "snapshot", "network_active", "define", "start", "attach_device", "detach_device",
-    "press_power_button", "destroy", "undefine", "disk_errors", "resize_disk",
+    "press_power_button", "destroy", "undefine", "disk_errors", "resize_disk", "set_secret", "drop_secret",
 )  # fmt: skip
 
 ACTIONS = tuple(
@@ -47,7 +48,10 @@ def disarmed() -> Iterator[None]:
 
 
 @pytest.fixture
-async def loop(tmp_path: Path, hypervisor: FakeHypervisor, call: str) -> AsyncIterator[Loop]:
+async def loop(
+    tmp_path: Path, hypervisor: FakeHypervisor, call: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Loop]:
+    monkeypatch.syspath_prepend(third_party.install(tmp_path / "site"))
     grace = config.duration("0s" if call in ("destroy", "Destroy") else "5s")
     deadline = config.duration("1s")
     settle = config.duration("0s")
@@ -104,7 +108,8 @@ async def life(loop: Loop, trap: failpoints.Once) -> None:
     if trap.point.endswith("disk_errors"):
         loop.hypervisor.pause(machine_id, "io error")
         await reach("resume", lambda: loop.stored(machine_id).run.resumes)
-    await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=disk("late")))
+    late = locked("late") if trap.point.endswith("_secret") else disk("late")
+    await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=late))
     await reach("plugged", devices(3))
     await loop.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="late"))
     await reach("unplugged", devices(2))
@@ -113,6 +118,7 @@ async def life(loop: Loop, trap: failpoints.Once) -> None:
     await loop.delete(machine_id)
     await reach("gone", lambda: loop.store.machine(machine_id) is None)
     assert loop.left_over() == ([], [])
+    await until("end of all secrets", lambda: loop.hypervisor.secrets == {})
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -17,9 +17,12 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
+from tests import third_party
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, wait_for
 from tests.e2e.test_restarts import domains, expect_nothing_left, guests
+from tests.e2e.test_secrets import attach as attach_volume
+from tests.e2e.test_secrets import locked
 from tests.points import distinct
 
 pytestmark = pytest.mark.e2e
@@ -40,6 +43,10 @@ def attach(provider: Provider, machine_id: str) -> None:
     volume = pb.Volume(name="late", device="odb")
     volume.empty_disk.size_bytes = 1 << 20
     provider.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume), timeout=10)
+
+
+def attach_locked(provider: Provider, machine_id: str) -> None:
+    attach_volume(provider, machine_id, locked(provider, "late", "odb"))
 
 
 def off(provider: Provider, machine_id: str) -> None:
@@ -67,6 +74,7 @@ class Flow:
 FLOWS = {
     "create": Flow((), create, "MACHINE_RUNNING"),
     "attach": Flow((create,), attach, "MACHINE_RUNNING", disks=2),
+    "locked": Flow((create,), attach_locked, "MACHINE_RUNNING", disks=2),
     "power-off": Flow((create,), off, "MACHINE_SUSPENDED"),
     "power-on": Flow((create, off), on, "MACHINE_RUNNING"),
     "delete": Flow((create,), delete, "GONE"),
@@ -86,6 +94,10 @@ CHOSEN = [
     ("attach", "kill 1 after libvirt.attach_device"),
     ("attach", "fail 1 after libvirt.attach_device"),
     ("attach", "hang 1 after libvirt.attach_device"),
+    ("locked", "kill 1 after libvirt.set_secret"),
+    ("locked", "kill 1 before libvirt.drop_secret"),
+    ("locked", "fail 1 before libvirt.drop_secret"),
+    ("locked", "hang 1 after libvirt.set_secret"),
     ("power-off", "kill 1 after libvirt.press_power_button"),
     ("power-off", "kill 1 after libvirt.destroy"),
     ("power-on", "kill 1 after libvirt.start"),
@@ -94,6 +106,11 @@ CHOSEN = [
     ("delete", "kill 1 after perform.RemoveFiles"),
     ("delete", "hang 1 before libvirt.undefine"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(third_party.install(tmp_path / "site")))
 
 
 def machine_id(provider: Provider) -> str:

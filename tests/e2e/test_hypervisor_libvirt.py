@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from sri_libvirt.errors import Unreachable
 from sri_libvirt.hypervisor.base import Secret, SecretUsage
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
+from tests import luks
 from tests.contract.hypervisor.suite import INSTANCE, PASSPHRASE, HypervisorContract, Recorder, World, passphrase
 from tests.e2e.guests import Guest
 from tests.e2e.libvirtd import PrivateLibvirt, wait_until
@@ -77,7 +77,7 @@ class LibvirtWorld:
         disk = self._directory / f"{alias}.raw"
         locked = ""
         if secret:
-            make_locked(disk)
+            luks.make(disk, PASSPHRASE)
             locked = f"<encryption format='luks'><secret type='passphrase' uuid='{secret}'/></encryption>"
         else:
             disk.write_bytes(bytes(1 << 16))
@@ -128,13 +128,6 @@ class LibvirtWorld:
         pid = int((self.private.base / "run" / "qemu" / f"{machine_id}.pid").read_text())
         os.kill(pid, number)
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), "QEMU ended")
-
-
-def make_locked(disk: Path) -> None:
-    """A LUKS disk that PASSPHRASE opens; less time for its key, and qemu-img says that it cannot measure it."""
-    passphrase = f"secret,id=key,data={PASSPHRASE.decode()}"
-    options = ["-o", "key-secret=key,iter-time=200", str(disk), "64K"]
-    subprocess.run(["qemu-img", "create", "-q", "-f", "luks", "--object", passphrase, *options], check=True)
 
 
 class TestLibvirt(HypervisorContract):

@@ -52,6 +52,16 @@ def expect_nothing_left(provider: Provider) -> None:
     for directory in ("lib/qemu/nvram", "lib/qemu/save"):
         assert not list((base / directory).glob("*")), directory
     assert guests(provider) == []
+    wait_for("end of all secrets", lambda: not secrets(provider))  # what a crash left goes with the survey
+
+
+def secrets(provider: Provider) -> list[str]:
+    """Usage names of all secrets that libvirt has."""
+    connection = libvirt.open(provider.libvirt.uri)
+    try:
+        return [each.usageID() for each in connection.listAllSecrets(0)]
+    finally:
+        connection.close()
 
 
 def hypervisor_health(provider: Provider) -> int:

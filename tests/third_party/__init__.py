@@ -7,6 +7,9 @@ here.
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MODULE = "example_sri_drivers"
@@ -14,6 +17,7 @@ MODULE = "example_sri_drivers"
 _ENTRY_POINTS = f"""\
 [sri_libvirt.volumes]
 example-file = {MODULE}:FileVolumes
+example-locked = {MODULE}:LockedVolumes
 
 [sri_libvirt.nics]
 example-link = {MODULE}:Links
@@ -31,3 +35,15 @@ def install(target: Path) -> Path:
     (metadata / "entry_points.txt").write_text(_ENTRY_POINTS)
     (metadata / "RECORD").write_text(f"{MODULE}.py,,\n{MODULE}-1.0.dist-info/entry_points.txt,,\n")
     return target
+
+
+@contextmanager
+def installed(target: Path) -> Iterator[None]:
+    """It is found within, in this directory; for those who have no fixture."""
+    if not target.exists():
+        install(target)
+    sys.path.insert(0, str(target))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(target))

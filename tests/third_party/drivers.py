@@ -1,16 +1,17 @@
 """The drivers of the example distribution. Installed as a module of its own: it imports nothing of the tests.
 
 A volume is a qcow2 file in a directory that stands for a backend: `attributes["directory"]`, `attributes["size"]`, and
-the handle as its name. It needs the credential `key`, and is never removed: a backend's data is not ours.
+the handle as its name. It needs the credential `key`, and is never removed: a backend's data is not ours. A locked one
+is a LUKS disk at `attributes["path"]` that somebody else has made, of `attributes["size"]` bytes as a guest sees it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sri_libvirt import qcow2
+from sri_libvirt import names, qcow2
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.devices import DiskSource, Encryption, NicBackend, SecretPurpose, SecretReference
 from sri_libvirt.errors import InvalidSpec, NotReady
 from sri_libvirt.nics.base import NetworkActive
 from sri_libvirt.paths import MachinePaths
@@ -47,6 +48,39 @@ class FileVolumes:
 
     def release(self, machine_id: str, volume: pb.Volume, paths: MachinePaths, *, final: bool) -> None:
         """The data is the backend's."""
+
+
+class LockedVolumes:
+    """The volume driver for `connection.driver: example-locked`."""
+
+    name = "example-locked"
+
+    def supports(self, volume: pb.Volume) -> bool:
+        return volume.HasField("connection") and volume.connection.driver == self.name
+
+    def validate(self, volume: pb.Volume) -> None:
+        if not volume.connection.encryption_data.get("key"):
+            raise InvalidSpec("connection.encryption_data", "must have a key")
+
+    def handle(self, machine_id: str, volume: pb.Volume) -> str:
+        return f"{self.name}/{volume.connection.handle}"
+
+    def prepare(self, machine_id: str, volume: pb.Volume, paths: MachinePaths) -> DiskSource:
+        attributes = volume.connection.attributes
+        return DiskSource(
+            handle=self.handle(machine_id, volume),
+            path=attributes["path"],
+            format="raw",
+            size=int(attributes["size"]),
+            encryption=Encryption("qemu", "luks"),
+            secrets=(SecretReference("encryption", names.secret_uuid(machine_id, volume.name, "encryption")),),
+        )
+
+    def secrets(self, volume: pb.Volume) -> dict[SecretPurpose, bytes]:
+        return {"encryption": volume.connection.encryption_data["key"]}
+
+    def release(self, machine_id: str, volume: pb.Volume, paths: MachinePaths, *, final: bool) -> None:
+        """The disk is somebody else's."""
 
 
 class Links:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sri_libvirt import devices
+from sri_libvirt import devices, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import BackingFile, DiskSource
 from sri_libvirt.errors import InvalidSpec, NotReady
@@ -143,6 +143,17 @@ class VolumeContract:
         assert source.path == source.source
         assert source.kind == "block" or source.path.endswith((".qcow2", ".raw"))
         os.close(os.open(source.path, os.O_RDONLY))
+
+    def test_its_secrets_are_named_and_never_told(self, name: str, paths: MachinePaths) -> None:
+        driver, volume = self.driver(name), VOLUMES[name]
+        source = driver.prepare(MACHINE, volume, paths)
+        values: dict[str, bytes] = driver.secrets(volume) if hasattr(driver, "secrets") else {}
+        assert {each.purpose for each in source.secrets} == values.keys()
+        assert all(values.values())
+        for each in source.secrets:
+            assert each.uuid == names.secret_uuid(MACHINE, volume.name, each.purpose)
+        told = devices.to_json(source) + repr(source) + driver.handle(MACHINE, volume) + repr(driver)
+        assert [value for value in values.values() if value in told.encode()] == []
 
     def test_release_is_idempotent_and_needs_no_prepare(self, name: str, paths: MachinePaths) -> None:
         driver = self.driver(name)

@@ -25,6 +25,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     backend = tmp_path / "backend"
     backend.mkdir()
     monkeypatch.setitem(contract.VOLUMES, "example-file", volume(backend))
+    monkeypatch.setitem(contract.VOLUMES, "example-locked", locked(backend))
     nic = pb.NetworkInterface(name="eth", network_id="example://lan")
     monkeypatch.setitem(contract.NICS, "example-link", nic)
     return backend
@@ -43,7 +44,22 @@ def volume(backend: Path, key: bytes = b"key") -> pb.Volume:
     )
 
 
-@pytest.mark.parametrize("name", ["example-file"])
+def locked(backend: Path) -> pb.Volume:
+    path = backend / "locked.raw"
+    path.write_bytes(b"LUKS\xba\xbe")
+    return pb.Volume(
+        name="data",
+        device="oda",
+        connection=pb.VolumeConnection(
+            driver="example-locked",
+            handle="4712",
+            attributes={"path": str(path), "size": str(contract.SIZE)},
+            encryption_data={"key": b"open sesame"},
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["example-file", "example-locked"])
 class TestVolumes(contract.VolumeContract):
     def driver(self, name: str) -> VolumeDriver:
         return VolumeRegistry.load().select(contract.VOLUMES[name])
