@@ -24,6 +24,7 @@ from sri_libvirt.hypervisor.connection import LibvirtConnection
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Attachment, Machine
+from tests import luks
 from tests.e2e.libvirtd import PrivateLibvirt, wait_until
 from tests.unit.domain import samples
 
@@ -140,11 +141,7 @@ def test_a_guests_network_disks_are_told_by_its_live_domain(bench: Bench) -> Non
     bench.serves("tcp", "-b", "127.0.0.1")
     bench.serves("unix", "-k", str(socket))
     socket.chmod(0o666)
-    luks = bench.root / "luks.raw"
-    secret = f"secret,id=k,data={'p' * 8}"
-    bench.private.run(
-        ["qemu-img", "create", "-q", "-f", "luks", "--object", secret, "-o", "key-secret=k,iter-time=10", luks, "4M"]
-    )
+    luks.make(bench.root / "luks.raw", b"p" * 8, "4M")
     bench.serves("luks", "-b", "127.0.0.1", "-p", "10810")
     bench.serves("odd", "-b", "127.0.0.1", "-p", "10811", name=odd)
     sources = [
