@@ -90,7 +90,7 @@ NO_CHANGE: dict[str, tuple[str, Callable[[Machine], None]]] = {
     "power": ("whether it is started is the loop's business; the persistent domain is the same", _power),
     "network_interfaces.ips": ("addresses are given by the network", _ips),
     "network_interfaces.attributes": ("no NIC driver reads any", _attributes),
-    "volumes.connection": ("no volume driver takes one yet; a driver's backing is what is rendered", _connection),
+    "volumes.connection": ("what its driver makes of it is rendered: the backing's fields are below", _connection),
 }
 
 
