@@ -68,6 +68,10 @@ class ProcessError(SRIError):
         self.late = late
 
 
+class Hanging(ProcessError):
+    """A program was not begun, because others like it hang in the kernel."""
+
+
 class Cancelled(ProcessError):
     """A program was ended, or not begun, because whoever wanted its answer wants it no more."""
 
@@ -112,17 +116,19 @@ def run(
     pass_fds: Sequence[int] = (),
     cancel: Cancel | None = None,
     tethered: bool = False,
+    place: str = "",
 ) -> bytes:
     """Run a program to its end and return its standard output, at most ANSWER_BYTES.
 
     `deadline` is in seconds; the program is killed when it passes. The environment is the caller's with LC_ALL=C, so
     that messages can be read, and `env` on top. It inherits `pass_fds`, under their numbers. `tethered`: it ends with
-    this process, even if that is killed. Raises ProcessError; Cancelled once `cancel` is.
+    this process, even if that is killed. `place` names a disk or file system that may hang: of one only one program
+    is left behind. Raises ProcessError; Cancelled once `cancel` is.
     """
     with failpoints.around(f"process.{Path(argv[0]).name}", ProcessError):
         if cancel and cancel.cancelled:
             raise Cancelled(f"{os.fspath(argv[0])} is not begun: it was cancelled")
-        child = _Child(argv, env or {}, answer=True, pass_fds=pass_fds, tethered=tethered)
+        child = _Child(argv, env or {}, answer=True, pass_fds=pass_fds, tethered=tethered, place=place)
         try:
             child.serve(deadline, stdin, cancel)
         finally:
@@ -164,18 +170,29 @@ def left_behind() -> int:
 class _Left:
     """Programs that not even SIGKILL has ended."""
 
-    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _children: list[tuple[subprocess.Popen[bytes], str]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, child: subprocess.Popen[bytes]) -> None:
+    def add(self, child: subprocess.Popen[bytes], place: str) -> None:
         with self._lock:
-            self._children.append(child)
+            self._children.append((child, place))
 
     def count(self) -> int:
         """Those that hang still; the others are reaped."""
+        return len(self._hanging())
+
+    def refuse(self, program: str, place: str) -> None:
+        """Raise Hanging if a program is not to be begun."""
+        places = self._hanging()
+        if place and place in places:
+            raise Hanging(f"{program} is not begun: one before it hangs in the kernel, at {place}")
+        if len(places) >= MOST_LEFT:
+            raise Hanging(f"{program} is not begun: {len(places)} programs before it hang in the kernel")
+
+    def _hanging(self) -> list[str]:
         with self._lock:
-            self._children = [child for child in self._children if child.poll() is None]
-            return len(self._children)
+            self._children = [(child, place) for child, place in self._children if child.poll() is None]
+            return [place for _, place in self._children]
 
 
 _left = _Left()
@@ -195,6 +212,7 @@ class _Child:
         answer: bool,
         pass_fds: Sequence[int] = (),
         tethered: bool = False,
+        place: str = "",
     ) -> None:
         self.program = os.fspath(argv[0])
         self.answer: list[bytes] = []
@@ -205,8 +223,8 @@ class _Child:
         self.cpu_seconds = 0.0
         self._words: deque[bytes] = deque()
         self._read = {"answer": 0, "words": 0}
-        if (left := _left.count()) >= MOST_LEFT:
-            raise ProcessError(f"{self.program} is not begun: {left} programs before it hang in the kernel")
+        self._place = place
+        _left.refuse(self.program, place)
         if tethered and not shutil.which(self.program):
             raise ProcessError(f"{self.program} cannot be run: {os.strerror(errno.ENOENT)}")
         try:
@@ -287,7 +305,7 @@ class _Child:
                 pipe.close()
         if not gone:
             self.broke += ", and cannot be ended: it hangs in the kernel (is its disk or file system dead?)"
-            _left.add(self._popen)
+            _left.add(self._popen, self._place)
             return
         _, status, usage = os.wait4(self.pid, 0)
         self.returncode = self._popen.returncode = os.waitstatus_to_exitcode(status)

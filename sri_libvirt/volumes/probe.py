@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -143,6 +144,7 @@ class _Look:
                 pass_fds=list(self.lent.fds.values()),
                 cancel=self.cancel,
                 tethered=True,
+                place=_place(self.source),
             )
         except process.ProcessError as error:
             failure = error
@@ -161,10 +163,19 @@ class _Look:
     def _explained(self, error: process.ProcessError) -> NotReady:
         if error.late:
             return self.late
+        if isinstance(error, process.Hanging):
+            return refusals.hanging(self.source, str(error))
         if error.returncode is None:
             return refusals.unasked(self.source, str(error))
         words = _without_node(self.lent.hidden(error.words)).strip()
         return refusals.explain(self.source, words or f"status {error.returncode}", error.returncode)
+
+
+def _place(source: DiskSource) -> str:
+    """What may hang in the kernel: a device, or the file system of a directory. Nothing that is a network's."""
+    if source.kind == "network":
+        return ""
+    return source.path if source.kind == "block" else str(Path(source.path).parent)
 
 
 def _without_node(words: str) -> str:

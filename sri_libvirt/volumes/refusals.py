@@ -57,7 +57,8 @@ COMMON = (
 
 RBD = (
     Meaning("encryption load fail: Operation not permitted", REFUSED, _WRONG_KEY, _KEY),
-    Meaning("encryption load fail: Invalid argument", REFUSED, "librbd cannot read the LUKS header of {what}", _KEY),
+    Meaning("encryption load fail: Invalid argument", REFUSED, "librbd cannot use the LUKS header of {what}",
+            "It wants the data to begin on a whole object, as `rbd encryption format` has it."),
     Meaning("error connecting: Permission denied|handle_auth_bad_method(?s:.*)couldn't connect", REFUSED,
             "Ceph does not let in the user {user} with the key that is given",
             "Compare userID and userKey with `ceph auth get client.{user}`.", errno.EACCES),
@@ -152,6 +153,12 @@ def silent(source: DiskSource, seconds: float) -> NotReady:
     """Nothing was said in time."""
     advice = "Check that it works and that this host reaches it; what hangs is ended and tried again."
     return _not_ready(source, Meaning("", SILENT, f"no answer from {{where}} within {seconds:g} s", advice), "")
+
+
+def hanging(source: DiskSource, problem: str) -> NotReady:
+    """It was not asked, because who asked before hangs."""
+    advice = "Its disk or file system is dead: see the kernel's log. It goes on by itself once that answers."
+    return _not_ready(source, Meaning("", SILENT, "no answer from {where}: {words}", advice), problem)
 
 
 def slow_key(source: DiskSource, seconds: float) -> NotReady:

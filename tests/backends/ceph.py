@@ -27,9 +27,9 @@ USERS = {
     "client.admin": {"mon": "allow *", "osd": "allow *"},
     "osd.0": {"mon": "allow profile osd", "osd": "allow *"},
     "client.guest": {"mon": "profile rbd", "osd": "profile rbd"},
-    "client.stranger": {"mon": "profile rbd"},
+    "client.stranger": {"mon": "profile rbd", "osd": "profile rbd pool=others"},
 }
-"""Who has a key, and what it opens: `guest` everything that a guest needs, `stranger` no image."""
+"""Who has a key, and what it opens: `guest` everything that a guest needs, `stranger` no image of this pool."""
 
 _PORT = 6789
 _SETTINGS = """\

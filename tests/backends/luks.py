@@ -12,10 +12,13 @@ from tests.backends.daemon import run
 
 LuksVersion = Literal[1, 2]
 
-OFFSET = {1: 2 << 20, 2: 16 << 20}
-"""Bytes before what the guest sees."""
+OFFSET = {1: 4 << 20, 2: 16 << 20}
+"""Bytes before what the guest sees: whole objects of an image, as Ceph 18 wants it; of version 1 cryptsetup is told."""
 
-_KDF = {1: ["--pbkdf-force-iterations=1000"], 2: ["--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"]}
+_KDF = {
+    1: ["--pbkdf-force-iterations=1000", f"--align-payload={OFFSET[1] // 512}"],
+    2: ["--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000"],
+}
 
 
 def make(path: Path, size: int, passphrase: bytes, version: LuksVersion) -> None:

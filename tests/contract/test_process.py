@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt import process
-from sri_libvirt.process import Cancel, Cancelled, ProcessError
+from sri_libvirt.process import Cancel, Cancelled, Hanging, ProcessError
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 """Version 1 of it: a frozen process takes no SIGKILL, just as one whose disk is dead."""
@@ -211,15 +211,18 @@ def test_a_program_that_nothing_ends_is_left_behind_at_its_deadline_and_reaped_l
     script = f"echo $$ >{tmp_path}/pid; echo $$ >{freezer}/cgroup.procs; echo FROZEN >{freezer}/freezer.state; sleep 1"
     begun = time.monotonic()
     with pytest.raises(ProcessError, match="did not end within 1 s, and cannot be ended: it hangs in the kernel"):
-        process.run(["sh", "-c", script], deadline=1)
+        process.run(["sh", "-c", script], deadline=1, place="/dev/dead")
     assert time.monotonic() - begun < 30
     assert process.left_behind() == 1
-    assert process.run(["echo", "on"], deadline=60) == b"on\n"
+    with pytest.raises(Hanging, match="echo is not begun: one before it hangs in the kernel, at /dev/dead"):
+        process.run(["echo", "on"], deadline=60, place="/dev/dead")
+    for place in ("", "/dev/live"):
+        assert process.run(["echo", "on"], deadline=60, place=place) == b"on\n"
     monkeypatch.setattr(process, "MOST_LEFT", 1)
-    with pytest.raises(ProcessError, match="echo is not begun: 1 programs before it hang in the kernel"):
+    with pytest.raises(Hanging, match="echo is not begun: 1 programs before it hang in the kernel"):
         process.run(["echo", "on"], deadline=60)
     (freezer / "freezer.state").write_text("THAWED")
     wait_for(lambda: process.left_behind() == 0)
-    assert process.run(["echo", "on"], deadline=60) == b"on\n"
+    assert process.run(["echo", "on"], deadline=60, place="/dev/dead") == b"on\n"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)  # reaped, not only dead

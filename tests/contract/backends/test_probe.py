@@ -45,6 +45,7 @@ from tests.backends.faults import (
 from tests.backends.iscsi import Targets
 from tests.backends.loop import LoopDevice
 from tests.backends.nbd import NbdServer, certificates
+from tests.contract import hung
 
 RECORDED = Path(__file__).parents[2] / "unit" / "volumes" / "recorded"
 
@@ -215,6 +216,22 @@ def test_a_file_that_a_guest_writes_is_looked_at_all_the_same(backends: Backends
             assert ask(Volume(local(file))) == Found(MIB)
         finally:
             guest.kill()
+
+
+def test_a_file_system_that_hangs_holds_nobody_up(backends: Backends) -> None:
+    with hung.serving(backends.root, backends.root / "hung.raw") as file:
+        volume = Volume(local(file.path), seconds=1)
+        file.stop()
+        error = refusal(volume)
+        assert (error.code, str(error)) == ("backend-silent", f"no answer from the file {file.path} within 1 s")
+        file.go_on()
+        assert ask(replace(volume, seconds=60)) == Found(MIB)
+
+
+def test_nothing_is_begun_where_others_hang(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "MOST_LEFT", 0)
+    error = refusal(Volume(local(backends.file())))
+    assert (error.code, "programs before it hang in the kernel" in str(error)) == ("backend-silent", True)
 
 
 # Who has it open.

@@ -31,7 +31,7 @@ AUTHENTICATION = (
 
 UNPROVOKED = (
     (RBD, "Unknown driver 'rbd'", REFUSED, "QEMU cannot open the Ceph image pool/image: its driver for that is not"),
-    (RBD, "encryption load fail: Invalid argument", REFUSED, "librbd cannot read the LUKS header of the Ceph image"),
+    (RBD, "encryption load fail: Invalid argument", REFUSED, "librbd cannot use the LUKS header of the Ceph image"),
     (
         RBD,
         AUTHENTICATION,
