@@ -35,6 +35,9 @@ systemctl mask systemd-networkd-wait-online.service
 # An offline machine fetches nothing.
 systemctl mask apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer fstrim.timer
 
+# Tests start what they need of these themselves.
+systemctl mask tgt.service ceph-crash.service
+
 # The console is a file; nobody logs in there.
 systemctl mask serial-getty@ttyS0.service
 
