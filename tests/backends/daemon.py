@@ -21,8 +21,8 @@ Inside = Callable[[Argv], list[str]]
 START_SECONDS = 60.0
 """How long a program may take to listen; two slow cores are shared by all workers."""
 
-_LISTEN = "0A"
-"""TCP_LISTEN in /proc/net/tcp (the kernel's include/net/tcp_states.h)."""
+_ESTABLISHED, _LISTEN = "01", "0A"
+"""States in /proc/net/tcp (the kernel's include/net/tcp_states.h)."""
 
 
 def here(argv: Argv) -> list[str]:
@@ -45,12 +45,21 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = STAR
 
 def listens(pid: int, address: str, port: int) -> bool:
     """Whether anybody listens there in the network namespace of a process."""
+    return _count(pid, address, port, _LISTEN) > 0
+
+
+def connections(pid: int, address: str, port: int) -> int:
+    """How many are connected to who listens there in the network namespace of a process."""
+    return _count(pid, address, port, _ESTABLISHED)
+
+
+def _count(pid: int, address: str, port: int, state: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     except OSError:
-        return False
+        return 0
     where = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
-    return any(line.split()[1] == where and line.split()[3] == _LISTEN for line in lines)
+    return sum(line.split()[1] == where and line.split()[3] == state for line in lines)
 
 
 class Daemon:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,9 +62,11 @@ class Targets:
         self._give(len(self._targets), commands)
         return full
 
-    def sessions(self) -> int:
-        """How many initiators are logged in."""
-        return self._admin("--op", "show", "--mode", "target").count(b"I_T nexus: ")
+    def sessions(self, target: str = "") -> int:
+        """How many initiators are logged in, to that target if one is named."""
+        shown = self._admin("--op", "show", "--mode", "target").decode()
+        each = re.split(r"^Target \d+: ", shown, flags=re.MULTILINE)[1:]
+        return sum(text.count("I_T nexus: ") for text in each if target in ("", text.partition("\n")[0]))
 
     def close(self) -> None:
         self.daemon.kill()

@@ -256,8 +256,11 @@ def spec(
     return made
 
 
-def type_line(libvirt_uri: str, machine_id: str, line: str, heard: Callable[[], bool]) -> None:
-    """Type a line into the guest's shell until heard() shows that it took it: a shell that just starts drops input."""
+def type_line(libvirt_uri: str, machine_id: str, line: str, heard: Callable[[], bool], again: float = 3) -> None:
+    """Type a line into the guest's shell until heard() shows that it took it: a shell that just starts drops input.
+
+    It is typed `again` after so many seconds.
+    """
     connection = libvirt.open(libvirt_uri)
     try:
         stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
@@ -267,7 +270,7 @@ def type_line(libvirt_uri: str, machine_id: str, line: str, heard: Callable[[], 
             assert time.monotonic() < end, f"the guest does not take {line!r}"
             stream.send(f"\r{line}\r".encode())
             with suppress(AssertionError):
-                wait_for(f"effect of {line!r}", heard, 3)
+                wait_for(f"effect of {line!r}", heard, again)
         with suppress(libvirt.libvirtError):
             stream.abort()
     finally:
