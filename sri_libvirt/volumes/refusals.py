@@ -192,7 +192,7 @@ def open_elsewhere(source: DiskSource, addresses: list[str]) -> NotReady:
         f"{_words_of(source)['what']} is open elsewhere, by {', '.join(addresses)}",
         f"It waits until that is over (rbd status {source.name} shows it too); a client that has died is forgotten "
         "after 30 s.",
-        "open-elsewhere",
+        "in-use",
     )
 
 

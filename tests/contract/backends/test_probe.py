@@ -241,7 +241,7 @@ def test_an_image_that_is_open_elsewhere_is_told_of_with_its_address(backends: B
     volume = backends.ceph_volume(backends.new_image())
     with backends.ceph.opened(volume.source.name) as address:
         error = refusal(volume)
-        assert error.code == "open-elsewhere"
+        assert error.code == "in-use"
         assert str(error) == f"the Ceph image {volume.source.name} is open elsewhere, by {address.rpartition(':')[0]}"
         assert ask(volume, alone=False) == Found(4 * MIB)
     assert ask(volume) == Found(4 * MIB)
