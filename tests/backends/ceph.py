@@ -94,7 +94,7 @@ class Ceph:
         self.root = root
         self.address = loopback()
         self._inside = inside
-        self._keys = {name: _key() for name in USERS}
+        self._keys = {name: new_key() for name in USERS}
         self._settings = root / "ceph.conf"
         self.client_settings = root / "client.conf"
         """Short times for a client to connect, as an operator gives them to QEMU."""
@@ -135,6 +135,12 @@ class Ceph:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def let_in(self, user: str, key: str) -> None:
+        """From now on the cluster knows a user by this key (base64), who may do what a guest needs."""
+        keyring = self.root / f"{user}.keyring"
+        keyring.write_text(f'[client.{user}]\nkey = {key}\ncaps mon = "profile rbd"\ncaps osd = "profile rbd"\n')
+        self._ceph("auth", "import", "-i", str(keyring))
 
     # Images.
 
@@ -210,8 +216,8 @@ class Ceph:
         return run(["rbd", "-c", self._settings, *words], self._inside, stdin)
 
 
-def _key() -> str:
-    """A new key: type AES, its time, 16 bytes (Ceph's src/auth/Crypto.h)."""
+def new_key() -> str:
+    """A key that nobody has yet: type AES, its time, 16 bytes (Ceph's src/auth/Crypto.h)."""
     return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, 16) + os.urandom(16)).decode()
 
 

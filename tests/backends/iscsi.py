@@ -25,6 +25,7 @@ class Targets:
         self.address = loopback()
         self._inside = inside
         self._env = {"TGT_IPC_SOCKET": str(root / "tgt")}
+        self._names: list[str] = []
         self._targets: list[list[list[str]]] = []
         argv = ["tgtd", "-f", "-C", "0", "--iscsi", f"portal={self.address}:{_CLOSED}"]
         self.daemon = Daemon(
@@ -40,7 +41,8 @@ class Targets:
         self.daemon.start()
         if not listens(self.daemon.pid, self.address, _PORT):
             for number, commands in enumerate(self._targets, 1):
-                self._give(number, commands)
+                # What is no more was of a test that is over.
+                self._give(number, [each for each in commands if "-b" not in each or Path(each[-1]).exists()])
             self._admin("--op", "new", "--mode", "portal", "--param", f"portal={self.portal}")
 
     def target(
@@ -58,9 +60,19 @@ class Targets:
         if user:
             commands.append(["--op", "new", "--mode", "account", "--user", user, "--password", password])
             commands.append(["--op", "bind", "--mode", "account", "--user", user])
+        self._names.append(full)
         self._targets.append(commands)
         self._give(len(self._targets), commands)
         return full
+
+    def lun(self, target: str, file: Path, lun: int = 1) -> None:
+        """Give a target another LUN."""
+        self._later(target, ["--op", "new", "--mode", "logicalunit", "--lun", str(lun), "-b", str(file)])
+
+    def password(self, target: str, user: str, password: str) -> None:
+        """From now on a target of CHAP lets in this user."""
+        self._later(target, ["--op", "new", "--mode", "account", "--user", user, "--password", password])
+        self._later(target, ["--op", "bind", "--mode", "account", "--user", user])
 
     def sessions(self, target: str = "") -> int:
         """How many initiators are logged in, to that target if one is named."""
@@ -77,6 +89,11 @@ class Targets:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _later(self, target: str, command: list[str]) -> None:
+        number = self._names.index(target)
+        self._targets[number].append(command)
+        self._give(number + 1, [command])
 
     def _give(self, number: int, commands: Sequence[Sequence[str]]) -> None:
         for command in commands:

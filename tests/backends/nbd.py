@@ -25,12 +25,20 @@ class NbdServer:
         self.socket = socket
         where = ["-k", str(socket)] if socket else ["-b", self.host, "-p", str(self.port)]
         creds = ["--object", f"tls-creds-x509,id=t,dir={tls},endpoint=server,verify-peer=no", "--tls-creds", "t"]
-        argv = ["qemu-nbd", "-t", "-e", "16", "-f", "raw", "-x", export, *where, *(creds if tls else []), str(file)]
-        self.daemon = Daemon(argv, self._is_up, file.with_name(f"{file.name}.nbd.log"), inside)
+        self._argv = ["qemu-nbd", "-t", "-e", "16", "-f", "raw", *where, *(creds if tls else []), str(file), "-x"]
+        self._log = file.with_name(f"{file.name}.nbd.log")
+        self._inside = inside
+        self.daemon = self._daemon(export)
 
     def start(self) -> None:
         """Start it unless it runs, on the same address."""
         self.daemon.start()
+
+    def serve(self, export: str) -> None:
+        """From now on the file is served under this name alone."""
+        self.close()
+        self.daemon = self._daemon(export)
+        self.start()
 
     def close(self) -> None:
         self.daemon.kill()
@@ -41,6 +49,9 @@ class NbdServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _daemon(self, export: str) -> Daemon:
+        return Daemon([*self._argv, export], self._is_up, self._log, self._inside)
 
     def _is_up(self, pid: int) -> bool:
         return self.socket.is_socket() if self.socket else listens(pid, self.host, self.port)

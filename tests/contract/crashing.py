@@ -10,10 +10,11 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sri_libvirt import app, failpoints, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
@@ -26,16 +27,27 @@ from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, SEC
 from sri_libvirt.server import intents
 from sri_libvirt.store import Store
 from tests import third_party
-from tests.contract.loop import VAST, FakeHost, disk, let_looks_find, locked, settings, spec_of
+from tests.backends import luks
+from tests.backends.daemon import wait_until
+from tests.contract.loop import MIB, VAST, FakeHost, disk, let_looks_find, locked, settings, spec_of
 
 ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
 LABELS = {LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"}
+KEY = b"open, sesame"
 NEVER = 2 * 3600 * SECOND
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([__name__])
 
-Wish = Callable[[Store, int], object]
+
+@dataclass(frozen=True)
+class OnDevice:
+    """A wish that needs storage of others; it is told where that is."""
+
+    wish: Callable[[Store, int, Path], object]
+
+
+Wish = Callable[[Store, int], object] | OnDevice
 
 
 class Starts:
@@ -82,7 +94,7 @@ class World:
         """A provider of this world: its store, and a step that lets the machine come to rest."""
         store = Store.open(self.paths, lambda: self.now)
         hypervisor = self.hypervisor()
-        wishes = settings(self.root, shutdown_grace=self.grace)
+        wishes = settings(self.root, shutdown_grace=self.grace, file_dir=(device_of(self.root).parent,))
         with third_party.installed(self.root / "site"):
             made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST)
         let_looks_find(made, self.found)
@@ -102,15 +114,38 @@ class World:
 
     def _lane(self, made: app.Provider) -> None:
         end = self.now + NEVER
+        begun = jobs_of(made)
         while True:
+            begun.clear()
             try:
                 wake_at = made.lanes[0].reconcile(ID)
             except SRIError:
                 wake_at = self.now + 5 * SECOND
+            if begun:
+                wait_until(lambda: made._jobs.counts() == (0, 0), "the end of slow work")
+                continue  # which has woken the machine
             if wake_at is None:
                 return
             self.now = max(self.now, wake_at)
             assert self.now < end, "it never comes to rest"
+
+
+def jobs_of(made: app.Provider) -> list[object]:
+    """The slow work that a provider begins from now on, as it comes."""
+    begun: list[object] = []
+    begin = made._jobs.begin
+
+    def noted(key: Hashable, *args: Any, **options: Any) -> None:
+        begun.append(key)
+        begin(key, *args, **options)
+
+    made._jobs.begin = noted  # type: ignore[method-assign]
+    return begun
+
+
+def device_of(root: Path) -> Path:
+    """Storage of others that a volume of this world is on."""
+    return root / "storage" / "device.raw"
 
 
 def survey(made: app.Provider) -> None:
@@ -131,6 +166,28 @@ def create_locked(store: Store, now: int) -> None:
 def with_locked(spec: pb.MachineSpec) -> pb.MachineSpec:
     spec.volumes.append(locked("data"))
     return spec
+
+
+def connected(name: str, device: Path) -> pb.Volume:
+    """An encrypted volume of a driver of our own, which asks for it as slow work."""
+    attributes = {"path": str(device), "format": "raw"}
+    connection = pb.VolumeConnection(
+        driver="file", handle="1", attributes=attributes, encryption_data={"encryptionKey": KEY}
+    )
+    return pb.Volume(name=name, connection=connection)
+
+
+@OnDevice
+def create_connected(store: Store, now: int, device: Path) -> None:
+    spec = spec_of()
+    spec.volumes.append(connected("data", device))
+    draft = intents.Draft(ID, LABELS, {}, spec, now, now)
+    store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
+
+
+@OnDevice
+def attach_connected(store: Store, now: int, device: Path) -> None:
+    store.write(lambda tx: intents.attach_volume(tx, ID, connected("late", device), now))
 
 
 def create_off(store: Store, now: int) -> None:
@@ -257,6 +314,10 @@ FLOWS = {
         Flow("locked-attach", (create,), attach_locked, "RUNNING", disks=2),
         Flow("locked-saved", (create_locked,), nothing, "RUNNING", starts=1, files=0, happens=save),
         Flow("locked-left", (create_locked,), nothing, "RUNNING", files=0, happens=leave_secret),
+        Flow("connected", (create_connected, off), on, "RUNNING", starts=1, files=0),
+        Flow("connected-attach", (create,), attach_connected, "RUNNING", disks=2),
+        Flow("connected-detach", (create, attach_connected), detach, "RUNNING"),
+        Flow("connected-delete", (create_connected,), delete, "GONE"),
         Flow("delete", (create,), delete, "GONE"),
         Flow("delete-off", (create, off), delete, "GONE"),
     )
@@ -265,10 +326,13 @@ FLOWS = {
 
 def prepare(root: Path, flow: Flow) -> int:
     """Bring a world to where the flow begins; the time then."""
+    if any(isinstance(wish, OnDevice) for wish in (*flow.before, flow.wish)):
+        device_of(root).parent.mkdir(parents=True)
+        luks.make(device_of(root), MIB, KEY, 1)
     world = World(root, flow.grace)
     with world.provider() as (store, rest):
         for wish in flow.before:
-            wish(store, world.now)
+            _do(wish, store, world.now, root)
             rest()
             world.now += 100 * SECOND
     if flow.happens:
@@ -276,11 +340,18 @@ def prepare(root: Path, flow: Flow) -> int:
     return world.now
 
 
-def ask(flow: Flow, store: Store, now: int) -> None:
+def _do(wish: Wish, store: Store, now: int, root: Path) -> None:
+    if isinstance(wish, OnDevice):
+        wish.wish(store, now, device_of(root))
+    else:
+        wish(store, now)
+
+
+def ask(flow: Flow, store: Store, now: int, root: Path) -> None:
     """Ask as the poollet does: what failed once is asked again."""
     for _ in range(2):
         try:
-            flow.wish(store, now)
+            _do(flow.wish, store, now, root)
         except StoreError:
             continue
         except NotFound:
@@ -295,7 +366,7 @@ def finish(root: Path, flow: Flow, now: int, armed: str = "") -> failpoints.Trap
         trap = failpoints.armed_by(armed) if armed else None
         failpoints.arm(trap)
         try:
-            ask(flow, store, world.now)
+            ask(flow, store, world.now, root)
             rest()
         finally:
             failpoints.arm(None)
