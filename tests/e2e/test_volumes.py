@@ -27,7 +27,8 @@ from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, type_line, wait_for
 from tests.e2e.storage import KINDS, Storage, Stored
 
-pytestmark = pytest.mark.e2e
+# The first test of a worker waits for Ceph and two guests; one test gives each of two guests a disk of every kind.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 MIB = 1 << 20
 SIZE = 4 * MIB
