@@ -19,6 +19,7 @@ import structlog
 from sri_libvirt import failpoints
 from sri_libvirt.errors import HypervisorError, NotReady, SRIError, StoreError, Unreachable
 from sri_libvirt.hypervisor.base import Connection, Hypervisor
+from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import stopping
@@ -213,7 +214,10 @@ class Lane(threading.Thread):
                 outcome = "StoreError"
                 raise
             except (SRIError, OSError) as error:
-                log.warning("action failed", machine=machine_id, action=name, error=str(error))
+                # Nothing has failed while slow work is under way: that is how every connected volume begins.
+                waits = isinstance(error, NotReady) and error.code == UNDER_WAY
+                tell, event = (log.info, "action waits") if waits else (log.warning, "action failed")
+                tell(event, machine=machine_id, action=name, error=str(error))
                 failed, outcome = True, type(error).__name__
                 if not performer.note_failure(action, machine_id, error):
                     return False

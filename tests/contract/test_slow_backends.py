@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.fake import FakeHypervisor
@@ -100,8 +101,11 @@ async def test_a_volume_is_attached_and_given_back(tmp_path: Path, server: NbdSe
     async with serving_loop(tmp_path, FakeHypervisor(), detach_settle=0) as loop:
         machine_id = await loop.created()
         request = pb.AttachVolumeRequest(machine_id=machine_id, volume=volume(server, "1"))
-        await loop.stub.AttachVolume(request)
-        await until("ATTACHED", lambda: attached(loop, machine_id), loop.explain)
+        with capture_logs() as logs:
+            await loop.stub.AttachVolume(request)
+            await until("ATTACHED", lambda: attached(loop, machine_id), loop.explain)
+        assert "action waits" in {line["event"] for line in logs}
+        assert not [line for line in logs if line["log_level"] not in ("debug", "info")]
         (source,) = (each.source for each in loop.live(machine_id).devices.values())
         assert source == f"nbd:disk@{address(server)}"
         assert (await loop.machine(machine_id)).status.volumes[0].handle == "nbd/1"
