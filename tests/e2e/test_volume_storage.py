@@ -92,6 +92,21 @@ def test_a_chap_password_that_is_wrong(provider: Provider, tiny_image: Path, tar
     wait_for("no session", lambda: targets.sessions() == 0)
 
 
+def test_monitors_that_are_dead(provider: Provider, tiny_image: Path, ceph: Ceph) -> None:
+    provider.start(*OPTIONS, "--ceph-conf", str(ceph.client_settings))
+    machine_id = guest(provider, tiny_image)
+    tick(provider, machine_id)
+    image = ceph.image(new_name(), 8 * MIB)
+    ceph.monitor.kill()
+    with Pauses(provider, machine_id) as pauses:
+        attach(provider, machine_id, ceph_volume(ceph, image))
+        assert "no answer" in wait_reason(provider, machine_id, "backend-silent", TOLD)
+        ceph.start()
+        expect_mended(provider, machine_id)
+    assert pauses.longest < STILL
+    assert ceph.watchers(image) == []
+
+
 def test_a_ceph_key_that_is_wrong(provider: Provider, tiny_image: Path, ceph: Ceph) -> None:
     provider.start(*OPTIONS, "--ceph-conf", str(ceph.client_settings))
     machine_id = guest(provider, tiny_image)
@@ -119,3 +134,15 @@ def test_a_ceph_image_that_is_not_there_yet(provider: Provider, tiny_image: Path
         ceph.image(name, 8 * MIB)
         expect_mended(provider, machine_id)
     assert pauses.longest < STILL
+
+
+def test_a_ceph_image_that_another_host_has_open(provider: Provider, tiny_image: Path, ceph: Ceph) -> None:
+    provider.start(*OPTIONS, "--ceph-conf", str(ceph.client_settings))
+    machine_id = guest(provider, tiny_image)
+    image = ceph.image(new_name(), 8 * MIB)
+    with ceph.opened(image) as address:
+        attach(provider, machine_id, ceph_volume(ceph, image))
+        told = wait_reason(provider, machine_id, "in-use", TOLD)
+        assert address.rpartition(":")[0] in told
+        assert volumes(provider, machine_id) == {"data": "PENDING"}
+    expect_mended(provider, machine_id)
