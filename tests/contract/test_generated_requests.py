@@ -92,7 +92,7 @@ def inspect_plain(path: Path) -> qcow2.Info:
 async def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loop]:
     monkeypatch.setattr(qcow2, "make_unfinished", make_plain)
     monkeypatch.setattr(qcow2, "inspect", inspect_plain)
-    monkeypatch.setattr(VolumeRegistry, "load", lambda: VolumeRegistry([EmptyDisks(), Connections()]))
+    monkeypatch.setattr(VolumeRegistry, "load", lambda **_: VolumeRegistry([EmptyDisks(), Connections()]))
     images = tmp_path / "images"
     images.mkdir()
     (images / "tiny.raw").write_bytes(bytes(512))

@@ -60,7 +60,8 @@ def opened(loop: Loop, machine_id: str, name: str = "data") -> bytes:
 
 async def plugged(loop: Loop, machine_id: str, count: int) -> None:
     def there() -> bool:
-        return len(loop.live(machine_id).devices) == count and not loop.codes(machine_id)
+        devices = (loop.live(machine_id).devices, loop.persistent(machine_id).devices)  # a save here is of the latter
+        return [len(each) for each in devices] == [count, count] and not loop.codes(machine_id)
 
     await until(f"{count} devices", there, loop.explain)
 

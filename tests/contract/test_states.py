@@ -92,7 +92,7 @@ async def test_a_guest_without_room_on_a_disk_says_which_and_goes_on_when_there_
     loop.hypervisor.fail_disk(machine_id, "vda", DiskError.NO_SPACE)
     words = 'QEMU paused the guest at an I/O error of volume "data" (no space is left for it)'
     assert words in await loop.reason(machine_id, "io-error")
-    assert loop.stored(machine_id).run.resumes == 1, "it was resumed at once, and waits now"
+    await until("a resume at once", lambda: loop.stored(machine_id).run.resumes == 1, loop.explain)
     (event,) = {event.message for event in loop.store.events(machine_id) if event.kind == "disk"}
     assert words in event
     loop.hypervisor.mend_disks(machine_id)
