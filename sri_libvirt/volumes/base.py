@@ -4,7 +4,8 @@
 2. `validate(volume)` raises `InvalidSpec`, its path relative to the volume, for what is wrong in itself. Pure; called
    in the RPC.
 3. `handle(machine_id, volume)` is what the status reports, also before the volume is prepared. Pure, stable,
-   never empty; one of more than 256 bytes is shown cut, with a digest (`devices.shown_handle`).
+   never empty; one of more than 256 bytes is shown cut, with a digest (`devices.shown_handle`). Volumes of one handle
+   are one volume, which one machine has at a time.
 4. `prepare(...)` is idempotent and called before every cold start and every attach; raises `NotReady`.
 5. `release(...)` undoes prepare once the device is gone from the guest, or was never there. Idempotent. `final` is
    set when the machine is being deleted: data that survives a detach (an empty disk's, contract G.4) goes only then.

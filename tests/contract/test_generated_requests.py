@@ -62,7 +62,7 @@ class Connections:
         pass
 
     def handle(self, machine_id: str, volume: pb.Volume) -> str:
-        return f"test/{volume.name}"
+        return f"test/{machine_id}/{volume.name}"  # the generator gives the same handle to many
 
     def prepare(self, machine_id: str, volume: pb.Volume, paths: MachinePaths) -> DiskSource:
         path = self._path(volume, paths)
