@@ -89,7 +89,8 @@ def test_a_life_with_a_secret_that_is_nowhere_to_be_found(
 
 
 def found_by_whom(provider: Provider, machine_id: str) -> list[str]:
-    """Where "planted" can be read: files but for the store's, which keeps specs; arguments, XML, our output."""
+    """Where "planted" can be read: files but for the store's and its backups, which keep specs; arguments, XML, our
+    output."""
     texts = {str(path): path.read_bytes() for path in provider.libvirt.base.rglob("*") if path.is_file()}
     logs = [name for name in texts if name.endswith(("provider.log", f"{machine_id}.log"))]
     assert len(logs) == 2, "the logs are not where they are looked for"
@@ -101,4 +102,4 @@ def found_by_whom(provider: Provider, machine_id: str) -> list[str]:
     for command in COMMANDS:
         argv = [machine_id if word == "ID" else word for word in command]
         texts[" ".join(command)] = cli(provider, *argv).encode()
-    return [name for name, text in texts.items() if b"planted" in text and "/store/state.sqlite" not in name]
+    return [name for name, text in texts.items() if b"planted" in text and "/state/store/" not in name]
