@@ -13,10 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.reconcile import lane
 from sri_libvirt.records import SECOND
 from tests.backends.daemon import wait_until
 from tests.backends.nbd import NbdServer
@@ -97,15 +98,18 @@ def running(loop: Loop, machines: object) -> list[str]:
     return [each for each in machines if each in states and states[each][0] == pb.MACHINE_RUNNING]  # type: ignore[attr-defined]
 
 
-async def test_a_volume_is_attached_and_given_back(tmp_path: Path, server: NbdServer) -> None:
+async def test_a_volume_is_attached_and_given_back(
+    tmp_path: Path, server: NbdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(lane, "log", log)
     async with serving_loop(tmp_path, FakeHypervisor(), detach_settle=0) as loop:
         machine_id = await loop.created()
         request = pb.AttachVolumeRequest(machine_id=machine_id, volume=volume(server, "1"))
-        with capture_logs() as logs:
-            await loop.stub.AttachVolume(request)
-            await until("ATTACHED", lambda: attached(loop, machine_id), loop.explain)
-        assert "action waits" in {line["event"] for line in logs}
-        assert not [line for line in logs if line["log_level"] not in ("debug", "info")]
+        await loop.stub.AttachVolume(request)
+        await until("ATTACHED", lambda: attached(loop, machine_id), loop.explain)
+        assert "action waits" in {call.args[0] for call in log.calls}
+        assert {call.method_name for call in log.calls} <= {"debug", "info"}
         (source,) = (each.source for each in loop.live(machine_id).devices.values())
         assert source == f"nbd:disk@{address(server)}"
         assert (await loop.machine(machine_id)).status.volumes[0].handle == "nbd/1"

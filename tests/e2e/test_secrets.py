@@ -91,7 +91,10 @@ def test_a_life_with_a_secret_that_is_nowhere_to_be_found(
 def found_by_whom(provider: Provider, machine_id: str) -> list[str]:
     """Where "planted" can be read: files but for the store's and its backups, which keep specs; arguments, XML, our
     output."""
-    texts = {str(path): path.read_bytes() for path in provider.libvirt.base.rglob("*") if path.is_file()}
+    base = provider.libvirt.base
+    others = [path for path in base.glob(f"{provider.root.name.partition('-')[0]}-*") if path != provider.root]
+    files = (path for path in base.rglob("*") if path.is_file() and not any(map(path.is_relative_to, others)))
+    texts = {str(path): path.read_bytes() for path in files}
     logs = [name for name in texts if name.endswith(("provider.log", f"{machine_id}.log"))]
     assert len(logs) == 2, "the logs are not where they are looked for"
     for pid in (provider.qemu_pid(machine_id), provider.process and provider.process.pid):
