@@ -5,8 +5,8 @@ machine that asked is woken at its end. A job leaves what it found with who bega
 kept. A few jobs run at a time, of one group one; the rest waits in the order in which it came. A group of which it is
 doubtful that it answers never gets the last thread, so that the others have one whatever hangs.
 
-How long a job may take is its own affair: it is a child process with a deadline, which `cancel` ends at a stop. What
-may hang in this process itself does not belong here (that is `looks.py`), nor when a job is due.
+How long a job may take is its own affair: it is a child process with a deadline, which `process.Cancel` ends at a stop.
+What may hang in this process itself does not belong here (that is `looks.py`), nor when a job is due.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Disks in use: what is told of one at which QEMU has paused its guest, and what becomes of one that has grown. Pure.
 
 A guest sees more of a volume only by a call that would cut its storage if it asked for less, so that call is planned
-for a size that the latest look at the backend has found and no other. What a pause means for the machine does not
-belong here (`states.py`), nor when backends are looked at (`survey.py`).
+for a size that the latest look at the backend has found and no other; as yet there is such a look when the guest was
+paused. What a pause means for the machine does not belong here (`states.py`), nor when backends are looked at.
 """
 
 from __future__ import annotations

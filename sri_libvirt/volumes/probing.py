@@ -89,7 +89,6 @@ class _Volume:
 
     fingerprint: bytes
     backend: Hashable
-    waiter: str
     tries: _Tries = field(default_factory=_Tries)
     found: Found | None = None
     found_at: int = 0
@@ -129,7 +128,7 @@ class Probing:
     def _ready(self, waiter: str, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> Found:
         now = self._clock()
         with self._lock:
-            volume = self._volume(waiter, key, source, secrets)
+            volume = self._volume(key, source, secrets)
             backend = self._backends[volume.backend]
             if volume.found and self._is_good(volume, backend, now):
                 return volume.found
@@ -137,14 +136,13 @@ class Probing:
             if not self._jobs.is_under_way(key) and now >= self._due(key, volume, backend):
                 if backend.tries.error:
                     backend.turn = key
-                doubtful = backend.tries.error is not None
                 given, prove = dict(secrets), not volume.proved
                 self._jobs.begin(
                     key,
                     lambda: self._ask(key, volume, source, given, prove),
                     waiter=waiter,
                     group=volume.backend,
-                    doubtful=doubtful,
+                    doubtful=backend.tries.error is not None,
                 )
             error = volume.tries.error or backend.tries.error or NotReady(ASKED, code=UNDER_WAY)
             volume.told = str(error)
@@ -182,7 +180,7 @@ class Probing:
         with self._lock:
             return len({key for backend in self._backends.values() for key in backend.waiting})
 
-    def _volume(self, waiter: str, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> _Volume:
+    def _volume(self, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> _Volume:
         """What is known of it, or a blank. The caller holds the lock."""
         fingerprint = self._digest(repr(source).encode(), *(secrets[each] for each in sorted(secrets)))
         volume = self._volumes.get(key)
@@ -190,7 +188,7 @@ class Probing:
             self._drop(key)
             where = source.hosts or source.path.rpartition("/")[0]
             backend = (source.protocol, where, source.user, self._digest(secrets.get("auth", b"")))
-            volume = self._volumes[key] = _Volume(fingerprint, backend, waiter)
+            volume = self._volumes[key] = _Volume(fingerprint, backend)
             self._backends.setdefault(backend, _Backend())
         return volume
 
