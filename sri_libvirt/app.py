@@ -47,6 +47,7 @@ from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
 from sri_libvirt.reconcile.beginning import Beginning
 from sri_libvirt.reconcile.boots import Boots
 from sri_libvirt.reconcile.elsewhere import Elsewhere
+from sri_libvirt.reconcile.growth import Growth, Rescan
 from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
 from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
@@ -77,6 +78,9 @@ log = structlog.get_logger(__name__)
 
 RESYNC_SECONDS = 300.0
 """How long a start or stop whose event was lost can go unnoticed; what no state tells, twelve times as long."""
+
+VOLUME_SECONDS = 300.0
+"""How often the backends of volumes in use are looked at: so late at most does a guest see that one has grown."""
 
 LOCK_SECONDS = 0.2
 """How long to wait for the lock: `machine why` takes it for some microseconds to see whether a provider runs."""
@@ -204,13 +208,9 @@ class Provider:
         wake = partial(self.queue.wake, asked=True)
         looks, self._jobs, self._cancel = Looks(), Jobs(wake), process.Cancel()
         ask = partial(probe, deadline=settings.probe_timeout / SECOND, cancel=self._cancel)
-        access = HostAccess.of(
-            settings,
-            store.instance,
-            self._virtualisation.libvirt_version,
-            looks,
-            Probing(self._jobs, ask, clock, wake),
-        )
+        probing = Probing(self._jobs, ask, clock, wake, self.metrics.probe)
+        self._volumes_waiting = probing.waiting
+        access = HostAccess.of(settings, store.instance, self._virtualisation.libvirt_version, looks, probing)
         plugins = PluginTables(settings.image_dirs, looks, self._hypervisor.taps, access)
         self._paths = paths
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
@@ -306,6 +306,8 @@ class Provider:
         )
         self.events = EventSource(store, self.queue, clock, self._reachable, self._survey.poke)
         self._resync = Resync(store, self.queue, self._hypervisor.connect, RESYNC_SECONDS)
+        self._growth = Growth(store, plugins, VOLUME_SECONDS)
+        rescan = Rescan(store, plugins, clock)
         orphans = Orphans(store, paths, self._hypervisor.connect, loans)
         self._census = Census(orphans, self.metrics.orphans, RESYNC_SECONDS)
         self._backups = AutomaticBackups(paths, settings.backup_period, settings.backups, clock)
@@ -314,6 +316,8 @@ class Provider:
             {
                 "sweep": partial(sweep, orphans),
                 "confirm": self._confirmation.command,
+                "rescan": rescan.rescan,
+                "volumes": rescan.glance,
                 **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
             },
         )
@@ -326,6 +330,7 @@ class Provider:
             machines=self._machines_by_state,
             store_full=self.store.full,
             unconfirmed=self._confirmation.count,
+            volumes_waiting=self._volumes_waiting,
         )
         if self._settings.metrics_address:
             self._stack.callback(self.metrics.serve(self._settings.metrics_address))
@@ -353,6 +358,8 @@ class Provider:
         self._stack.callback(self._hypervisor.watch(self.events))
         self._resync.start()
         self._stack.callback(self._resync.stop)
+        self._growth.start()
+        self._stack.callback(self._growth.stop)
         self._census.start()
         self._stack.callback(self._census.stop)
         if self._settings.backup_period:

@@ -56,7 +56,7 @@ class Jobs:
     def begin(
         self, key: Hashable, work: Callable[[], None], *, waiter: str, group: Hashable, doubtful: bool = False
     ) -> None:
-        """Have a piece of work done soon, unless it waits or runs already; `waiter` is woken at its end.
+        """Have a piece of work done soon, unless it waits or runs already; `waiter` is woken at its end, "" is nobody.
 
         Raises NotReady when too much waits, or nothing is begun any more.
         """
@@ -66,7 +66,8 @@ class Jobs:
                 if self._closed or len(self._jobs) >= MOST:
                     raise NotReady(f"{len(self._jobs)} pieces of slow work wait, and no more are taken", code=UNDER_WAY)
                 job = self._jobs[key] = _Job(key, group, work, doubtful)
-            job.waiters.add(waiter)
+            if waiter:
+                job.waiters.add(waiter)
             self._hand_out()
 
     def is_under_way(self, key: Hashable) -> bool:

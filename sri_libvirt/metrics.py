@@ -1,4 +1,4 @@
-"""What Prometheus can scrape: RPCs, passes of the loop, its actions, machines by state, libvirt's reachability.
+"""What Prometheus can scrape: RPCs, passes of the loop, its actions, probes of volumes, machines by state, libvirt.
 
 One `Metrics` object per process, made by `app.py` and handed to whoever counts. No label ever holds a machine's id or
 name: a pool's label sets stay few. When something is counted does not belong here.
@@ -33,6 +33,8 @@ class Metrics:
         self._pass_seconds = self._histogram("pass_seconds", "Time of a pass.", _WORK_SECONDS)
         self._actions = self._counter("actions", "Actions performed.", "action", "outcome")
         self._action_seconds = self._histogram("action_seconds", "Time of an action.", _WORK_SECONDS, "action")
+        self._probes = self._counter("probes", "Volumes whose backends were asked for them.", "driver", "outcome")
+        self._probe_seconds = self._histogram("probe_seconds", "Time of a probe.", _WORK_SECONDS, "driver")
         self._reachable = Gauge("sri_libvirt_hypervisor_reachable", "1 if libvirt answers.", registry=self.registry)
         self._doubted = Gauge(
             "sri_libvirt_store_doubted",
@@ -65,6 +67,11 @@ class Metrics:
         self._actions.labels(action, outcome).inc()
         self._action_seconds.labels(action).observe(seconds)
 
+    def probe(self, driver: str, outcome: str, seconds: float) -> None:
+        """Count a probe of a volume; `outcome` is "ok" or the code of why it is not ready."""
+        self._probes.labels(driver, outcome).inc()
+        self._probe_seconds.labels(driver).observe(seconds)
+
     def hypervisor_reachable(self, reachable: bool) -> None:
         """Say whether libvirt answers."""
         self._reachable.set(int(reachable))
@@ -89,10 +96,11 @@ class Metrics:
         machines: Callable[[], Mapping[str, int]],
         store_full: Callable[[], bool],
         unconfirmed: Callable[[], int],
+        volumes_waiting: Callable[[], int],
     ) -> None:
         """Ask these at every scrape: machines that wait for a lane, by SRI state, and for a word after a restore;
-        whether the store is full. Call once."""
-        self.registry.register(_Followed(queue_depth, machines, store_full, unconfirmed))
+        volumes that wait for their backends; whether the store is full. Call once."""
+        self.registry.register(_Followed(queue_depth, machines, store_full, unconfirmed, volumes_waiting))
 
     def serve(self, address: str) -> Callable[[], None]:
         """Serve `/metrics` on `host:port` from threads of its own; returns stop(). Raises ConfigError. Call once."""
@@ -126,8 +134,10 @@ class _Followed(Collector):
         machines: Callable[[], Mapping[str, int]],
         store_full: Callable[[], bool],
         unconfirmed: Callable[[], int],
+        volumes_waiting: Callable[[], int],
     ) -> None:
         self._unconfirmed = unconfirmed
+        self._volumes_waiting = volumes_waiting
         self._queue_depth = queue_depth
         self._machines = machines
         self._store_full = store_full
@@ -139,6 +149,11 @@ class _Followed(Collector):
         )
         yield GaugeMetricFamily(
             "sri_libvirt_unconfirmed", "Machines of a restored backup that nobody confirmed.", value=self._unconfirmed()
+        )
+        yield GaugeMetricFamily(
+            "sri_libvirt_volumes_waiting",
+            "Volumes whose backends have not answered yet.",
+            value=self._volumes_waiting(),
         )
         family = GaugeMetricFamily("sri_libvirt_machines", "Machines by SRI state.", labels=["state"])
         for state, count in self._machines().items():

@@ -29,6 +29,7 @@ class StubAsking:
     forgotten: list[Hashable] = field(default_factory=list)
     plugged: frozenset[Hashable] = frozenset()
     busy: int | None = None
+    since: int = 0
 
     def ready(
         self,
@@ -38,7 +39,9 @@ class StubAsking:
         secrets: Mapping[SecretPurpose, bytes],
         *,
         plugged: bool = False,
+        since: int = 0,
     ) -> Found:
+        self.since = since
         self.asked.append((waiter, key, source, dict(secrets)))
         self.plugged = self.plugged | {key} if plugged else self.plugged
         if isinstance(self.answer, NotReady):

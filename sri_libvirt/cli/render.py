@@ -56,7 +56,7 @@ def _of_file(file: TextIO, libvirt_uri: str | None, settings: Settings, notes: l
         text = file.read()
     except UnicodeDecodeError:
         raise click.ClickException(f"{file.name}: not UTF-8 text") from None
-    message = manifest.parse(text, file.name, out.warn)
+    message = manifest.machine(text, file.name, out.warn)
     known = classes.load(settings.machine_classes) if settings.machine_classes else ladder.steps()
     offer = _offer(libvirt_uri, notes) if libvirt_uri else planned.OFFLINE
     access = HostAccess.of(settings, NO_INSTANCE, lambda: offer.libvirt_version)

@@ -87,10 +87,17 @@ class PluginTables:
         asked: Callable[[str, pb.Volume], int | None] | None = self._method(row, "busy_until")
         return asked(row.machine, row.volume()) if asked else None
 
-    def look(self, row: Attachment) -> Found | None:
-        """How a volume is that a guest has open; None where nobody can ask its backend. Raises NotReady."""
-        look: Callable[[str, pb.Volume], Found] | None = self._method(row, "look")
-        return look(row.machine, row.volume()) if look else None
+    def can_look(self, row: Attachment) -> bool:
+        """Whether there is a backend that can be asked for a volume."""
+        return self._method(row, "look") is not None
+
+    def look(self, row: Attachment, since: int = 0) -> Found | None:
+        """How a volume is that a guest has open; None where nobody can ask its backend. Raises NotReady.
+
+        What was asked before `since` does not count.
+        """
+        look: Callable[[str, pb.Volume, int], Found] | None = self._method(row, "look")
+        return look(row.machine, row.volume(), since) if look else None
 
     def size_of(self, row: Attachment) -> int:
         """The bytes that the latest such look has found, 0 if none has."""

@@ -130,13 +130,15 @@ def _short(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def ask(path: Path, command: str, arguments: Mapping[str, Any]) -> Any:
+def ask(path: Path, command: str, arguments: Mapping[str, Any], *, seconds: float | None = None) -> Any:
     """Have the daemon behind the socket do a command, and wait for its result. Raises Unavailable, FailedPrecondition.
 
-    FailedPrecondition holds the daemon's own words; Unavailable means that it cannot be asked.
+    FailedPrecondition holds the daemon's own words; Unavailable means that it cannot be asked, or was silent for so
+    many seconds.
     """
     try:
         with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(seconds)
             with _short(path) as name:
                 door.connect(name)
             door.sendall(json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n")
@@ -144,7 +146,7 @@ def ask(path: Path, command: str, arguments: Mapping[str, Any]) -> Any:
                 line = reading.readline()
         answer = json.loads(line)
     except (OSError, ValueError) as error:
-        problem = error.strerror if isinstance(error, OSError) else "it ended without an answer"
+        problem = (error.strerror or "it is silent") if isinstance(error, OSError) else "it ended without an answer"
         raise Unavailable(f"the daemon cannot be asked at {path}: {problem}") from error
     if "error" in answer:
         raise FailedPrecondition(str(answer["error"]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
+from contextlib import suppress
 
 from sri_libvirt.devices import may_be_same
 from sri_libvirt.errors import StoreError
@@ -154,6 +155,15 @@ def holder(connection: sqlite3.Connection, handle: str, source: str, besides: st
         (handle, besides, source, besides),
     ).fetchone()
     return str(found[0]) if found else ""
+
+
+def prepared_volumes(connection: sqlite3.Connection) -> list[Attachment]:
+    """Wanted volumes of all machines that are ready; without those whose record cannot be read."""
+    found = []
+    for row in connection.execute(f"{_ATTACHMENT} WHERE kind = 'volume' AND wanted AND backing IS NOT NULL"):
+        with suppress(StoreError):
+            found.append(codec.attachment(row))
+    return found
 
 
 def unconfirmed(connection: sqlite3.Connection) -> list[str]:

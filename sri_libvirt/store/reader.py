@@ -82,6 +82,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.holder(connection, handle, "", besides)
 
+    def prepared_volumes(self) -> list[Attachment]:
+        """Wanted volumes of all machines that are ready."""
+        with self._snapshot() as connection:
+            return queries.prepared_volumes(connection)
+
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""
         with self._snapshot() as connection:

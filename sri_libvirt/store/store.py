@@ -141,6 +141,10 @@ class Store:
         """The machine, other than that one, that has a volume of this handle ready, wanted or not; "" for none."""
         return self._reader.holder(handle, besides)
 
+    def prepared_volumes(self) -> list[Attachment]:
+        """Wanted volumes of all machines that are ready."""
+        return self._reader.prepared_volumes()
+
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""
         return self._reader.gone()

@@ -15,8 +15,9 @@ A driver may also have `claims(volume)`, pure: what the volume takes of the host
 not fit is not prepared. Without that method it takes nothing. A driver that names holders may have
 `kept(volume, paths)`, too, asked when the volume leaves: without such data these claims end as the others do.
 
-A driver may have `look(machine_id, volume)`: how a volume is that a guest has open, as `Found`, or `NotReady`; and
-`size_of(machine_id, volume)`, pure: the bytes that the last such look found, 0 if there was none.
+A driver may have `look(machine_id, volume, since)`: how a volume is that a guest has open, as `Found`, or `NotReady`;
+what was asked before the time `since` does not count. And then `size_of(machine_id, volume)`, pure: the bytes that the
+last such look found, 0 if there was none.
 
 A driver of storage that others keep (`connected.py` has what ours have in common) may also have
 - `source(machine_id, volume)`, pure: where the volume is, as far as its message says, of size 0; a planner shows it;
@@ -67,6 +68,7 @@ class Asking(Protocol):
         secrets: Mapping[SecretPurpose, bytes],
         *,
         plugged: bool = False,
+        since: int = 0,
     ) -> Found: ...
 
     def busy_until(self, key: Hashable) -> int | None: ...

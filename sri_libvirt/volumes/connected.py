@@ -63,9 +63,12 @@ class ConnectedVolumes(ABC):
         source, found = self._ask(machine_id, volume, plugged=False)
         return replace(source, size=found.size, encryption=found.encryption)
 
-    def look(self, machine_id: str, volume: pb.Volume) -> Found:
-        """How the volume is that a guest has open, as its backend has answered a moment ago. Raises NotReady."""
-        return self._ask(machine_id, volume, plugged=True)[1]
+    def look(self, machine_id: str, volume: pb.Volume, since: int = 0) -> Found:
+        """How the volume is that a guest has open, as its backend has answered a moment ago, asked since then.
+
+        Raises NotReady.
+        """
+        return self._ask(machine_id, volume, plugged=True, since=since)[1]
 
     def size_of(self, machine_id: str, volume: pb.Volume) -> int:
         """The bytes that the last such look found; 0 if there was none."""
@@ -80,12 +83,12 @@ class ConnectedVolumes(ABC):
         """Until when it is of no use to prepare the volume again; None where nothing is known of it."""
         return self._asking.busy_until(_key(machine_id, volume)) if self._asking is not None else None
 
-    def _ask(self, machine_id: str, volume: pb.Volume, *, plugged: bool) -> tuple[DiskSource, Found]:
+    def _ask(self, machine_id: str, volume: pb.Volume, *, plugged: bool, since: int = 0) -> tuple[DiskSource, Found]:
         if self._asking is None:
             raise NotReady("this process asks no backend for volumes: it only plans")
         source = self._settle(self.source(machine_id, volume))
         key, secrets = _key(machine_id, volume), self.secrets(volume)
-        return source, self._asking.ready(machine_id, key, source, secrets, plugged=plugged)
+        return source, self._asking.ready(machine_id, key, source, secrets, plugged=plugged, since=since)
 
     def _settle(self, source: DiskSource) -> DiskSource:
         """The source as this host has it. Raises NotReady for what the operator does not let a volume name."""

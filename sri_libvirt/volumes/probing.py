@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -85,21 +86,35 @@ class _Backend:
 @dataclass(slots=True)
 class _Volume:
     """What is known of a volume with these very credentials. `proved`: its key opens it. `told`: what its machine heard
-    last of why it has to wait."""
+    last of why it has to wait. `asked_at` is when that was asked which was answered last.
+    """
 
     fingerprint: bytes
     backend: Hashable
+    waiter: str
     tries: _Tries = field(default_factory=_Tries)
     found: Found | None = None
     found_at: int = 0
+    asked_at: int = 0
     proved: bool = False
     told: str = ""
 
 
 class Probing:
-    """All probes of one process. Thread-safe. `clock` is the loop's, `wake` is told of machines that may go on."""
+    """All probes of one process. Thread-safe. `clock` is the loop's, `wake` is told of machines that may go on.
 
-    def __init__(self, jobs: Jobs, probe: Probe, clock: Callable[[], int], wake: Callable[[str], None]) -> None:
+    `count` is told of each probe: of which driver's volume, what came of it ("ok", or the code of `NotReady`), seconds.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        probe: Probe,
+        clock: Callable[[], int],
+        wake: Callable[[str], None],
+        count: Callable[[str, str, float], None] = lambda _driver, _outcome, _seconds: None,
+    ) -> None:
+        self._count = count
         self._jobs = jobs
         self._probe = probe
         self._clock = clock
@@ -117,36 +132,49 @@ class Probing:
         secrets: Mapping[SecretPurpose, bytes],
         *,
         plugged: bool = False,
+        since: int = 0,
     ) -> Found:
         """The answer for a volume, if there is a good one; else it is asked for as soon as it may be, and NotReady.
 
         `key` names the volume, `waiter` the machine that is woken when it may ask again. `busy_until` says when. Of one
-        that is `plugged` already, so that its guest has it open, it is another question.
+        that is `plugged` already, so that its guest has it open, it is another question: nobody waits for its answer,
+        and the machine is woken by one that is news. If it was put last before `since` it is put anew, at once.
         """
-        return self._ready(waiter, (key, plugged), source, secrets)
+        return self._ready(waiter, (key, plugged), source, secrets, since)
 
-    def _ready(self, waiter: str, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> Found:
+    def _ready(
+        self, waiter: str, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes], since: int
+    ) -> Found:
         now = self._clock()
         with self._lock:
-            volume = self._volume(key, source, secrets)
+            volume = self._volume(waiter, key, source, secrets)
             backend = self._backends[volume.backend]
-            if volume.found and self._is_good(volume, backend, now):
+            anew = volume.asked_at < since
+            if volume.found and not anew and self._is_good(volume, backend, now):
                 return volume.found
-            backend.waiting[key] = waiter
-            if not self._jobs.is_under_way(key) and now >= self._due(key, volume, backend):
-                if backend.tries.error:
-                    backend.turn = key
-                given, prove = dict(secrets), not volume.proved
-                self._jobs.begin(
-                    key,
-                    lambda: self._ask(key, volume, source, given, prove),
-                    waiter=waiter,
-                    group=volume.backend,
-                    doubtful=backend.tries.error is not None,
-                )
-            error = volume.tries.error or backend.tries.error or NotReady(ASKED, code=UNDER_WAY)
+            if not key[1]:
+                backend.waiting[key] = waiter
+            if not self._jobs.is_under_way(key) and (anew or now >= self._due(key, volume, backend)):
+                self._begin(key, volume, source, secrets)
+            known = None if anew else volume.tries.error or backend.tries.error
+            error = known or NotReady(ASKED, code=UNDER_WAY)
             volume.told = str(error)
             raise NotReady(volume.told, error.advice, error.code)
+
+    def _begin(self, key: Key, volume: _Volume, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> None:
+        """Have a volume asked for, as a job. The caller holds the lock."""
+        backend = self._backends[volume.backend]
+        doubtful = backend.tries.error is not None
+        if doubtful and not key[1]:
+            backend.turn = key
+        given, prove = dict(secrets), not (volume.proved or key[1])  # what a guest has open was opened by its key
+        self._jobs.begin(
+            key,
+            lambda: self._ask(key, volume, source, given, prove, doubtful),
+            waiter="" if key[1] else volume.waiter,
+            group=volume.backend,
+            doubtful=doubtful,
+        )
 
     def busy_until(self, key: Hashable) -> int | None:
         """Until when it is of no use to ask for a volume; None where nothing is known of it."""
@@ -176,11 +204,11 @@ class Probing:
             self._wake(each)
 
     def waiting(self) -> int:
-        """How many volumes wait for an answer that is good."""
+        """How many volumes that are to be plugged wait for an answer that is good."""
         with self._lock:
             return len({key for backend in self._backends.values() for key in backend.waiting})
 
-    def _volume(self, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> _Volume:
+    def _volume(self, waiter: str, key: Key, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> _Volume:
         """What is known of it, or a blank. The caller holds the lock."""
         fingerprint = self._digest(repr(source).encode(), *(secrets[each] for each in sorted(secrets)))
         volume = self._volumes.get(key)
@@ -188,7 +216,7 @@ class Probing:
             self._drop(key)
             where = source.hosts or source.path.rpartition("/")[0]
             backend = (source.protocol, where, source.user, self._digest(secrets.get("auth", b"")))
-            volume = self._volumes[key] = _Volume(fingerprint, backend)
+            volume = self._volumes[key] = _Volume(fingerprint, backend, waiter)
             self._backends.setdefault(backend, _Backend())
         return volume
 
@@ -214,13 +242,20 @@ class Probing:
         return due
 
     def _ask(
-        self, key: Key, volume: _Volume, source: DiskSource, secrets: Mapping[SecretPurpose, bytes], prove: bool
+        self,
+        key: Key,
+        volume: _Volume,
+        source: DiskSource,
+        secrets: Mapping[SecretPurpose, bytes],
+        prove: bool,
+        doubtful: bool,
     ) -> None:
         """The job: ask, and keep the answer."""
         with self._lock:
             backend = self._backends.get(volume.backend)
-            if backend is None or (backend.tries.error and backend.turn != key):
+            if backend is None or (backend.tries.error and not doubtful):
                 return  # it has begun to fail while this one waited for its turn
+        asked_at, begun = self._clock(), time.monotonic()
         found: Found | None = None
         error: NotReady | None = None
         try:
@@ -229,32 +264,44 @@ class Probing:
             error = refused
         except Cancelled:
             return  # the provider is being stopped
-        self._keep(key, volume, found, error)
-
-    def _keep(self, key: Key, volume: _Volume, found: Found | None, error: NotReady | None) -> None:
-        now = self._clock()
-        woken: list[str] = []
+        outcome = (error.code or "failed") if error else "ok"
+        self._count(source.handle.partition("/")[0], outcome, time.monotonic() - begun)
         with self._lock:
-            backend = self._backends.get(volume.backend)
-            if backend is None:
+            if volume.backend not in self._backends:
                 return
-            if error is not None and error.code == "backend-silent":
-                backend.tries.failed(error, now)
-                backend.turn = key
-                volume.tries.error = None  # it is the backend's fault until that answers
-                return
-            if backend.tries.error:
-                woken = [waiter for each, waiter in backend.waiting.items() if each != key]
-            backend.tries.succeeded()
-            backend.answered_at, backend.turn = now, None
-            if error is not None:
-                volume.tries.failed(error, now)
-            else:
-                volume.tries.succeeded()
-                volume.found, volume.found_at, volume.proved = found, now, True
-                backend.waiting.pop(key, None)
+            before = self._known(volume)
+            volume.asked_at = asked_at
+            woken = self._keep(key, volume, found, error)
+            if key[1] and self._known(volume) != before:
+                woken.append(volume.waiter)
         for each in woken:
             self._wake(each)
+
+    def _known(self, volume: _Volume) -> tuple[Found | None, str]:
+        """What can be news of a volume that is plugged. The caller holds the lock."""
+        error = volume.tries.error or self._backends[volume.backend].tries.error
+        return volume.found, str(error) if error else ""
+
+    def _keep(self, key: Key, volume: _Volume, found: Found | None, error: NotReady | None) -> list[str]:
+        """Keep an answer; who may go on now, besides who asked. The caller holds the lock."""
+        backend, now, woken = self._backends[volume.backend], self._clock(), list[str]()
+        if error is not None and error.code == "backend-silent":
+            backend.tries.failed(error, now)
+            if not key[1]:
+                backend.turn = key
+            volume.tries.error = None  # it is the backend's fault until that answers
+            return woken
+        if backend.tries.error:
+            woken = [waiter for each, waiter in backend.waiting.items() if each != key]
+        backend.tries.succeeded()
+        backend.answered_at, backend.turn = now, None
+        if error is not None:
+            volume.tries.failed(error, now)
+        else:
+            volume.tries.succeeded()
+            volume.found, volume.found_at, volume.proved = found, now, True
+            backend.waiting.pop(key, None)
+        return woken
 
     def _drop(self, key: Key) -> list[str]:
         """Forget a volume; who waits for its turn to come, if it had that. The caller holds the lock."""

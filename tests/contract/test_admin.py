@@ -77,6 +77,12 @@ def raw(path: Path, data: bytes) -> dict[str, Any]:
         return answer
 
 
+async def test_who_has_no_time_is_not_kept(path: Path, served: AdminSocket, commands: Commands) -> None:
+    with pytest.raises(Unavailable, match="cannot be asked"):
+        await asyncio.to_thread(admin.ask, path, "wait", {}, seconds=0.2)
+    commands.going_on.set()
+
+
 async def test_it_is_roots_alone(served: AdminSocket, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in path.parent.iterdir()] == ["admin.sock"]

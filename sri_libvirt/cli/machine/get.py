@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from sri_libvirt.cli.machine import output as out
@@ -9,6 +11,13 @@ from sri_libvirt.cli.machine import show
 from sri_libvirt.cli.machine.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
+from sri_libvirt.errors import SRIError
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.records import Machine
+from sri_libvirt.resources import byte_words
+
+ASK_SECONDS = 5.0
+"""How long a daemon that hangs may keep the rest from being shown."""
 
 
 @click.command()
@@ -16,10 +25,13 @@ from sri_libvirt.config import Settings
 @settings_options("state_dir")
 @out.form("yaml", "json", "table")
 def get(machine: str, settings: Settings, output: str) -> None:
-    """Show one machine with its devices; never its secrets."""
+    """Show one machine with its devices; never its secrets.
+
+    Whether the backends of its volumes answer is asked of the daemon, if there is one that this user may ask.
+    """
     with open_store(settings) as reader:
         found, clock = find(reader, machine), reader.clock()
-    shown = show.full(found, clock)
+    shown = show.full(found, clock, _heard(found, StatePaths(settings.state_dir)))
     if output != "table":
         out.data(shown, output)
         return
@@ -32,6 +44,29 @@ def get(machine: str, settings: Settings, output: str) -> None:
     columns = ("kind", "name", "state", "target", "mac", "port", "handle", "problem")
     rows = [[_cell(device.get(column)) for column in columns] for device in devices]
     out.table([column.upper() for column in columns], rows)
+    if volumes := [device for device in devices if device["kind"] == "volume"]:
+        out.say()
+        out.table(("VOLUME", "DRIVER", "BACKEND", "SIZE", "ANSWERS"), [_volume(device) for device in volumes])
+
+
+def _heard(machine: Machine, paths: StatePaths) -> dict[str, Any]:
+    """What the daemon hears of the volumes' backends, which takes two seconds at most."""
+    connected = any(row.kind == "volume" and row.volume().HasField("connection") for row in machine.attachments)
+    if not connected or not paths.admin_socket.exists():
+        return {}
+    from sri_libvirt.server import admin
+
+    try:
+        heard: dict[str, Any] = admin.ask(paths.admin_socket, "volumes", {"machine": machine.id}, seconds=ASK_SECONDS)
+    except SRIError:
+        return {}
+    return heard
+
+
+def _volume(device: dict[str, Any]) -> list[str]:
+    size = device["size_bytes"]
+    name, driver, backend = (_cell(device[key]) for key in ("name", "driver", "backend"))
+    return [name, driver, backend, byte_words(size) if size else "", show.answers(device)]
 
 
 def _cell(value: object) -> str:

@@ -1,22 +1,28 @@
 """What people and scripts are shown of a machine: an allow-list of fields, as plain data.
 
-Ignition data, secret and encryption data and a connection's attributes are not in it, and nothing is copied whole out
-of a message: a field that a later version adds stays hidden until it is named here. How it is printed does not belong
+Ignition data, secret and encryption data and a connection's attributes are not in it (what of them says where a volume
+is, its `backend` tells), and nothing is copied whole out of a message: a field that a later version adds stays hidden
+until it is named here. How it is printed does not belong
 here (that is `output.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.clock import SteadyClock
+from sri_libvirt.devices import DiskSource
 from sri_libvirt.reconcile.reasons import notes
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, class_name
 
 _MICRO = 1000
+
+BACKEND_PROBLEMS = frozenset({"backend-silent", "volume-refused", "in-use"})
+"""Codes of what a backend was last heard to say of a volume that waits for it."""
 
 
 def timestamp(nanoseconds: int) -> str | None:
@@ -85,8 +91,13 @@ def unreadable(machine_id: str, problem: str) -> dict[str, Any]:
     return {"id": machine_id, **unknown, "reasons": [problem]}
 
 
-def full(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
-    """A machine by itself: its wish, its hardware, its devices, its latest run."""
+def full(
+    machine: Machine, clock: SteadyClock, heard: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A machine by itself: its wish, its hardware, its devices, its latest run.
+
+    `heard` is what the daemon has heard of its volumes' backends, by name.
+    """
     return {
         **brief(machine, clock),
         "uid": machine.uid,
@@ -99,7 +110,7 @@ def full(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
         "image": machine.spec.image.image,
         "ignition_bytes": len(machine.spec.ignition_data),
         "hardware": _hardware(machine),
-        "devices": [_device(row, machine.status) for row in sorted(machine.attachments, key=_order)],
+        "devices": [_device(row, machine.status, heard) for row in sorted(machine.attachments, key=_order)],
         "run": {
             "started": timestamp(clock.to_wall(machine.run.started_at)),
             "stopped": timestamp(clock.to_wall(machine.run.stopped_at)),
@@ -156,7 +167,14 @@ def _order(row: Attachment) -> tuple[int, str, int]:
     return ("image", "seed", "volume", "nic").index(row.kind), row.name, row.incarnation
 
 
-def _device(row: Attachment, status: pb.MachineStatus) -> dict[str, Any]:
+def answers(device: Mapping[str, Any]) -> str:
+    """Whether a volume's backend answers, as told to people."""
+    if device.get("answers") is None:
+        return str(device.get("backend_problem") or "not asked")
+    return "yes" if device["answers"] else f"no: {device['backend_problem']}"
+
+
+def _device(row: Attachment, status: pb.MachineStatus, heard: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "kind": row.kind,
         "name": row.name,
@@ -179,4 +197,18 @@ def _device(row: Attachment, status: pb.MachineStatus) -> dict[str, Any]:
         shown["device"] = volume.device
         shown["driver"] = volume.connection.driver if volume.HasField("connection") else "empty_disk"
         shown["state"] = enum_name(pb.VolumeState, found, "VOLUME_") if row.wanted else None
+        shown |= _backend(row, heard.get(row.name, {}) if row.wanted else {})
     return shown
+
+
+def _backend(row: Attachment, heard: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds a volume's data: `source` names no secret, and no user."""
+    disk = row.backing if isinstance(row.backing, DiskSource) else None
+    if row.problem_code in BACKEND_PROBLEMS:
+        heard = {"answers": False, "problem": row.problem, **heard}
+    return {
+        "backend": disk.source if disk else None,
+        "size_bytes": disk.size if disk else None,
+        "answers": heard.get("answers"),
+        "backend_problem": heard.get("problem"),
+    }

@@ -45,6 +45,7 @@ class AskedAtOnce:
         secrets: Mapping[SecretPurpose, bytes],
         *,
         plugged: bool = False,
+        since: int = 0,
     ) -> Found:
         return probe(source, secrets, deadline=60)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.cli.manifest import parse
+from sri_libvirt.cli import manifest
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.records import class_name
 
@@ -30,7 +30,7 @@ spec:
 
 def read(text: str) -> tuple[pb.Machine, list[str]]:
     told: list[str] = []
-    return parse(text, "f", told.append), told
+    return manifest.machine(text, "f", told.append), told
 
 
 def test_every_field() -> None:
@@ -79,3 +79,43 @@ def test_refused(text: str, words: str) -> None:
         read(text)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+VOLUME = """\
+name: data
+device: oda
+connection:
+  driver: ceph
+  handle: wwn
+  attributes: {monitors: "192.0.2.1:6789", image: pool/a}
+  secret_data: {userID: Z3Vlc3Q=, userKey: a2V5}
+"""
+
+
+def read_volume(text: str) -> tuple[pb.Volume, list[str]]:
+    told: list[str] = []
+    return manifest.volume(text, "f", told.append), told
+
+
+def test_a_volume() -> None:
+    volume, told = read_volume(f"{VOLUME}  handel: x\n")
+    assert told == ["f: ignored: the SRI has no field connection.handel"]
+    assert (volume.name, volume.connection.driver, volume.connection.attributes["image"]) == ("data", "ceph", "pool/a")
+    assert dict(volume.connection.secret_data) == {"userID": b"guest", "userKey": b"key"}
+
+
+@pytest.mark.parametrize(
+    ("secret", "path"),
+    [
+        ("{userKey: hunter2!}", 'connection.secret_data["userKey"]'),
+        ("{userKey: 42}", 'connection.secret_data["userKey"]'),
+        ("{userKey: null}", 'connection.secret_data["userKey"]'),
+        ("{userKey: [hunter2]}", 'connection.secret_data["userKey"]'),
+        ("hunter2", 'connection.secret_data[""]'),
+    ],
+)
+def test_a_secret_that_is_not_base64_is_told_by_its_path_alone(secret: str, path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_volume(VOLUME.replace("{userID: Z3Vlc3Q=, userKey: a2V5}", secret))
+    assert str(caught.value).startswith(f"f: {path} is not base64: ")
+    assert "hunter2" not in str(caught.value)

@@ -42,10 +42,12 @@ def test_a_look_at_what_a_guest_has_open(paths: MachinePaths) -> None:
     driver.prepare(MACHINE, ceph(), paths)
     assert driver.size_of(MACHINE, ceph()) == 0, "only a look tells how a plugged volume is by now"
     asking.answer = Found(2 * SIZE)
+    assert driver.look(MACHINE, ceph(), 77) == Found(2 * SIZE)
+    assert asking.since == 77
     assert driver.look(MACHINE, ceph()) == Found(2 * SIZE)
     assert driver.size_of(MACHINE, ceph()) == 2 * SIZE
     assert asking.plugged == {KEY}
-    assert [each[1:] for each in asking.asked[:1]] == [each[1:] for each in asking.asked[1:]]
+    assert [each[1:] for each in asking.asked] == [asking.asked[0][1:]] * 3
     asking.answer = NotReady("gone", code="backend-silent")
     with pytest.raises(NotReady, match="gone"):
         driver.look(MACHINE, ceph())

@@ -37,13 +37,18 @@ class Bench:
     woken: list[str] = field(default_factory=list)
     asked: list[tuple[str, bool]] = field(default_factory=list)
     alone: list[bool] = field(default_factory=list)
+    counted: list[tuple[str, str]] = field(default_factory=list)
     answers: dict[str, Found | NotReady] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.jobs = Jobs(self.woken.append)
-        self.probing = Probing(self.jobs, self.probe, lambda: self.now, self.woken.append)
+        self.probing = Probing(self.jobs, self.probe, lambda: self.now, self.woken.append, self.count)
+
+    def count(self, driver: str, outcome: str, seconds: float) -> None:
+        assert 0 <= seconds < 10
+        self.counted.append((driver, outcome))
 
     def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], /, *, prove: bool, alone: bool) -> Found:
         assert self.gate.wait(10)
@@ -61,16 +66,19 @@ class Bench:
         host: str = "mon",
         secrets: Mapping[SecretPurpose, bytes] = KEY,
         plugged: bool = False,
+        since: int = 0,
     ) -> Found | NotReady:
         """Ask, and let what was begun come to its end."""
         try:
-            return self.probing.ready(f"machine of {name}", name, source(name, host), secrets, plugged=plugged)
+            return self.probing.ready(
+                f"machine of {name}", name, source(name, host), secrets, plugged=plugged, since=since
+            )
         except NotReady as error:
             return error
         finally:
             wait_for(lambda: self.jobs.counts() == (0, 0))
 
-    def refusal(self, name: str = "data", **options: str) -> NotReady:
+    def refusal(self, name: str = "data", **options: object) -> NotReady:
         found = self.ready(name, **options)  # type: ignore[arg-type]
         assert isinstance(found, NotReady)
         return found
@@ -119,7 +127,7 @@ def test_an_answer_is_good_for_longer_while_its_backend_answers(bench: Bench) ->
 
 def test_other_credentials_are_another_question(bench: Bench) -> None:
     bench.ready()
-    assert bench.refusal(secrets={"auth": b"other"}).code == UNDER_WAY  # type: ignore[arg-type]
+    assert bench.refusal(secrets={"auth": b"other"}).code == UNDER_WAY
     assert bench.asked == [("data", True), ("data", True)]
 
 
@@ -213,7 +221,7 @@ def test_what_one_volume_lacks_holds_up_no_other(bench: Bench) -> None:
 def test_a_wrong_key_holds_up_nobody_with_another(bench: Bench) -> None:
     bench.answers = {"a": SILENT}
     bench.ready("a")
-    assert bench.refusal("b", secrets={"auth": b"right"}).code == UNDER_WAY  # type: ignore[arg-type]
+    assert bench.refusal("b", secrets={"auth": b"right"}).code == UNDER_WAY
     assert bench.ready("b", secrets={"auth": b"right"}) == GOOD
 
 
@@ -289,3 +297,85 @@ def test_a_volume_that_is_plugged_is_looked_at_apart(bench: Bench) -> None:
     assert bench.probing.size_of("data") == 2 << 30, "the last that was found"
     bench.probing.forget("data")
     assert bench.probing.size_of("data") == 0
+
+
+def test_a_look_at_a_plugged_volume_wakes_its_machine_by_news_alone(bench: Bench) -> None:
+    def look() -> list[str]:
+        bench.ready(plugged=True)
+        bench.now += 300 * SECOND
+        return bench.wakes()
+
+    woken = ["machine of data"]
+    assert [look(), look()] == [woken, []]
+    bench.answers = {"data": Found(2 << 30)}
+    assert [look(), look()] == [woken, []]
+    bench.answers = {"data": ABSENT}
+    assert [look(), look()] == [woken, []]
+    bench.answers = {"data": SILENT}
+    assert [look(), look()] == [woken, []]
+    bench.answers = {}
+    assert [look(), look()] == [woken, []]
+    assert not any(prove for _, prove in bench.asked), "its guest has it open"
+
+
+def test_a_look_at_a_plugged_volume_holds_up_nobody_who_waits_to_be_plugged(bench: Bench) -> None:
+    bench.answers = {"a": SILENT}
+    bench.ready("a", plugged=True)
+    assert bench.probing.waiting() == 0
+    assert str(bench.refusal("b")) == str(SILENT)
+    assert bench.probing.busy_until("b") == bench.now + 5 * SECOND
+    assert bench.probing.waiting() == 1
+    bench.now += 5 * SECOND
+    bench.ready("b")
+    assert bench.ready("b") == GOOD
+
+
+def test_plugged_volumes_leave_a_silent_backend_to_the_one_that_asks_for_all(bench: Bench) -> None:
+    bench.answers = {"a": SILENT, "b": SILENT}
+    bench.ready("a")
+    bench.now += 5 * SECOND
+    bench.ready("b", plugged=True)
+    assert [name for name, _ in bench.asked] == ["a"]
+    bench.now += BACKSTOP
+    bench.ready("b", plugged=True)
+    assert [name for name, _ in bench.asked] == ["a", "b"]
+    until = bench.probing.busy_until("a")
+    assert until is not None
+    bench.now = until
+    bench.ready("a")
+    assert [name for name, _ in bench.asked] == ["a", "b", "a"], "it still has its turn"
+
+
+def test_who_wants_a_new_answer_gets_none_of_before(bench: Bench) -> None:
+    bench.ready(plugged=True)
+    bench.answers = {"data": Found(2 << 30)}
+    since = bench.now + 1
+    bench.now = since
+    assert bench.ready(plugged=True) == GOOD, "it is fresh"
+    assert bench.refusal(plugged=True, since=since).code == UNDER_WAY
+    assert bench.ready(plugged=True, since=since) == Found(2 << 30)
+    assert len(bench.asked) == 2
+
+
+@pytest.mark.parametrize("answer", [SILENT, ABSENT])
+def test_who_wants_a_new_answer_does_not_wait_for_the_next_try(bench: Bench, answer: NotReady) -> None:
+    bench.answers = {"data": answer}
+    bench.ready(plugged=True)
+    bench.now += 1
+    since = bench.now
+    assert bench.refusal(plugged=True, since=since).code == UNDER_WAY, "not what it said before"
+    assert bench.refusal(plugged=True, since=since).code == answer.code
+    assert len(bench.asked) == 2
+    bench.answers = {}
+    bench.now += 1
+    since = bench.now
+    bench.ready(plugged=True, since=since)
+    assert bench.ready(plugged=True, since=since) == GOOD
+
+
+def test_every_probe_is_counted_by_driver_and_outcome(bench: Bench) -> None:
+    bench.answers = {"b": ABSENT, "c": NotReady("the passphrase is wrong")}
+    for name in ("a", "b", "c"):
+        bench.ready(name)
+        bench.ready(name)
+    assert bench.counted == [("ceph", "ok"), ("ceph", "volume-refused"), ("ceph", "failed")]

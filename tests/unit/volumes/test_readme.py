@@ -17,7 +17,7 @@ def test_there_is_a_right_example_of_each_driver() -> None:
     found = re.search(r"^```\n(volumes:.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     assert found
     text = "spec:\n" + "".join(f"  {line}\n" for line in found[1].splitlines())
-    volumes = manifest.parse(text, "README.md", lambda warning: None).spec.volumes
+    volumes = manifest.machine(text, "README.md", lambda warning: None).spec.volumes
     registry = VolumeRegistry.load([], HostAccess())
     drivers = [registry.select(each) for each in volumes]
     for driver, volume in zip(drivers, volumes, strict=True):
