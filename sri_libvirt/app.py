@@ -46,6 +46,7 @@ from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
 from sri_libvirt.reconcile.beginning import Beginning
 from sri_libvirt.reconcile.boots import Boots
+from sri_libvirt.reconcile.diskio import DiskIo
 from sri_libvirt.reconcile.elsewhere import Elsewhere
 from sri_libvirt.reconcile.growth import Growth, Rescan
 from sri_libvirt.reconcile.lane import Loop
@@ -248,6 +249,7 @@ class Provider:
             wake=self.queue.wake,
             not_open_elsewhere=Elsewhere(store, paths.machines).check,
             lend=Lending(store.instance, loans, plugins.secrets_of, lambda: self._survey.poke()).lend,
+            settle=DiskIo(looks, settings.procfs).settle,
         )
         policy = Policy(
             handle_of=plugins.handle_of,

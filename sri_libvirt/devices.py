@@ -17,6 +17,10 @@ DiskFormat = Literal["qcow2", "raw"]
 DiskKind = Literal["file", "block", "network"]
 Protocol = Literal["", "rbd", "nbd", "iscsi"]
 SecretPurpose = Literal["auth", "encryption"]
+DiskCache = Literal["none", "writeback"]
+DiskIo = Literal["", "io_uring", "native", "threads"]
+DiskDiscard = Literal["unmap", "ignore"]
+DetectZeroes = Literal["off", "on", "unmap"]
 
 DEFAULT_PORTS = {"nbd": 10809, "iscsi": 3260}
 """What libvirt takes, and writes into its XML, where a host has no port. librados has its own, which no XML tells."""
@@ -97,6 +101,22 @@ class SecretReference:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskSettings:
+    """How QEMU reads and writes a disk. A guest sees nothing of it. What stands here is what disks were opened with
+    before there was a choice.
+
+    `cache`: "none" goes past the host's page cache; either keeps what a guest has flushed. `io` is "" where there is
+    nothing to choose: a network disk. `discard`: whether what a guest discards is given back to the storage.
+    `detect_zeroes`: whether zeroes that it writes are written down as such ("unmap": discarded) instead of in full.
+    """
+
+    cache: DiskCache = "writeback"
+    io: DiskIo = ""
+    discard: DiskDiscard = "unmap"
+    detect_zeroes: DetectZeroes = "off"
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSource:
     """A disk that QEMU can open, `size` bytes as the guest sees it: a local file or block device at `path`, or a
     network disk.
@@ -105,7 +125,8 @@ class DiskSource:
     whom the secret for "auth" is of, `config` a configuration file for librados, `reconnect` how many seconds QEMU
     waits for a server that went away.
     `note` is a sentence about it that an operator should know and that keeps no machine from running.
-    `was` are the sources that it had before, the latest last, as long as a domain may still name one; the loop sets it.
+    The loop sets `was`, the sources that it had before, the latest last, as long as a domain may still name one, and
+    `settings`.
     """
 
     handle: str  # what the status reports for the volume; stable over restarts
@@ -127,6 +148,7 @@ class DiskSource:
     reconnect: int = 0
     encryption: Encryption | None = None
     secrets: tuple[SecretReference, ...] = ()
+    settings: DiskSettings = DiskSettings()
 
     @property
     def source(self) -> str:
@@ -214,4 +236,5 @@ def _disk(data: dict[str, Any]) -> DiskSource:
     data["was"] = tuple(filter(None, [was])) if isinstance(was, str) else tuple(was)  # one, in earlier versions
     data["hosts"] = tuple(DiskHost(**host) for host in data.pop("hosts", ()))
     data["secrets"] = tuple(SecretReference(**secret) for secret in data.pop("secrets", ()))
+    data["settings"] = DiskSettings(**data.pop("settings", {}))
     return DiskSource(**data)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from sri_libvirt import names
-from sri_libvirt.devices import Backing
+from sri_libvirt.devices import Backing, DetectZeroes, DiskDiscard
 
 if TYPE_CHECKING:
     from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb  # a short command does not wait for protobuf
@@ -51,6 +51,10 @@ class ClassPolicy:
     firmware: Literal["default", "bios", "uefi"] = "default"
     memory_overhead_bytes: int | None = None  # None: by the formula of capacity/claims.py
     template_dir: str = ""  # templates that come before those of the provider; "": none
+    disk_cache: Literal["auto", "none", "writeback"] = "auto"  # this and the next: by domain/settings.py
+    disk_io: Literal["auto", "io_uring", "native", "threads"] = "auto"
+    disk_discard: DiskDiscard = "unmap"
+    disk_detect_zeroes: DetectZeroes = "off"
 
 
 @dataclass(frozen=True, slots=True)

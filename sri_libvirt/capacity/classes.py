@@ -6,8 +6,8 @@ A file holds Kubernetes MachineClass manifests (several documents, lists) or the
       - {name: small, cpu: 500m, memory: 1Gi, root_disk: 20Gi, firmware: uefi}
 
 Names and capabilities must equal those of the API's MachineClass objects, else the poollet does not find the class
-(contract A.8). In a manifest the policy stands in annotations: `sri-libvirt.spheric.cloud/root-disk`, `…/firmware` and
-`…/memory-overhead`. A file is read as YAML nodes, never as values: so every mistake has its line, a duplicate key is
+(contract A.8). In a manifest the policy (`policy.py`) stands in annotations: `sri-libvirt.spheric.cloud/root-disk`,
+`…/firmware` and so on. A file is read as YAML nodes, never as values: so every mistake has its line, a duplicate key is
 one, and `010` or `1_000` cannot turn into a number that nobody meant.
 How many machines of a class fit does not belong here (that is `placement.py`), nor what is offered without a file
 (`ladder.py`).
@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
 from sri_libvirt import quantity
 from sri_libvirt.capacity import deliverable
+from sri_libvirt.capacity.policy import NOT_YET, WORDS, contradictions, deliverable_or_wrong, positive_bytes
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.records import ClassPolicy, MachineClass
 
@@ -34,24 +35,10 @@ POLICY_PREFIX = "sri-libvirt.spheric.cloud/"
 LEAST_CPU_MILLIS = 10
 """Below it QEMU's share of a period would be under libvirt's least quota of 1 ms."""
 
-Firmware = Literal["default", "bios", "uefi"]
-
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_FIRMWARE: Mapping[str, Firmware] = {"default": "default", "bios": "bios", "uefi": "uefi"}
-_USED = ("root_disk", "firmware", "memory_overhead", "template")
-NOT_YET: Mapping[str, str] = {
-    "dedicated_cpus": "guests cannot have CPUs of their own yet",
-    "hugepages": "guests cannot have huge pages yet",
-    "numa": "guests are not placed on NUMA nodes yet",
-    "pci_devices": "devices are not passed through yet",
-    "secure_boot": "Secure Boot is not offered yet",
-    "vfs": "virtual functions are not handed out yet",
-    "vtpm": "virtual TPMs are not offered yet",
-}
-"""Policy that is known and refused: a class that asks for it must not be sold as if it had it."""
 
-_POLICY = frozenset((*_USED, *NOT_YET))
+_POLICY = frozenset((*WORDS, *NOT_YET))
 _STRING = "tag:yaml.org,2002:str"
 
 T = TypeVar("T")
@@ -164,7 +151,7 @@ class _Reader:
         """Check one class's values and take it up."""
         name = self.value(node, name_node, "name", _name, string=True)
         cpu = self.value(node, cpu_node, "cpu", quantity.millis if self.of_cluster else _cpu)
-        memory = self.value(node, memory_node, "memory", _bytes if self.of_cluster else _memory)
+        memory = self.value(node, memory_node, "memory", positive_bytes if self.of_cluster else _memory)
         wished = self.policy(node, policy)
         if name is not None and name in self.classes:
             self.wrong(name_node or node, f"class {name!r} is there twice")
@@ -174,20 +161,18 @@ class _Reader:
     def policy(self, parent: yaml.Node, nodes: Mapping[str, yaml.Node]) -> ClassPolicy | None:
         """The policy; None after a mistake."""
         before = len(self.mistakes)
-        wished = ClassPolicy()
+        wished: dict[str, Any] = {}
         for key, node in nodes.items():
-            if key in NOT_YET:
-                if not (isinstance(node, yaml.ScalarNode) and node.value in ("false", "")):
-                    self.wrong(node, f"{key}: not yet: {NOT_YET[key]}")
-            elif key == "root_disk":
-                wished = replace(wished, root_disk_bytes=self.value(parent, node, key, _root_disk) or 0)
-            elif key == "firmware":
-                wished = replace(wished, firmware=self.value(parent, node, key, _firmware) or "default")
-            elif key == "template":
-                wished = replace(wished, template_dir=self.value(parent, node, key, _directory) or "")
-            else:
-                wished = replace(wished, memory_overhead_bytes=self.value(parent, node, key, _not_negative))
-        return wished if len(self.mistakes) == before else None
+            if key not in NOT_YET:
+                wished[WORDS[key].field] = self.value(parent, node, key, WORDS[key].read)
+            elif not (isinstance(node, yaml.ScalarNode) and node.value in ("false", "")):
+                self.wrong(node, f"{key}: not yet: {NOT_YET[key]}")
+        if len(self.mistakes) > before:
+            return None
+        found = ClassPolicy(**wished)
+        for key, problem in contradictions(found).items():
+            self.wrong(nodes[key], f"{key}: {problem}")
+        return found if len(self.mistakes) == before else None
 
     def value(
         self, parent: yaml.Node, node: yaml.Node | None, key: str, convert: Callable[[str], T], *, string: bool = False
@@ -248,46 +233,9 @@ def _cpu(text: str) -> int:
     value = quantity.millis(text)
     if value < LEAST_CPU_MILLIS:
         raise ValueError(f"{text} is below the least, {LEAST_CPU_MILLIS}m")
-    return _right(value, deliverable.wrong_cpu(value))
+    return deliverable_or_wrong(value, deliverable.wrong_cpu(value))
 
 
 def _memory(text: str) -> int:
-    value = _bytes(text)
-    return _right(value, deliverable.wrong_memory(value))
-
-
-def _root_disk(text: str) -> int:
-    value = _bytes(text)
-    return _right(value, deliverable.wrong_root_disk(value))
-
-
-def _right(value: int, problem: str) -> int:
-    if problem:
-        raise ValueError(problem)
-    return value
-
-
-def _bytes(text: str) -> int:
-    value = quantity.whole(text)
-    if value <= 0:
-        raise ValueError(f"{text} must be more than 0")
-    return value
-
-
-def _directory(text: str) -> str:
-    if not text.startswith("/") or len(text) > 4096 or not text.isprintable():
-        raise ValueError(f"{text[:64]!r} is not an absolute path of a directory")
-    return text
-
-
-def _not_negative(text: str) -> int:
-    value = quantity.whole(text)
-    if value < 0:
-        raise ValueError(f"{text} must not be negative")
-    return value
-
-
-def _firmware(text: str) -> Firmware:
-    if text not in _FIRMWARE:
-        raise ValueError(f"{text!r} is not one of {', '.join(_FIRMWARE)}")
-    return _FIRMWARE[text]
+    value = positive_bytes(text)
+    return deliverable_or_wrong(value, deliverable.wrong_memory(value))

@@ -13,21 +13,15 @@ from typing import Any
 import yaml
 
 from sri_libvirt.capacity.classes import POLICY_PREFIX
+from sri_libvirt.capacity.policy import WORDS, byte_text
 from sri_libvirt.records import ClassPolicy, MachineClass
 
 API_VERSION = "compute.spheric.cloud/v1alpha1"
-_UNITS = ((1 << 40, "Ti"), (1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki"))
 
 
 def cpu_text(millis: int) -> str:
     """CPU as Kubernetes writes it: `4`, `500m`."""
     return f"{millis}m" if millis % 1000 else str(millis // 1000)
-
-
-def byte_text(amount: int) -> str:
-    """Bytes as Kubernetes writes them, exactly: `8Gi`, `1536Mi`, `1000`."""
-    unit = next(((size, name) for size, name in _UNITS if amount and amount % size == 0), None)
-    return str(amount) if unit is None else f"{amount // unit[0]}{unit[1]}"
 
 
 def manifests(classes: Iterable[MachineClass]) -> str:
@@ -37,15 +31,11 @@ def manifests(classes: Iterable[MachineClass]) -> str:
 
 def _manifest(machine_class: MachineClass) -> dict[str, Any]:
     policy, usual = machine_class.policy, ClassPolicy()
-    wished: dict[str, str] = {}
-    if policy.root_disk_bytes != usual.root_disk_bytes:
-        wished[f"{POLICY_PREFIX}root-disk"] = byte_text(policy.root_disk_bytes)
-    if policy.firmware != usual.firmware:
-        wished[f"{POLICY_PREFIX}firmware"] = policy.firmware
-    if policy.memory_overhead_bytes is not None:
-        wished[f"{POLICY_PREFIX}memory-overhead"] = byte_text(policy.memory_overhead_bytes)
-    if policy.template_dir:
-        wished[f"{POLICY_PREFIX}template"] = policy.template_dir
+    wished = {
+        f"{POLICY_PREFIX}{key.replace('_', '-')}": word.write(getattr(policy, word.field))
+        for key, word in WORDS.items()
+        if getattr(policy, word.field) != getattr(usual, word.field)
+    }
     return {
         "apiVersion": API_VERSION,
         "kind": "MachineClass",

@@ -14,7 +14,7 @@ from typing import Literal, cast
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.config import Settings
 from sri_libvirt.devices import Backing, BackingFile, DiskSource, FileIdentity
-from sri_libvirt.domain import ports, profile
+from sri_libvirt.domain import ports, profile, settings
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Offer
 from sri_libvirt.paths import MachinePaths
@@ -87,7 +87,10 @@ def devices_of(
     for row in rows:
         if problem := no_port(row):
             tell(f"{row.kind} {row.name} is left out: {problem}")
-    return [replace(row, backing=_backing(machine, row, paths, plugins, tell)) for row in rows if row.port]
+    placed = [row for row in rows if row.port]
+    if any(row.kind != "nic" for row in placed):
+        tell("disks are opened as is done where the kernel and the disk's file system have O_DIRECT and io_uring")
+    return [replace(row, backing=_opened(machine, _backing(machine, row, paths, plugins, tell))) for row in placed]
 
 
 def no_port(row: Attachment) -> str:
@@ -115,6 +118,13 @@ def _backing(
         case "nic":
             nic = row.nic()
             return plugins.nic(row).prepare(machine.id, nic, lambda _: True)
+
+
+def _opened(machine: Machine, backing: Backing) -> Backing:
+    if not isinstance(backing, DiskSource):
+        return backing
+    wanted = settings.choose(backing.kind, machine.machine_class.policy, settings.Everything())
+    return replace(backing, settings=wanted)
 
 
 def _volume(

@@ -47,6 +47,7 @@ def one(row: Attachment, boot_order: int = 0) -> Disk:
         kind=source.kind,
         network=_network(source) if source.kind == "network" else None,
         encryption=_encryption(source, source.encryption) if source.encryption else None,
+        settings=source.settings,
     )
 
 

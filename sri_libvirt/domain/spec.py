@@ -6,10 +6,10 @@ is decided does not belong here, nor any XML.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from sri_libvirt.devices import BackingFile, DiskFormat, DiskHost, DiskKind, network_source
+from sri_libvirt.devices import BackingFile, DiskFormat, DiskHost, DiskKind, DiskSettings, network_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,7 @@ class NetworkDisk:
 class Disk:
     """One virtio disk behind a root port. `boot_order` 0 = never booted from.
 
-    `network` is of kind "network" and nothing else; such a disk has no `path`. `cache` and `io` are QEMU's, "" for
-    what it does by itself.
+    `network` is of kind "network" and nothing else; such a disk has no `path`.
     """
 
     alias: str
@@ -127,8 +126,7 @@ class Disk:
     kind: DiskKind = "file"
     network: NetworkDisk | None = None
     encryption: DiskEncryption | None = None
-    cache: str = "writeback"
-    io: str = ""
+    settings: DiskSettings = field(default_factory=DiskSettings)
 
     @property
     def source(self) -> str:

@@ -26,7 +26,7 @@ from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.power import GuestPower
 from sri_libvirt.reconcile.reasons import action_failed, device_words
 from sri_libvirt.reconcile.secrets import Lend, lend_nothing
-from sri_libvirt.records import Attachment, Event, Machine, MachineClass, Profile, Run
+from sri_libvirt.records import Attachment, ClassPolicy, Event, Machine, MachineClass, Profile, Run
 from sri_libvirt.resources import byte_words
 from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
@@ -95,6 +95,8 @@ class Performer:
     """Raises NotReady while a guest that nobody knows has a volume's source open."""
     lend: Lend = lend_nothing
     """Has the secrets of disks set while they are opened."""
+    settle: Callable[[ClassPolicy, DiskSource], DiskSource] = lambda _policy, source: source
+    """Gives a disk the settings that it is opened with. Raises NotReady."""
 
     def perform(self, action: Action, seen: Machine, connection: Connection) -> None:
         """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError.
@@ -199,6 +201,8 @@ class Performer:
         made = self._prepared(machine, row, paths, connection)
         if isinstance(made, DiskSource) and row.kind == "volume":
             self.not_open_elsewhere(connection, machine.id, made.source)
+        if isinstance(made, DiskSource):
+            made = self.settle(machine.machine_class.policy, made)
         if isinstance(made, DiskSource) and isinstance(row.backing, DiskSource):
             # A domain names the old source until the next define, which is ours to change, not somebody else's work.
             made = made.after(row.backing)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sri_libvirt import devices
-from sri_libvirt.devices import DiskHost, DiskSource, Encryption, SecretReference
+from sri_libvirt.devices import DiskHost, DiskSettings, DiskSource, Encryption, SecretReference
 
 RBD = DiskSource(
     handle="ceph/0badcafe",
@@ -37,7 +37,15 @@ def test_a_disk_that_an_earlier_version_stored_is_a_local_file(was: str, known: 
         '{"type": "DiskSource", "handle": "empty-disk/ab", "path": "/m/e.qcow2", "format": "qcow2", "size": 1024,'
         f' "read_only": false, "backing": null, "note": "", "was": "{was}"}}'
     )
-    assert devices.from_json(text) == DiskSource("empty-disk/ab", "/m/e.qcow2", "qcow2", 1024, was=known)
+    found = devices.from_json(text)
+    assert found == DiskSource("empty-disk/ab", "/m/e.qcow2", "qcow2", 1024, was=known)
+    assert isinstance(found, DiskSource)
+    assert found.settings == DiskSettings("writeback", "", "unmap", "off"), "what it was opened with"
+
+
+def test_the_settings_of_a_disk_are_stored() -> None:
+    disk = DiskSource("h", "/m/e.qcow2", "qcow2", 1, settings=DiskSettings("none", "native", "ignore", "on"))
+    assert devices.from_json(devices.to_json(disk)) == disk
 
 
 def test_a_disk_remembers_what_a_domain_may_still_name() -> None:

@@ -62,9 +62,19 @@ def test_short_form(tmp_path: Path) -> None:
     ]
 
 
+def test_how_disks_are_opened() -> None:
+    text = (
+        "classes: [{name: a, cpu: 1, memory: 1Gi, "
+        "disk_cache: writeback, disk_io: threads, disk_discard: ignore, disk_detect_zeroes: on}]"
+    )
+    policy = ClassPolicy(disk_cache="writeback", disk_io="threads", disk_discard="ignore", disk_detect_zeroes="on")
+    assert classes.parse(text, "f") == {"a": MachineClass("a", 1000, GIB, policy)}
+    assert ClassPolicy().disk_cache == ClassPolicy().disk_io == "auto"
+
+
 KEYS = (
-    "cpu, dedicated_cpus, firmware, hugepages, memory, memory_overhead, name, numa, pci_devices, root_disk, "
-    "secure_boot, template, vfs, vtpm"
+    "cpu, dedicated_cpus, disk_cache, disk_detect_zeroes, disk_discard, disk_io, firmware, hugepages, memory, "
+    "memory_overhead, name, numa, pci_devices, root_disk, secure_boot, template, vfs, vtpm"
 )
 
 
@@ -101,11 +111,25 @@ classes:
 - {name: j, cpu: 255, memory: 32Mi, root_disk: 1Mi, bogus: 1}
 - {name: k, cpu: 255001m, memory: 4, root_disk: 10}
 - {name: l, cpu: 256, memory: 1Gi, root_disk: 8Ei}
+- name: m
+  cpu: 1
+  memory: 1Gi
+  disk_cache: writethrough
+  disk_io: [native]
+  disk_discard: yes
+  disk_detect_zeroes: discard
+- name: n
+  cpu: 1
+  memory: 1Gi
+  disk_cache: writeback
+  disk_discard: ignore
+  disk_io: native
+  disk_detect_zeroes: unmap
 """
     with pytest.raises(ConfigError) as caught:
         classes.parse(text, "my.yaml")
     first, *lines = str(caught.value).split("\n  ")
-    assert first == "machine classes my.yaml: 28 mistake(s)"
+    assert first == "machine classes my.yaml: 34 mistake(s)"
     assert lines == [
         "line 2: cpu: 9m is below the least, 10m",
         "line 3: memory: 0 must be more than 0",
@@ -135,6 +159,12 @@ classes:
         "line 30: root_disk: a root disk needs 1 MiB, not 10 B",
         "line 31: cpu: a machine can have 255 vCPUs, not 256",
         "line 31: root_disk: '8Ei' is too large",
+        "line 35: disk_cache: 'writethrough' is not one of auto, none, writeback",
+        "line 36: disk_io must be a single value",
+        "line 37: disk_discard: 'yes' is not one of unmap, ignore",
+        "line 38: disk_detect_zeroes: 'discard' is not one of off, on, unmap",
+        "line 44: disk_io: native goes with disk_cache none alone: QEMU refuses Linux AIO through the page cache",
+        "line 45: disk_detect_zeroes: unmap discards zeroes, which disk_discard ignore forbids",
     ]
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sri_libvirt import quantity
 from sri_libvirt.capacity import classes, ladder, manifests
-from sri_libvirt.capacity.manifests import Finding, byte_text, compare, cpu_text
+from sri_libvirt.capacity.manifests import Finding, compare, cpu_text
+from sri_libvirt.capacity.policy import byte_text
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.records import GIB, ClassPolicy, MachineClass
 
@@ -22,6 +23,8 @@ def test_what_is_printed_is_a_class_file() -> None:
     text = manifests.manifests(OWN.values())
     assert text.startswith("apiVersion: compute.spheric.cloud/v1alpha1\nkind: MachineClass\n")
     assert classes.parse(text, "own output") == OWN
+    other = MachineClass("other", 1000, GIB, ClassPolicy(GIB, "bios", 0, "/t", "none", "native", "ignore", "on"))
+    assert classes.parse(manifests.manifests([other]), "own output") == {"other": other}
     assert classes.parse(manifests.manifests(ladder.steps().values()), "own output") == ladder.steps()
 
 

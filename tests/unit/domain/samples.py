@@ -12,6 +12,7 @@ from sri_libvirt.devices import (
     Backing,
     BackingFile,
     DiskHost,
+    DiskSettings,
     DiskSource,
     Encryption,
     FileIdentity,
@@ -105,6 +106,7 @@ RBD = DiskSource(
     config="/etc/ceph/sri-libvirt.conf",
     encryption=Encryption("librbd", "luks2"),
     secrets=(AUTH, PASSPHRASE),
+    settings=DiskSettings(cache="none"),
 )
 NBD = DiskSource("nbd/1", "", "raw", GIB, kind="network", protocol="nbd", name="export", hosts=(DiskHost("10.0.0.1"),))
 ISCSI = DiskSource(
@@ -120,6 +122,7 @@ ISCSI = DiskSource(
     initiator="iqn.2026-11.example:host",
     secrets=(AUTH,),
 )
+SETTINGS = DiskSettings(cache="none", io="io_uring")
 FILE = DiskSource("file/1", "/srv/volumes/data.raw", "raw", GIB)
 BLOCK = DiskSource("block/1", "/dev/disk/by-id/wwn-0x5000c500a0b1c2d3", "raw", GIB, kind="block")
 RECONNECTING = replace(NBD, reconnect=60)
@@ -129,7 +132,8 @@ DISKS: dict[str, DiskSource] = {
     "file": FILE,
     "file-luks": replace(FILE, encryption=LUKS, secrets=(PASSPHRASE,)),
     "file-qcow2": replace(FILE, path="/srv/volumes/data.qcow2", format="qcow2"),
-    "block": BLOCK,
+    "file-settings": replace(FILE, settings=DiskSettings("none", "native", "ignore", "on")),
+    "block": replace(BLOCK, settings=SETTINGS),
     "block-luks": replace(BLOCK, encryption=LUKS, secrets=(PASSPHRASE,)),
     "ceph": RBD,
     "ceph-own-ports": replace(RBD, hosts=(DiskHost("mon1"), DiskHost("mon2")), encryption=None, secrets=(AUTH,)),
@@ -144,7 +148,8 @@ DISKS: dict[str, DiskSource] = {
 
 
 def disk(name: str, **changes: object) -> DiskSource:
-    source = DiskSource(handle=name, path=str(PATHS.root / f"{name}.qcow2"), format="qcow2", size=GIB)
+    path = str(PATHS.root / f"{name}.qcow2")
+    source = DiskSource(handle=name, path=path, format="qcow2", size=GIB, settings=SETTINGS)
     return replace(source, **changes)  # type: ignore[arg-type]
 
 

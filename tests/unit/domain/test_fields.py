@@ -8,7 +8,15 @@ from dataclasses import fields, replace
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import BackingFile, DiskHost, DiskSource, Encryption, FileIdentity, SecretReference
+from sri_libvirt.devices import (
+    BackingFile,
+    DiskHost,
+    DiskSettings,
+    DiskSource,
+    Encryption,
+    FileIdentity,
+    SecretReference,
+)
 from sri_libvirt.domain import compare, profile
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.records import GIB, Machine, MachineClass
@@ -120,6 +128,10 @@ def test_no_field_is_forgotten() -> None:
     assert _leaves(pb.MachineSpec, frozenset({"image", "connection"})) <= named
 
 
+def with_settings(**changes: object) -> DiskSource:
+    return replace(samples.FILE, settings=replace(DiskSettings(), **changes))  # type: ignore[arg-type]
+
+
 SOURCES: dict[str, tuple[DiskSource, DiskSource]] = {
     "DiskSource.path": (samples.FILE, replace(samples.FILE, path="/srv/volumes/other.raw")),
     "DiskSource.format": (samples.FILE, replace(samples.FILE, format="qcow2")),
@@ -142,6 +154,10 @@ SOURCES: dict[str, tuple[DiskSource, DiskSource]] = {
         samples.RBD,
         replace(samples.RBD, secrets=(samples.AUTH, replace(samples.PASSPHRASE, uuid=samples.ID))),
     ),
+    "DiskSettings.cache": (samples.FILE, with_settings(cache="none")),
+    "DiskSettings.io": (samples.FILE, with_settings(io="io_uring")),
+    "DiskSettings.discard": (samples.FILE, with_settings(discard="ignore")),
+    "DiskSettings.detect_zeroes": (samples.FILE, with_settings(detect_zeroes="unmap")),
     "DiskHost.name": (samples.NBD, replace(samples.NBD, hosts=(DiskHost("10.0.0.2"),))),
     "DiskHost.port": (samples.NBD, replace(samples.NBD, hosts=(DiskHost("10.0.0.1", 10810),))),
     "DiskHost.socket": (samples.NBD, replace(samples.NBD, hosts=(DiskHost(socket="/run/nbd.sock"),))),
@@ -165,7 +181,13 @@ NOT_OF_THE_DOMAIN: dict[str, tuple[str, DiskSource]] = {
     "DiskSource.note": ("for the operator", replace(samples.RBD, note="other")),
     "DiskSource.was": ("where a domain of before may still have it", replace(samples.RBD, was=("other",))),
 }
-NOT_COMPARED = {"DiskSource.backing": "an overlay's own header names its base"}
+NOT_COMPARED = {
+    "DiskSource.backing": "an overlay's own header names its base",
+    "DiskSettings.cache": "no guest sees it, and an operator's template may have another; so with the next",
+    "DiskSettings.io": "",
+    "DiskSettings.discard": "",
+    "DiskSettings.detect_zeroes": "",
+}
 
 
 def with_source(source: DiskSource) -> Machine:
@@ -188,8 +210,8 @@ def test_a_field_of_a_source_does_not_change_the_domain(field: str) -> None:
 
 
 def test_no_field_of_a_source_is_forgotten() -> None:
-    shapes = (DiskSource, DiskHost, Encryption, SecretReference)
-    named = {*SOURCES, *NOT_OF_THE_DOMAIN}
+    shapes = (DiskSource, DiskSettings, DiskHost, Encryption, SecretReference)
+    named = {*SOURCES, *NOT_OF_THE_DOMAIN, "DiskSource.settings"}
     assert {f"{shape.__name__}.{each.name}" for shape in shapes for each in fields(shape)} == named
 
 

@@ -47,7 +47,7 @@ def of_class(directory: Path) -> Machine:
 def test_templates_of_a_class_come_before_the_operators_and_ours(tmp_path: Path) -> None:
     ours = (shipped_templates() / NIC).read_text()
     general = override(tmp_path / "general", ours.replace("<link state='up'/>", "<link state='up'/><mtu size='9000'/>"))
-    override(general, (shipped_templates() / DISK).read_text().replace("'{{ disk.cache }}'", "'directsync'"), DISK)
+    override(general, (shipped_templates() / DISK).read_text().replace("'{{ how.cache }}'", "'directsync'"), DISK)
     own = override(tmp_path / "own", ours.replace("<link state='up'/>", "<link state='up'/><mtu size='1400'/>"))
     machine, compiler = of_class(own), DomainCompiler(samples.INSTANCE, general, DIRECTORY)
     compiler.check(machine.machine_class)

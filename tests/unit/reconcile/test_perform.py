@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource
+from sri_libvirt.devices import DiskSettings, DiskSource
 from sri_libvirt.errors import HypervisorError, NotReady
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
@@ -18,7 +18,7 @@ from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.reasons import notes
-from sri_libvirt.records import LABEL_NAME, SECOND, Attachment, Machine, Run, StopEvent
+from sri_libvirt.records import LABEL_NAME, SECOND, Attachment, ClassPolicy, Machine, Run, StopEvent
 from sri_libvirt.store import Store
 from tests.unit.reconcile.parts import Clock, Compiler, Drivers, performer
 from tests.unit.reconcile.world import ID, PROFILE, T0, machine, nic_row, volume_row
@@ -239,6 +239,43 @@ def test_a_device_is_plugged_once_it_is_prepared_and_has_a_port(bench: Bench) ->
     assert DATA.alias in bench.snapshot().live_xml
     assert DATA.alias not in bench.snapshot().persistent_xml
     assert [event.reason for event in bench.store.events(ID)][-1] == "attached"
+
+
+def test_a_disk_keeps_the_settings_that_it_was_prepared_with_until_it_is_prepared_again(bench: Bench) -> None:
+    """What is defined and what is plugged are made of the same stored row, whatever the host has become since."""
+    now = DiskSettings("none", "io_uring")
+    asked: list[ClassPolicy] = []
+
+    def settle(policy: ClassPolicy, source: DiskSource) -> DiskSource:
+        asked.append(policy)
+        return replace(source, settings=now)
+
+    def kept() -> DiskSettings:
+        backing = bench.row().backing
+        assert isinstance(backing, DiskSource)
+        return backing.settings
+
+    bench.performer = replace(bench.performer, settle=settle)
+    made = machine(DATA)
+    bench.put(replace(made, machine_class=replace(made.machine_class, policy=ClassPolicy(disk_io="native"))))
+    bench.do(*START)
+    assert (kept(), asked) == (now, [ClassPolicy(disk_io="native")])
+    now = DiskSettings("writeback", "threads")
+    bench.do(act.Define(new_run=False))
+    assert kept() == DiskSettings("none", "io_uring")
+    bench.do(act.PrepareDevice(DATA.key))
+    assert kept() == now
+
+
+def test_a_disk_whose_settings_cannot_be_found_out_is_not_prepared(bench: Bench) -> None:
+    def settle(policy: ClassPolicy, source: DiskSource) -> DiskSource:
+        raise NotReady("its file system hangs")
+
+    bench.performer = replace(bench.performer, settle=settle)
+    bench.put(machine(DATA))
+    with pytest.raises(NotReady):
+        bench.do(*READY)
+    assert bench.row().backing is None
 
 
 OTHER = "99999999-0000-4000-8000-000000000009"
