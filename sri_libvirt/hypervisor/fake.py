@@ -66,6 +66,7 @@ class Domain:
     state: DomainState = DomainState.OFF
     reason: str = "unknown"
     managed_save: bool = False
+    saved: str = ""  # its live XML when it was saved
     deaf: bool = False
     deaf_to_unplug: bool = False
     unplugging: list[str] = field(default_factory=list)  # asked for, and not heard
@@ -263,7 +264,8 @@ class FakeHypervisor:
     def save(self, machine_id: str) -> None:
         """Somebody saves the guest (virsh managedsave); the next start restores it."""
         with self._change():
-            self._domains[machine_id].managed_save = True
+            domain = self._domains[machine_id]
+            domain.managed_save, domain.saved = True, domain.live
         self._ends(machine_id, "", "saved", "saved", "libvirtd")
 
     def move_disk(self, machine_id: str, path: str, to: str) -> None:
@@ -426,10 +428,11 @@ class FakeConnection:
             domain = self._existing(machine_id)
             if domain.state in _LIVE:
                 return domain.reason == "restored"
-            self._hypervisor._open_disks(domain.persistent, "start the domain")
             restored = domain.managed_save and not force_boot
+            xml = domain.saved if restored else domain.persistent
+            self._hypervisor._open_disks(xml, "start the domain")
             domain.state, domain.reason = DomainState.RUNNING, "restored" if restored else "booted"
-            domain.live, domain.managed_save = domain.persistent, False
+            domain.live, domain.managed_save = xml, False
             domain.said = domain.terminated_by = domain.aborted = ""
             domain.hangs_at_end = False
             events.append(DomainEvent(machine_id, EventKind.STARTED))

@@ -35,7 +35,7 @@ def drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 async def loop(tmp_path: Path) -> AsyncIterator[Loop]:
-    async with serving_loop(tmp_path, FakeHypervisor(), call_deadline=config.duration("2s")) as loop:
+    async with serving_loop(tmp_path, FakeHypervisor()) as loop:
         yield loop
 
 
@@ -76,7 +76,11 @@ async def test_a_start_a_plug_and_a_restore_open_the_disk_and_leave_no_secret(lo
     await until("restore", lambda: ("started", "restored") in loop.told(machine_id), loop.explain)
     assert (opened(loop, machine_id), opened(loop, machine_id, "late")) == (KEY, KEY)
     await until("no secret", lambda: loop.hypervisor.secrets == {})
-    assert [each.state for each in (await loop.machine(machine_id)).status.volumes] == [pb.VOLUME_ATTACHED] * 2
+
+    def attached() -> bool:
+        return [each.state for each in loop.stored(machine_id).status.volumes] == [pb.VOLUME_ATTACHED] * 2
+
+    await until("both attached", attached, loop.explain)
 
 
 async def test_a_drop_that_fails_is_made_up_for_at_once(loop: Loop) -> None:
@@ -97,17 +101,18 @@ async def test_what_a_crash_left_goes_at_the_start_and_nothing_of_others(tmp_pat
         await until("clean-up", lambda: list(hypervisor.secrets) == ["5ec"])
 
 
-async def test_a_clean_up_takes_no_secret_of_a_call_that_hangs_and_the_late_end_leaves_none(loop: Loop) -> None:
-    machine_id = await loop.created()
-    release = loop.hypervisor.hang("attach_device")
-    await attach(loop, machine_id)
-    await loop.reason(machine_id, "stuck-call")
-    await asyncio.to_thread(loop.provider.clean_up)
-    assert list(loop.hypervisor.secrets) == [uuid_of(machine_id, "late")]
-    release()
-    await plugged(loop, machine_id, 1)
-    assert opened(loop, machine_id, "late") == KEY
-    await until("clean-up", lambda: loop.hypervisor.secrets == {})
+async def test_a_clean_up_takes_no_secret_of_a_call_that_hangs_and_the_late_end_leaves_none(tmp_path: Path) -> None:
+    async with serving_loop(tmp_path, FakeHypervisor(), call_deadline=config.duration("2s")) as loop:
+        machine_id = await loop.created()
+        release = loop.hypervisor.hang("attach_device")
+        await attach(loop, machine_id)
+        await loop.reason(machine_id, "stuck-call")
+        await asyncio.to_thread(loop.provider.clean_up)
+        assert list(loop.hypervisor.secrets) == [uuid_of(machine_id, "late")]
+        release()
+        await plugged(loop, machine_id, 1)
+        assert opened(loop, machine_id, "late") == KEY
+        await until("clean-up", lambda: loop.hypervisor.secrets == {})
 
 
 async def test_machines_without_secrets_make_no_call_for_them(tmp_path: Path) -> None:
@@ -129,7 +134,7 @@ async def test_a_planted_secret_is_found_in_the_spec_alone(tmp_path: Path) -> No
     hypervisor, cli = FakeHypervisor(tmp_path / "fake.json"), Cli(tmp_path)
     outputs: dict[str, str] = {}
     try:
-        async with serving_loop(tmp_path, hypervisor, call_deadline=config.duration("2s")) as loop:
+        async with serving_loop(tmp_path, hypervisor) as loop:
             machine_id = await loop.created(spec())
             for method in ("set_secret", "attach_device", "drop_secret"):
                 hypervisor.fail_next(method, HypervisorError("refused"))

@@ -337,6 +337,14 @@ class HypervisorContract:
         after = machine.now()
         assert (after.state, after.reason, after.managed_save) == (DomainState.RUNNING, reason, False)
 
+    def test_a_restored_guest_has_the_devices_that_it_was_saved_with(self, world: World, machine: Machine) -> None:
+        machine.define().start()
+        machine.connection.attach_device(machine.id, world.device("ua-vol-a-1"))
+        world.save(machine.id)
+        assert machine.connection.start(machine.id) is True
+        after = machine.now()
+        assert ("ua-vol-a-1" in after.live_xml, "ua-vol-a-1" in after.persistent_xml) == (True, False)
+
     def test_undefine_drops_a_save(self, machine: Machine) -> None:
         machine.define().start()
         machine.world.save(machine.id)
