@@ -3,9 +3,9 @@
 Why so. Past the host's page cache a large write costs a third to half the CPU, and takes none of the memory that guests
 are sold; a read of what the page cache holds would be faster. io_uring and Linux AIO cost the same, a third to three
 quarters of the CPU of QEMU's threads with several requests at a time and no less with one; but of Linux AIO a host has
-65,536 requests for all guests (`fs.aio-max-nr`), and each takes 1,024. To look for zeroes is no gain but for guests that
-write many: "unmap" then costs more CPU and twice the time. librbd's own cache would be memory that nobody is charged
-for; NBD and iSCSI have nothing of the kind.
+65,536 requests for all guests (`fs.aio-max-nr`), and each takes 1,024. To look for zeroes is no gain but for guests
+that write many: "unmap" then costs more CPU and twice the time. librbd's own cache would be memory that nobody is
+charged for; NBD and iSCSI have nothing of the kind.
 
 A class's word is a wish: a disk for which it cannot be had is read and written in the next best way, since no guest
 sees a difference. What can be had is found out elsewhere (`host/diskio.py`), nor does when it is asked belong here.
