@@ -333,6 +333,7 @@ def test_a_look_at_a_plugged_volume_holds_up_nobody_who_waits_to_be_plugged(benc
 def test_plugged_volumes_leave_a_silent_backend_to_the_one_that_asks_for_all(bench: Bench) -> None:
     bench.answers = {"a": SILENT, "b": SILENT}
     bench.ready("a")
+    bench.ready("a")
     bench.now += 5 * SECOND
     bench.ready("b", plugged=True)
     assert [name for name, _ in bench.asked] == ["a"]
