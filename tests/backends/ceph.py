@@ -168,6 +168,11 @@ class Ceph:
     def resize(self, image: str, size: int) -> None:
         self._rbd("resize", "--no-progress", "--allow-shrink", "--size", f"{size}B", image)
 
+    def size(self, image: str) -> int:
+        """The bytes of its storage, with its LUKS header if it has one."""
+        found: int = json.loads(self._rbd("info", "--format", "json", image))["size"]
+        return found
+
     def remove(self, image: str) -> None:
         self._rbd("rm", "--no-progress", image)
 

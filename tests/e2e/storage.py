@@ -29,11 +29,15 @@ PASSPHRASE = b"open, sesame"
 
 @dataclass(frozen=True)
 class Stored:
-    """One volume. `users` tells how many have it open, beside its own server; `content` reads it as it is stored."""
+    """One volume. `users` tells how many have it open, beside its own server; `content` reads it as it is stored.
+
+    `grow` lets it have more bytes, where its storage can do that while it is in use.
+    """
 
     connection: pb.VolumeConnection
     users: Callable[[], int]
     content: Callable[[], bytes]
+    grow: Callable[[int], None] | None = None
 
 
 class Storage:
@@ -103,7 +107,9 @@ class Storage:
 
     def file_raw(self, name: str, size: int) -> Stored:
         file = self._file(name, size)
-        return Stored(_file_volume(name, file, "raw"), lambda: _openers(file), file.read_bytes)
+        return Stored(
+            _file_volume(name, file, "raw"), lambda: _openers(file), file.read_bytes, lambda more: _grow(file, more)
+        )
 
     def file_qcow2(self, name: str, size: int) -> Stored:
         file = self._root / f"{name}.qcow2"
@@ -115,7 +121,7 @@ class Storage:
         luks.make(file, size, PASSPHRASE, 1)
         made = _file_volume(name, file, "raw")
         made.encryption_data["encryptionKey"] = PASSPHRASE
-        return Stored(made, lambda: _openers(file), file.read_bytes)
+        return Stored(made, lambda: _openers(file), file.read_bytes, lambda more: _grow(file, more))
 
     def block(self, name: str, size: int) -> Stored:
         file = self._file(name, size)
@@ -123,7 +129,13 @@ class Storage:
         path = Path(f"/dev/{self._devices}-{name}")
         device.node(path, self._private.inside)
         self._stack.callback(self._private.run, ["rm", path])
-        return Stored(_connection("block", name, {"path": str(path)}), lambda: _openers(device.path), file.read_bytes)
+
+        def grow(more: int) -> None:
+            _grow(file, more)
+            device.grown()
+
+        made = _connection("block", name, {"path": str(path)})
+        return Stored(made, lambda: _openers(device.path), file.read_bytes, grow)
 
     # How.
 
@@ -140,7 +152,11 @@ class Storage:
         made.secret_data.update(userID=b"guest", userKey=base64.b64encode(ceph.key()))
         if passphrase:
             made.encryption_data["encryptionKey"] = passphrase
-        return Stored(made, lambda: len(ceph.watchers(image)), lambda: ceph.read(image))
+
+        def grow(more: int) -> None:
+            ceph.resize(image, ceph.size(image) + more)
+
+        return Stored(made, lambda: len(ceph.watchers(image)), lambda: ceph.read(image), grow)
 
 
 _KINDS: dict[str, Callable[[Storage, str, int], Stored]] = {
@@ -164,6 +180,10 @@ def _connection(driver: str, handle: str, attributes: dict[str, str]) -> pb.Volu
 
 def _file_volume(name: str, path: Path, form: str) -> pb.VolumeConnection:
     return _connection("file", name, {"path": str(path), "format": form})
+
+
+def _grow(file: Path, more: int) -> None:
+    os.truncate(file, file.stat().st_size + more)
 
 
 def _connected(pid: int, socket: Path) -> int:

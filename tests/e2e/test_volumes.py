@@ -1,4 +1,5 @@
-"""Volumes of every driver on real guests: what one machine's guest writes, the next one's reads, and nothing is left.
+"""Volumes of every driver on real guests: what one machine's guest writes, the next one's reads, and nothing is left;
+and one that grows is seen by its guest.
 
 What goes wrong with backends does not belong here.
 """
@@ -88,14 +89,18 @@ class Guest:
 
     def write(self, disk: Disk, token: str) -> str:
         """Fill a disk, each by its token with something else; the sum of what it holds."""
-        pattern = f"[ -e /run/p ]||head -c {disk.size} /dev/urandom >/run/p"
-        fill = f"(echo {MARK} {token};cat /run/p)|head -c {disk.size}|dd bs=64k of=/dev/{disk.name} conv=fsync 2>&-"
+        kept = f"/run/p{disk.size}"
+        pattern = f"[ -e {kept} ]||head -c {disk.size} /dev/urandom >{kept}"
+        fill = f"(echo {MARK} {token};cat {kept})|head -c {disk.size}|dd bs=64k of=/dev/{disk.name} conv=fsync 2>&-"
         return self.sum(disk, token, f"{pattern};{fill};")
 
     def sum(self, disk: Disk, token: str, before: str = "") -> str:
-        """The sum of what a disk holds, past the guest's cache. `token` tells its line on the console from others."""
+        """The sum of what a disk holds, past the guest's cache. `token` tells its line on the console from others.
+
+        Of one that has grown, of what it was.
+        """
         drop = "echo 3 >/proc/sys/vm/drop_caches"
-        line = f"{before}{drop};echo sum-{token} $(sha256sum </dev/{disk.name})"
+        line = f"{before}{drop};echo sum-{token} $(head -c {disk.size} /dev/{disk.name}|sha256sum)"
         said = re.compile(rf"^sum-{token} ([0-9a-f]{{64}})", re.MULTILINE)
 
         def heard() -> bool:
@@ -104,6 +109,21 @@ class Guest:
         type_line(self.provider.libvirt.uri, self.id, line, heard, again=SECONDS)
         found: str = said.findall(self.provider.console(self.id))[0]
         return found
+
+    def rescan(self, device: str) -> str:
+        """Have the provider look at the size of a volume; what it found."""
+        argv = ("volume", "rescan", self.id, device, "-o", "json", "--state-dir", str(self.provider.state))
+        done = subprocess.run([sys.executable, "-m", "sri_libvirt", *argv], capture_output=True, text=True, check=True)
+        (told,) = json.loads(done.stdout)
+        outcome: str = told["outcome"]
+        return outcome
+
+    def power_cycle(self) -> None:
+        self.provider.power(self.id, pb.POWER_OFF)
+        self.provider.wait_state(self.id, "MACHINE_SUSPENDED")
+        boots = self.provider.console(self.id).count(PROMPT)
+        self.provider.power(self.id, pb.POWER_ON)
+        self.provider.wait_console(self.id, PROMPT, count=boots + 1)
 
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
         try:
@@ -262,3 +282,42 @@ def test_ten_volumes_of_one_backend_come_and_go_at_once(host: Host, kind: str) -
     assert sum(stored.users() for stored in volumes.values()) == TEN
     host.delete(machine)
     host.expect_nothing_left(*volumes.values())
+
+
+@pytest.mark.parametrize("kind", ["ceph", "file-raw", "file-luks", "block"])
+def test_a_volume_that_grows_is_seen_by_its_guest(host: Host, guests: tuple[Guest, Guest], kind: str) -> None:
+    stored, device, (first, second) = host.storage.make(kind, SIZE), "odx", guests
+    assert stored.grow is not None
+    first.attach(device, stored)
+    small = first.wait_disks({device: SIZE})[device]
+    written = first.write(small, f"small-{kind}")
+    assert first.rescan(device) == "same"
+    stored.grow(SIZE)
+    assert first.rescan(device) == "grown"
+    large = first.wait_disks({device: 2 * SIZE})[device]
+    assert first.sum(small, f"kept-{kind}") == written
+    filled = first.write(large, f"large-{kind}")
+    first.detach(device)
+    first.wait_disks({})
+    second.attach(device, stored)
+    assert second.sum(second.wait_disks({device: 2 * SIZE})[device], f"read-{kind}") == filled
+    second.detach(device)
+    second.wait_disks({})
+    host.expect_nothing_left(stored)
+
+
+def test_a_volume_that_cannot_grow_in_use_does_at_the_next_start(host: Host) -> None:
+    stored, device = host.storage.make("ceph-luks", SIZE), "oda"
+    assert stored.grow is not None
+    machine = host.guest({device: stored})
+    small = machine.wait_disks({device: SIZE})[device]
+    written = machine.write(small, "small")
+    stored.grow(SIZE)
+    assert machine.rescan(device) == "grows-at-start"
+    assert machine.sum(small, "as-before") == written
+    machine.power_cycle()
+    (large,) = machine.disks().values()
+    assert (large.name, large.size) == (small.name, 2 * SIZE)
+    assert machine.sum(small, "kept") == written
+    host.delete(machine)
+    host.expect_nothing_left(stored)

@@ -1,0 +1,159 @@
+"""Backends that go and come back under a guest that uses them, and devices that their key does not open.
+
+Faults that every backend can have do not belong here (test_volume_faults.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.backends import luks
+from tests.backends.ceph import Ceph
+from tests.backends.iscsi import Targets
+from tests.backends.nbd import NbdServer
+from tests.e2e.connected import (
+    MIB,
+    Pauses,
+    attach,
+    ceph_volume,
+    detach,
+    expect_released,
+    guest,
+    iscsi,
+    nbd,
+    tick,
+    volumes,
+    wait_reason,
+    wait_volumes,
+)
+from tests.e2e.provider import Provider, type_line, wait_for
+from tests.e2e.test_restarts import expect_nothing_left
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+TOLD = 12.0
+STILL = 1.0
+OPTIONS = ("--firmware", "bios", "--detach-settle", "0s", "--shutdown-grace", "3s")
+HALF = 4 * MIB
+PROMPT = "tiny# "
+PASSPHRASE = b"open, sesame"
+
+
+def new_name() -> str:
+    return f"t{secrets.token_hex(4)}"
+
+
+def lun(path: Path, size: int = 2 * HALF) -> Path:
+    path.write_bytes(bytes(size))
+    return path
+
+
+def expect_mended(provider: Provider, machine_id: str) -> None:
+    """The volume comes by itself, and goes when it is to, with nothing left."""
+    provider.wait_console(machine_id, "serial=odb-")
+    wait_volumes(provider, machine_id, {"data": "ATTACHED"})
+    wait_for("no reason", lambda: not provider.reasons(machine_id))
+    detach(provider, machine_id)
+    provider.wait_console(machine_id, "gone")
+    wait_volumes(provider, machine_id, {})
+    expect_released(provider)
+
+
+# Gone, and back.
+
+
+WORK = (
+    "mkdir /run/once && (half() { dd if=/dev/urandom of=/dev/vdb bs=1M count=4 seek=$1 conv=fsync 2>/dev/null; }; "
+    "half 0; echo first half; while [ ! -e /run/go ]; do sleep 0.1; done; echo goes on; half 4; echo second half; "
+    "echo 3 >/proc/sys/vm/drop_caches; echo sum $(sha256sum </dev/vdb | cut -c 1-64)) 2>/dev/null &"
+)
+"""The guest fills its disk, one half, when it is told so the other, then reads all of it from its backend."""
+
+
+def says(provider: Provider, machine_id: str, line: str) -> bool:
+    """Whether the guest has written that line, be it after its shell's prompt."""
+    return bool(re.search(rf"^({PROMPT})*{line}$", provider.console(machine_id), re.MULTILINE))
+
+
+def expect_whole(
+    provider: Provider,
+    image: Path,
+    volume: pb.Volume,
+    go: Callable[[], None],
+    back: Callable[[], None],
+    content: Callable[[], bytes],
+) -> None:
+    """A guest goes on over the end of its disk's backend, and what it has written is there."""
+    machine_id = guest(provider, image, disk=volume)
+    tick(provider, machine_id)
+    type_line(provider.libvirt.uri, machine_id, WORK, lambda: says(provider, machine_id, "first half"))
+    with Pauses(provider, machine_id) as pauses:
+        go()
+        type_line(provider.libvirt.uri, machine_id, "touch /run/go", lambda: says(provider, machine_id, "goes on"))
+        ticks = provider.console(machine_id).count("tick ")
+        provider.wait_console(machine_id, "tick ", count=ticks + 30)
+        assert not says(provider, machine_id, "second half"), "it waits"
+        back()
+        wait_for("second half", lambda: says(provider, machine_id, "second half"))
+    assert pauses.longest < STILL
+    wait_for("sum", lambda: says(provider, machine_id, "sum [0-9a-f]{64}"))
+    assert says(provider, machine_id, f"sum {hashlib.sha256(content()).hexdigest()}")
+    assert provider.state_of(machine_id) == "MACHINE_RUNNING"
+    assert not [event for event in provider.events(machine_id) if event.reason == "io-error"]
+    provider.delete(machine_id)
+    expect_nothing_left(provider)
+    expect_released(provider)
+
+
+def test_a_target_that_is_gone_and_back(provider: Provider, tiny_image: Path, targets: Targets, tmp_path: Path) -> None:
+    file = lun(tmp_path / "lun.raw")
+    volume = iscsi(targets, targets.target(new_name(), [file]))
+    provider.start(*OPTIONS)
+    expect_whole(provider, tiny_image, volume, targets.daemon.kill, targets.start, file.read_bytes)
+
+
+def test_a_ceph_that_is_gone_and_back(provider: Provider, tiny_image: Path, ceph: Ceph) -> None:
+    image = ceph.image(new_name(), 2 * HALF)
+
+    def go() -> None:
+        ceph.osd.stop()  # with its data
+        ceph.monitor.kill()
+
+    provider.start(*OPTIONS, "--ceph-conf", str(ceph.client_settings))
+    expect_whole(provider, tiny_image, ceph_volume(ceph, image), go, ceph.start, lambda: ceph.read(image))
+
+
+# Encrypted.
+
+
+@pytest.mark.parametrize("header", [False, True], ids=["no header", "wrong passphrase"])
+def test_a_device_that_its_key_does_not_open_is_left_as_it_is(
+    provider: Provider, tiny_image: Path, tmp_path: Path, header: bool
+) -> None:
+    file = tmp_path / "locked.raw"
+    luks.make(file, HALF, b"another one", 1)
+    if not header:
+        file.write_bytes(secrets.token_bytes(file.stat().st_size))
+    before = hashlib.sha256(file.read_bytes()).digest()
+    provider.start(*OPTIONS)
+    machine_id = guest(provider, tiny_image)
+    tick(provider, machine_id)
+    with closing(NbdServer(file, "e", provider.libvirt.inside)) as server, Pauses(provider, machine_id) as pauses:
+        server.start()
+        attach(provider, machine_id, nbd(server, encryption={"encryptionKey": PASSPHRASE}))
+        told = wait_reason(provider, machine_id, "volume-refused", TOLD)
+        assert ("does not open" if header else "has no LUKS header") in told
+        assert volumes(provider, machine_id) == {"data": "PENDING"}
+        assert hashlib.sha256(file.read_bytes()).digest() == before
+        luks.make(file, HALF, PASSPHRASE, 1)  # as its owner does
+        provider.wait_console(machine_id, f"size={HALF}")
+        expect_mended(provider, machine_id)
+    assert pauses.longest < STILL
