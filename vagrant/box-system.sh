@@ -37,6 +37,7 @@ systemctl mask apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.
 
 # Tests start what they need of these themselves.
 systemctl mask tgt.service ceph-crash.service
+systemctl disable nfs-server.service rpcbind.socket rpcbind.service
 
 # The console is a file; nobody logs in there.
 systemctl mask serial-getty@ttyS0.service

@@ -33,7 +33,7 @@ size=12G # of the file system; sparse everywhere
 # What a machine needs to be one, and what is good to have at hand in it.
 machine="systemd-sysv libpam-systemd dbus udev linux-image-amd64 initramfs-tools zstd ca-certificates
     openssh-server sudo rsync iproute2 iputils-ping netcat-openbsd
-    apparmor apparmor-utils polkitd git make less strace jq"
+    apparmor apparmor-utils polkitd lvm2 nfs-kernel-server git make less strace jq"
 
 checkout=/home/vagrant/sri-libvirt # where the Vagrantfile copies this checkout
 

@@ -335,6 +335,12 @@ class Service:
     def xml(self, machine_id: str) -> str:
         return self.vm.run(f"{VIRSH} dumpxml {machine_id}")
 
+    def denials(self) -> list[str]:
+        """What AppArmor has denied to us, QEMU and libvirt's helper, as the kernel says it."""
+        read = "journalctl --dmesg --boot all --output cat | grep DENIED || true; dmesg | grep DENIED || true"
+        names = ("libvirt-", "sri-libvirt", "qemu")
+        return [line for line in self.vm.run(read).splitlines() if any(name in line for name in names)]
+
     def why(self, machine_id: str) -> str:
         """What the operator's command line says of a machine."""
         done = self.vm.ask(
