@@ -12,9 +12,13 @@ from sri_libvirt.records import Key, StopCause
 
 @dataclass(frozen=True, slots=True)
 class PrepareDevice:
-    """Make a device's backing ready, or verify that it still is. A failure is kept with the attachment."""
+    """Make a device's backing ready, or verify that it still is. A failure is kept with the attachment.
+
+    `plugged`: the guest has the device, and the record of what it has was lost.
+    """
 
     key: Key
+    plugged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import Backing, DiskSource
 from sri_libvirt.domain import ports
 from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady
@@ -113,7 +114,7 @@ class Performer:
     def _of_device(self, action: act.OfDevice, machine: Machine, row: Attachment, connection: Connection) -> None:
         match action:
             case act.PrepareDevice():
-                self._prepare(machine, row, connection)
+                self._prepare(machine, row, connection, plugged=action.plugged)
             case act.PlugDevice():
                 self._plug(machine, row, connection)
             case act.UnplugDevice():
@@ -192,13 +193,13 @@ class Performer:
         )
         return True
 
-    def _prepare(self, machine: Machine, row: Attachment, connection: Connection) -> None:
+    def _prepare(self, machine: Machine, row: Attachment, connection: Connection, *, plugged: bool) -> None:
         if not row.wanted or not row.port:
             return  # it went while other actions ran
         if lacking := self._lacking(row):
             raise NotReady(f"the host has no room for it: {lacking}", ROOM_ADVICE, code="no-room")
         paths = self._machine_directory(machine.id)
-        made = self._prepared(machine, row, paths, connection)
+        made = self._prepared(machine, row, paths, connection, plugged=plugged)
         if isinstance(made, DiskSource) and row.kind == "volume":
             self.not_open_elsewhere(connection, machine.id, made.source)
         if isinstance(made, DiskSource):
@@ -226,7 +227,9 @@ class Performer:
             return ""  # the class's claims hold what these take
         return self.store.write(lambda tx: self.take(tx, row), synced=False)
 
-    def _prepared(self, machine: Machine, row: Attachment, paths: MachinePaths, connection: Connection) -> Backing:
+    def _prepared(
+        self, machine: Machine, row: Attachment, paths: MachinePaths, connection: Connection, *, plugged: bool
+    ) -> Backing:
         match row.kind:
             case "image":
                 reference = machine.spec.image.image
@@ -238,7 +241,8 @@ class Performer:
             case "volume":
                 driver, volume = self.plugins.volume(row), row.volume()
                 self._refuse_if_held(self.store.holder(driver.handle(machine.id, volume), besides=machine.id))
-                return driver.prepare(machine.id, volume, paths)
+                in_use: Callable[[str, pb.Volume], DiskSource] | None = getattr(driver, "prepare_plugged", None)
+                return in_use(machine.id, volume) if plugged and in_use else driver.prepare(machine.id, volume, paths)
             case "nic":
                 return self.plugins.nic(row).prepare(machine.id, row.nic(), connection.network_active)
 

@@ -91,7 +91,7 @@ def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
         elif wake := cooling(row, now, policy):
             steps.append(Step(reasons=(why.device_not_ready(row),), wake_at=wake))
         elif row.alias in observed.live:
-            prepare.append(PrepareDevice(row.key))  # the record of it was lost: what runs is the truth
+            prepare.append(PrepareDevice(row.key, plugged=True))  # the record of it was lost: what runs is the truth
         elif now < (due := _replug_at(row)):
             steps.append(_ejected(machine, row, due))
         else:

@@ -17,7 +17,8 @@ not fit is not prepared. Without that method it takes nothing. A driver that nam
 
 A driver may have `look(machine_id, volume, since)`: how a volume is that a guest has open, as `Found`, or `NotReady`;
 what was asked before the time `since` does not count. And then `size_of(machine_id, volume)`, pure: the bytes that the
-last such look found, 0 if there was none.
+last such look found, 0 if there was none. And `prepare_plugged(machine_id, volume)`: what `prepare` gives, of a volume
+that the machine's guest has open, so that its backend says that it is in use; asked where the record of it was lost.
 
 A driver of storage that others keep (`connected.py` has what ours have in common) may also have
 - `source(machine_id, volume)`, pure: where the volume is, as far as its message says, of size 0; a planner shows it;

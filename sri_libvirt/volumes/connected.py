@@ -60,8 +60,15 @@ class ConnectedVolumes(ABC):
 
     def prepare(self, machine_id: str, volume: pb.Volume, paths: MachinePaths) -> DiskSource:  # noqa: ARG002
         """The volume, once its backend has answered for it a moment ago. Raises NotReady."""
-        source, found = self._ask(machine_id, volume, plugged=False)
-        return replace(source, size=found.size, encryption=found.encryption)
+        return self._found(machine_id, volume, plugged=False)
+
+    def prepare_plugged(self, machine_id: str, volume: pb.Volume) -> DiskSource:
+        """The same of one that the machine's guest has open, so that it is in use. Raises NotReady, never a timed one:
+        `busy_until` tells of volumes that are to be plugged."""
+        try:
+            return self._found(machine_id, volume, plugged=True)
+        except NotReady as error:
+            raise NotReady(str(error), error.advice) from error
 
     def look(self, machine_id: str, volume: pb.Volume, since: int = 0) -> Found:
         """How the volume is that a guest has open, as its backend has answered a moment ago, asked since then.
@@ -82,6 +89,10 @@ class ConnectedVolumes(ABC):
     def busy_until(self, machine_id: str, volume: pb.Volume) -> int | None:
         """Until when it is of no use to prepare the volume again; None where nothing is known of it."""
         return self._asking.busy_until(_key(machine_id, volume)) if self._asking is not None else None
+
+    def _found(self, machine_id: str, volume: pb.Volume, *, plugged: bool) -> DiskSource:
+        source, found = self._ask(machine_id, volume, plugged=plugged)
+        return replace(source, size=found.size, encryption=found.encryption)
 
     def _ask(self, machine_id: str, volume: pb.Volume, *, plugged: bool, since: int = 0) -> tuple[DiskSource, Found]:
         if self._asking is None:

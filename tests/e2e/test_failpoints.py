@@ -6,8 +6,9 @@ for every point and kind; which points there are is `failpoints.py`'s business.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
-from tests import third_party
+from tests import guest, third_party
+from tests.backends import luks
+from tests.backends.nbd import NbdServer
+from tests.e2e.connected import connected, expect_released
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, wait_for
 from tests.e2e.test_restarts import domains, expect_nothing_left, guests
@@ -28,8 +32,9 @@ from tests.points import distinct
 pytestmark = pytest.mark.e2e
 
 VARIABLE = "SRI_LIBVIRT_FAILPOINT"
-OPTIONS = ("--shutdown-grace", "1s", "--call-deadline", "20s")
+OPTIONS = ("--firmware", "bios", "--shutdown-grace", "1s", "--detach-settle", "0s", "--call-deadline", "20s")
 PATIENCE = 120.0
+PASSPHRASE = b"open, sesame"
 PARTS = 4
 
 
@@ -43,6 +48,29 @@ def attach(provider: Provider, machine_id: str) -> None:
     volume = pb.Volume(name="late", device="odb")
     volume.empty_disk.size_bytes = 1 << 20
     provider.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume), timeout=10)
+
+
+def boot(provider: Provider, _: str) -> None:
+    """A guest that lets a disk go which it is asked for."""
+    image = provider.images / "tiny.raw"
+    shutil.copyfile(guest.image(), image)
+    image.chmod(0o444)
+    machine = pb.Machine(spec=spec(image=image, disks={"data": "oda"}))
+    machine.metadata.labels.update({LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"})
+    reply = provider.stub.CreateMachine(pb.CreateMachineRequest(machine=machine), timeout=10)
+    provider.wait_console(reply.machine.metadata.id, "tiny: up")
+
+
+def attach_connected(provider: Provider, machine_id: str) -> None:
+    """Its server has it encrypted: it needs a probe, a secret and a connection."""
+    host, port = address_file(provider.libvirt).read_text().split()
+    attributes = {"address": f"{host}:{port}", "export": "e"}
+    volume = connected("late", "nbd", attributes, encryption={"encryptionKey": PASSPHRASE})
+    attach_volume(provider, machine_id, volume)
+
+
+def detach(provider: Provider, machine_id: str) -> None:
+    provider.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="late"), timeout=10)
 
 
 def attach_locked(provider: Provider, machine_id: str) -> None:
@@ -75,6 +103,9 @@ FLOWS = {
     "create": Flow((), create, "MACHINE_RUNNING"),
     "attach": Flow((create,), attach, "MACHINE_RUNNING", disks=2),
     "locked": Flow((create,), attach_locked, "MACHINE_RUNNING", disks=2),
+    "connected": Flow((create,), attach_connected, "MACHINE_RUNNING", disks=2),
+    "connected-on": Flow((create, attach_connected, off), on, "MACHINE_RUNNING", disks=2),
+    "given-back": Flow((boot, attach_connected), detach, "MACHINE_RUNNING"),
     "power-off": Flow((create,), off, "MACHINE_SUSPENDED"),
     "power-on": Flow((create, off), on, "MACHINE_RUNNING"),
     "delete": Flow((create,), delete, "GONE"),
@@ -98,6 +129,14 @@ CHOSEN = [
     ("locked", "kill 1 before libvirt.drop_secret"),
     ("locked", "fail 1 before libvirt.drop_secret"),
     ("locked", "hang 1 after libvirt.set_secret"),
+    ("connected", "kill 1 before process.setpriv"),
+    ("connected", "kill 1 after process.setpriv"),
+    ("connected", "fail 1 after process.setpriv"),
+    ("connected", "kill 1 after libvirt.set_secret"),
+    ("connected", "hang 1 after libvirt.attach_device"),
+    ("connected-on", "kill 1 after libvirt.set_secret"),
+    ("given-back", "kill 1 after libvirt.detach_device"),
+    ("given-back", "kill 1 after perform.ReleaseDevice"),
     ("power-off", "kill 1 after libvirt.press_power_button"),
     ("power-off", "kill 1 after libvirt.destroy"),
     ("power-on", "kill 1 after libvirt.start"),
@@ -111,6 +150,21 @@ CHOSEN = [
 @pytest.fixture(autouse=True)
 def drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(third_party.install(tmp_path / "site")))
+
+
+def address_file(private: PrivateLibvirt) -> Path:
+    """Where flows read at which address the backend of connected volumes listens."""
+    return private.base / "backend"
+
+
+@pytest.fixture(autouse=True)
+def backend(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[NbdServer]:
+    """The server of connected volumes, where guests run."""
+    file = tmp_path / "late.raw"
+    luks.make(file, 1 << 20, PASSPHRASE, 1)
+    with NbdServer(file, "e", private_libvirt.inside) as server:
+        address_file(private_libvirt).write_text(f"{server.host} {server.port}")
+        yield server
 
 
 def machine_id(provider: Provider) -> str:
@@ -137,10 +191,12 @@ def prepare(provider: Provider, flow: Flow) -> None:
     if not flow.before:
         return
     provider.start(*OPTIONS)
+    disks = 1
     for wish in flow.before:
         wish(provider, machine_id(provider))
         state = "MACHINE_SUSPENDED" if wish is off else "MACHINE_RUNNING"
-        wait_for(f"{state} before the flow", lambda want=state: rest(provider, want, 1), PATIENCE)  # type: ignore[misc]
+        disks += wish is attach_connected
+        wait_for(f"{state} before the flow", lambda want=(state, disks): rest(provider, *want), PATIENCE)  # type: ignore[misc]
     provider.stop()
 
 
@@ -215,6 +271,8 @@ def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: 
         provider.delete(found)
         wait_for("end of the machine", lambda: not provider.machines(), PATIENCE)
     expect_nothing_left(provider)
+    host, port = address_file(provider.libvirt).read_text().split()
+    expect_released(provider, (host, int(port)))
     provider.stop()
 
 

@@ -42,7 +42,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 TOLD = 12.0
 STILL = 1.0
 OPTIONS = ("--firmware", "bios", "--detach-settle", "0s", "--shutdown-grace", "3s")
-HALF = 4 * MIB
+SIZE = 4 * MIB
+BLOCK = 64 << 10
+BLOCKS = SIZE // BLOCK
 PROMPT = "tiny# "
 PASSPHRASE = b"open, sesame"
 
@@ -51,7 +53,7 @@ def new_name() -> str:
     return f"t{secrets.token_hex(4)}"
 
 
-def lun(path: Path, size: int = 2 * HALF) -> Path:
+def lun(path: Path, size: int = SIZE) -> Path:
     path.write_bytes(bytes(size))
     return path
 
@@ -71,16 +73,20 @@ def expect_mended(provider: Provider, machine_id: str) -> None:
 
 
 WORK = (
-    "mkdir /run/once && (half() { dd if=/dev/urandom of=/dev/vdb bs=1M count=4 seek=$1 conv=fsync 2>/dev/null; }; "
-    "half 0; echo first half; while [ ! -e /run/go ]; do sleep 0.1; done; echo goes on; half 4; echo second half; "
-    "echo 3 >/proc/sys/vm/drop_caches; echo sum $(sha256sum </dev/vdb | cut -c 1-64)) 2>/dev/null &"
+    f"(n=0; while [ ! -e /run/enough ]; do dd if=/dev/urandom of=/dev/vdb bs={BLOCK} count=1 seek=$((n%{BLOCKS})) "
+    "conv=fsync 2>/dev/null; echo wrote $((n=n+1)); done; echo 3 >/proc/sys/vm/drop_caches; "
+    "echo sum $(sha256sum </dev/vdb | cut -c 1-64)) &"
 )
-"""The guest fills its disk, one half, when it is told so the other, then reads all of it from its backend."""
+"""The guest writes its disk anew, block after block, until it is told to read all of it, past its cache."""
 
 
-def says(provider: Provider, machine_id: str, line: str) -> bool:
-    """Whether the guest has written that line, be it after its shell's prompt."""
-    return bool(re.search(rf"^({PROMPT})*{line}$", provider.console(machine_id), re.MULTILINE))
+def said(provider: Provider, machine_id: str, line: str) -> list[str]:
+    """Lines that the guest has written, be it after its shell's prompt."""
+    return re.findall(rf"^(?:{PROMPT})*({line})$", provider.console(machine_id), re.MULTILINE)
+
+
+def written(provider: Provider, machine_id: str) -> int:
+    return len(said(provider, machine_id, "wrote [0-9]+"))
 
 
 def expect_whole(
@@ -94,18 +100,21 @@ def expect_whole(
     """A guest goes on over the end of its disk's backend, and what it has written is there."""
     machine_id = guest(provider, image, disk=volume)
     tick(provider, machine_id)
-    type_line(provider.libvirt.uri, machine_id, WORK, lambda: says(provider, machine_id, "first half"))
+    type_line(provider.libvirt.uri, machine_id, WORK, lambda: written(provider, machine_id) > 0)
+    wait_for("all of the disk", lambda: written(provider, machine_id) > BLOCKS)
     with Pauses(provider, machine_id) as pauses:
         go()
-        type_line(provider.libvirt.uri, machine_id, "touch /run/go", lambda: says(provider, machine_id, "goes on"))
         ticks = provider.console(machine_id).count("tick ")
-        provider.wait_console(machine_id, "tick ", count=ticks + 30)
-        assert not says(provider, machine_id, "second half"), "it waits"
+        provider.wait_console(machine_id, "tick ", count=ticks + 10)
+        before = written(provider, machine_id)
+        provider.wait_console(machine_id, "tick ", count=ticks + 40)
+        assert written(provider, machine_id) == before, "it waits"
         back()
-        wait_for("second half", lambda: says(provider, machine_id, "second half"))
+        wait_for("writes", lambda: written(provider, machine_id) > before + BLOCKS)
     assert pauses.longest < STILL
-    wait_for("sum", lambda: says(provider, machine_id, "sum [0-9a-f]{64}"))
-    assert says(provider, machine_id, f"sum {hashlib.sha256(content()).hexdigest()}")
+    heard = "sum [0-9a-f]{64}"
+    type_line(provider.libvirt.uri, machine_id, "touch /run/enough", lambda: bool(said(provider, machine_id, heard)))
+    assert said(provider, machine_id, heard) == [f"sum {hashlib.sha256(content()).hexdigest()}"]
     assert provider.state_of(machine_id) == "MACHINE_RUNNING"
     assert not [event for event in provider.events(machine_id) if event.reason == "io-error"]
     provider.delete(machine_id)
@@ -121,7 +130,7 @@ def test_a_target_that_is_gone_and_back(provider: Provider, tiny_image: Path, ta
 
 
 def test_a_ceph_that_is_gone_and_back(provider: Provider, tiny_image: Path, ceph: Ceph) -> None:
-    image = ceph.image(new_name(), 2 * HALF)
+    image = ceph.image(new_name(), SIZE)
 
     def go() -> None:
         ceph.osd.stop()  # with its data
@@ -139,7 +148,7 @@ def test_a_device_that_its_key_does_not_open_is_left_as_it_is(
     provider: Provider, tiny_image: Path, tmp_path: Path, header: bool
 ) -> None:
     file = tmp_path / "locked.raw"
-    luks.make(file, HALF, b"another one", 1)
+    luks.make(file, SIZE, b"another one", 1)
     if not header:
         file.write_bytes(secrets.token_bytes(file.stat().st_size))
     before = hashlib.sha256(file.read_bytes()).digest()
@@ -153,7 +162,7 @@ def test_a_device_that_its_key_does_not_open_is_left_as_it_is(
         assert ("does not open" if header else "has no LUKS header") in told
         assert volumes(provider, machine_id) == {"data": "PENDING"}
         assert hashlib.sha256(file.read_bytes()).digest() == before
-        luks.make(file, HALF, PASSPHRASE, 1)  # as its owner does
-        provider.wait_console(machine_id, f"size={HALF}")
+        luks.make(file, SIZE, PASSPHRASE, 1)  # as its owner does
+        provider.wait_console(machine_id, f"size={SIZE}")
         expect_mended(provider, machine_id)
     assert pauses.longest < STILL

@@ -20,7 +20,7 @@ from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.reasons import notes
 from sri_libvirt.records import LABEL_NAME, SECOND, Attachment, ClassPolicy, Machine, Run, StopEvent
 from sri_libvirt.store import Store
-from tests.unit.reconcile.parts import Clock, Compiler, Drivers, performer
+from tests.unit.reconcile.parts import Clock, Compiler, DeviceDriver, Drivers, performer
 from tests.unit.reconcile.world import ID, PROFILE, T0, machine, nic_row, volume_row
 
 IMAGE = Attachment(ID, "image", "", 1, b"", True, T0, target="vdaaa", serial="image")
@@ -156,6 +156,20 @@ def test_a_device_that_is_not_ready_says_why_until_it_is(bench: Bench) -> None:
     row = bench.row()
     assert (row.problem, row.problem_advice, row.problem_at) == ("", "", 0)
     assert row.backing is not None
+
+
+def test_what_a_guest_has_of_a_volume_whose_record_was_lost_is_asked_for_as_such(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put(machine(DATA))
+    bench.do(act.ChooseProfile(), act.AssignPorts())
+    had = DiskSource("had", "/had.raw", "raw", 1 << 20)
+    monkeypatch.setattr(DeviceDriver, "prepare_plugged", lambda *_: had, raising=False)
+    bench.do(act.PrepareDevice(DATA.key, plugged=True))
+    assert bench.row().backing == had
+    bench.do(act.PrepareDevice(DATA.key))
+    assert isinstance(bench.row().backing, DiskSource)
+    assert bench.row().backing.handle != "had"  # type: ignore[union-attr]
 
 
 def test_a_failure_keeps_the_backing_that_is_in_the_domain(bench: Bench) -> None:

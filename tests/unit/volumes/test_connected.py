@@ -53,6 +53,18 @@ def test_a_look_at_what_a_guest_has_open(paths: MachinePaths) -> None:
         driver.look(MACHINE, ceph())
 
 
+def test_what_a_guest_has_open_is_prepared_though_it_is_in_use(paths: MachinePaths) -> None:
+    asking = StubAsking()
+    driver = CephVolumes(asking)
+    made = driver.prepare_plugged(MACHINE, ceph())
+    assert asking.plugged == {KEY}
+    assert made == driver.prepare(MACHINE, ceph(), paths)
+    asking.answer = NotReady("it is being asked", "Wait.", "under-way")
+    with pytest.raises(NotReady, match="it is being asked") as caught:
+        driver.prepare_plugged(MACHINE, ceph())
+    assert (caught.value.advice, caught.value.code) == ("Wait.", "")
+
+
 def test_what_was_found_out_is_forgotten_with_the_volume(paths: MachinePaths) -> None:
     asking = StubAsking()
     for final in (False, True):
