@@ -56,7 +56,7 @@ def attribute(element: etree._Element, path: str, name: str) -> str:
 def hardware(provider: Provider, machine_id: str) -> Hardware:
     """Read from the live XML."""
     with provider.domain(machine_id) as domain:
-        assert domain.isActive()
+        assert domain.isActive(), f"{provider.why(machine_id)}\n{provider.console(machine_id)}\n{provider.log()}"
         root = etree.fromstring(domain.XMLDesc(0))
     devices = {}
     for disk in root.iterfind("devices/disk"):
