@@ -102,8 +102,7 @@ class Provider:
     def power(self, machine_id: str, power: pb.Power) -> None:
         self.stub.UpdateMachinePower(pb.UpdateMachinePowerRequest(machine_id=machine_id, power=power))
 
-    def attach(self, machine_id: str, name: str, device: str = "") -> None:
-        volume = pb.Volume(name=name, device=device, empty_disk=pb.EmptyDisk(size_bytes=MIB))
+    def attach(self, machine_id: str, volume: pb.Volume) -> None:
         self.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume))
 
     def detach(self, machine_id: str, name: str) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from bench.client import Provider, machine_request, milliseconds, until
+from bench.client import MIB, Provider, machine_request, milliseconds, until
 from bench.table import Figure, Report, median, p99
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import ladder
@@ -230,9 +230,10 @@ def _intents(served: Provider, times: int) -> dict[str, list[float]]:
     ids = [machine.metadata.id for machine in served.machines()[:times]]
     requests = [machine_request() for _ in range(times)]
     made: list[str] = []
+    more = pb.Volume(name="more", empty_disk=pb.EmptyDisk(size_bytes=MIB))
     figures = {
         "CreateMachine": [milliseconds(lambda r=r: made.append(served.create(r))) for r in requests],  # type: ignore[misc]
-        "AttachVolume": [milliseconds(lambda i=i: served.attach(i, "more")) for i in ids],  # type: ignore[misc]
+        "AttachVolume": [milliseconds(lambda i=i: served.attach(i, more)) for i in ids],  # type: ignore[misc]
         "DetachVolume": [milliseconds(lambda i=i: served.detach(i, "more")) for i in ids],  # type: ignore[misc]
         "UpdateMachinePower": [milliseconds(lambda i=i: served.power(i, pb.POWER_OFF)) for i in ids],  # type: ignore[misc]
     }

@@ -23,14 +23,14 @@ from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import stopping
-from sri_libvirt.reconcile.actions import Action
+from sri_libvirt.reconcile.actions import Action, PlugDevice, PrepareDevice
 from sri_libvirt.reconcile.calls import Calls, is_call, watched
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plan import Plan, plan
 from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
-from sri_libvirt.records import SECOND, Event, Machine, Reason
+from sri_libvirt.records import SECOND, Event, Key, Machine, Reason
 from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -194,10 +194,12 @@ class Lane(threading.Thread):
     def _perform(self, machine: Machine, decided: Plan) -> bool:
         """Perform in order until one fails. False: nothing is gained by looking again at once."""
         performer, machine_id = self._loop.performer, machine.id
-        failed = False
+        failed, unprepared = False, set[Key]()
         for action in decided.actions:
             if self.calls.given_up or (failed and not performer.independent(action)):
                 break
+            if isinstance(action, PlugDevice) and action.key in unprepared:
+                continue
             name, begun, outcome = type(action).__name__, time.monotonic(), "bug"
             try:
                 connection = self._connect()
@@ -218,7 +220,7 @@ class Lane(threading.Thread):
                 waits = isinstance(error, NotReady) and error.code == UNDER_WAY
                 tell, event = (log.info, "action waits") if waits else (log.warning, "action failed")
                 tell(event, machine=machine_id, action=name, error=str(error))
-                failed, outcome = True, type(error).__name__
+                failed, outcome = True, "waits" if waits else type(error).__name__
                 if not performer.note_failure(action, machine_id, error):
                     return False
             except Exception as error:
@@ -227,6 +229,8 @@ class Lane(threading.Thread):
                 if not performer.note_failure(action, machine_id, NotReady(met.message, met.advice, met.code)):
                     return False
             finally:
+                if isinstance(action, PrepareDevice) and outcome != "ok":
+                    unprepared.add(action.key)
                 self._loop.metrics.action(name, outcome, time.monotonic() - begun)
         return True
 

@@ -56,7 +56,7 @@ def attribute(element: etree._Element, path: str, name: str) -> str:
 def hardware(provider: Provider, machine_id: str) -> Hardware:
     """Read from the live XML."""
     with provider.domain(machine_id) as domain:
-        assert domain.isActive(), f"{provider.why(machine_id)}\n{provider.console(machine_id)}\n{provider.log()}"
+        assert domain.isActive(), seen_of(provider, machine_id)
         root = etree.fromstring(domain.XMLDesc(0))
     devices = {}
     for disk in root.iterfind("devices/disk"):
@@ -76,6 +76,12 @@ def hardware(provider: Provider, machine_id: str) -> Hardware:
         uuid=root.findtext("uuid") or "",
         cpu=attribute(root, "cpu", "mode"),
     )
+
+
+def seen_of(provider: Provider, machine_id: str) -> str:
+    """All that is known of a machine whose guest is not there."""
+    qemu = (provider.libvirt.log_dir / f"{machine_id}.log").read_text(errors="replace")[-2000:]
+    return "\n".join((provider.why(machine_id), provider.console(machine_id), qemu, provider.log()))
 
 
 def controllers(root: etree._Element) -> list[etree._Element]:

@@ -270,6 +270,28 @@ def test_reason_no_progress_is_a_brake_for_what_is_done_and_asked_for_again(
     assert [event.reason for event in bench.store.events(ID)].count("no-progress") == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "outcome", "line"),
+    [
+        (NotReady("it is being asked", code="under-way"), "waits", "action waits"),
+        (NotReady("the backend is away"), "NotReady", "action failed"),
+    ],
+)
+def test_a_device_that_is_not_prepared_is_not_plugged_and_nothing_says_so(
+    bench: Bench, error: NotReady, outcome: str, line: str
+) -> None:
+    bench.put()
+    bench.lane.reconcile(ID)
+    bench.store.write(lambda tx: tx.put_attachment(volume_row()))
+    bench.drivers.broken["data"] = error
+    with capture_logs() as logs:
+        bench.lane.reconcile(ID)
+    assert bench.actions("PrepareDevice", outcome) >= 1
+    assert bench.actions("PlugDevice", "ok") == 0
+    told = {(each["event"], each["action"]) for each in logs if each.get("action") in ("PrepareDevice", "PlugDevice")}
+    assert told == {(line, "PrepareDevice")}
+
+
 def test_passes_in_a_row_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that do something else each time."""
     bench.put()
