@@ -123,7 +123,8 @@ class DiskSource:
 
     Of the latter `name` is what its protocol calls it: rbd `pool/image`, nbd the export, iscsi `target/lun`. `user` is
     whom the secret for "auth" is of, `config` a configuration file for librados, `reconnect` how many seconds QEMU
-    waits for a server that went away.
+    waits for a server that went away. `device` is the kernel's number for a block device, which may have many names,
+    and the boot of which it is.
     `note` is a sentence about it that an operator should know and that keeps no machine from running.
     The loop sets `was`, the sources that it had before, the latest last, as long as a domain may still name one, and
     `settings`.
@@ -149,6 +150,15 @@ class DiskSource:
     encryption: Encryption | None = None
     secrets: tuple[SecretReference, ...] = ()
     settings: DiskSettings = DiskSettings()
+    device: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Two disks of this host of the same one are the same bytes, whatever names and ways lead to it.
+
+        A Ceph image has its monitors in it: of two clusters it would be two.
+        """
+        return self.device or (_without_ways(self.source) if self.protocol == "iscsi" else self.source)
 
     @property
     def source(self) -> str:
@@ -206,8 +216,8 @@ Backing = DiskSource | NicBackend
 
 def to_json(backing: Backing) -> str:
     """Serialise a backing for the store; `from_json` gives an equal value back."""
-    source = {"source": backing.source} if isinstance(backing, DiskSource) else {}  # for the store to search
-    return json.dumps({"type": type(backing).__name__, **asdict(backing), **source}, sort_keys=True)
+    found = {"identity": backing.identity} if isinstance(backing, DiskSource) else {}  # for the store to search
+    return json.dumps({"type": type(backing).__name__, **asdict(backing), **found}, sort_keys=True)
 
 
 def from_json(text: str) -> Backing | None:
@@ -227,7 +237,8 @@ def from_json(text: str) -> Backing | None:
 
 
 def _disk(data: dict[str, Any]) -> DiskSource:
-    data.pop("source", None)
+    for searched in ("identity", "source"):  # the latter in earlier versions
+        data.pop(searched, None)
     if (base := data.pop("backing")) is not None:
         data["backing"] = BackingFile(**{**base, "identity": FileIdentity(**base["identity"])})
     if (encryption := data.pop("encryption", None)) is not None:

@@ -141,18 +141,18 @@ def stranger_with(connection: sqlite3.Connection, source: str, besides: str) -> 
     return next((str(machine_id) for machine_id, opened in rows if may_be_same(opened, source)), "")
 
 
-def holder(connection: sqlite3.Connection, handle: str, source: str, besides: str) -> str:
-    """The machine, other than that one, that has a volume of this handle or source ready; "" for none."""
+def holder(connection: sqlite3.Connection, handle: str, identity: str, besides: str) -> str:
+    """The machine, other than that one, that has a volume of this handle or identity ready; "" for none."""
     found = connection.execute(
         """
         SELECT machine FROM attachment
         WHERE kind = 'volume' AND json_extract(backing, '$.handle') = ? AND machine <> ?
         UNION ALL
         SELECT machine FROM attachment
-        WHERE kind = 'volume' AND json_extract(backing, '$.source') = ? AND machine <> ?
+        WHERE kind = 'volume' AND json_extract(backing, '$.identity') = ? AND machine <> ?
         LIMIT 1
         """,
-        (handle, besides, source, besides),
+        (handle, besides, identity, besides),
     ).fetchone()
     return str(found[0]) if found else ""
 

@@ -109,7 +109,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Who has a volume: by its handle, and by what it is.
         "CREATE INDEX attachment_handle ON attachment (json_extract(backing, '$.handle')) WHERE kind = 'volume'",
         "CREATE INDEX attachment_held ON attachment (machine) WHERE problem_code = 'held'",
-        "CREATE INDEX attachment_source ON attachment (json_extract(backing, '$.source')) WHERE kind = 'volume'",
+        "CREATE INDEX attachment_disk ON attachment (json_extract(backing, '$.identity')) WHERE kind = 'volume'",
     ),
 )
 

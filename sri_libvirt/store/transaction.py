@@ -115,7 +115,7 @@ class Transaction:
 
     def holder(self, disk: devices.DiskSource, besides: str) -> str:
         """The machine, other than that one, that has this disk ready as a volume, wanted or not; "" for none."""
-        return queries.holder(self._connection, disk.handle, disk.source, besides)
+        return queries.holder(self._connection, disk.handle, disk.identity, besides)
 
     def holds(self, machine_id: str, holder: str) -> bool:
         """Whether a machine has anything for this holder; at the cost of one look, however much it has."""

@@ -3,7 +3,8 @@
 A device is known by the name that is given, which stays the same over reboots; the kernel's name behind it does not,
 and a guest that was saved must find its own disk again. One that the host itself uses (a mounted file system, a part
 of LVM, RAID or multipath) is not given out. The unit's sandbox lets the provider open a device only where a drop-in
-says so. Making devices does not belong here.
+says so. By whatever name, it is known to be the same one by the kernel's number for it, until the next boot. Making
+devices does not belong here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,14 +33,18 @@ SANDBOX_ADVICE = (
 
 
 class BlockVolumes(ConnectedVolumes):
-    """The volume driver for `block`. `patterns` are those of `--block-device`."""
+    """The volume driver for `block`. `patterns` are those of `--block-device`, `boot_id` tells of which boot a device's
+    number is."""
 
     name = "block"
 
-    def __init__(self, patterns: Sequence[str], looks: Looks, asking: Asking | None = None) -> None:
+    def __init__(
+        self, patterns: Sequence[str], looks: Looks, boot_id: Callable[[], str], asking: Asking | None = None
+    ) -> None:
         super().__init__(asking)
         self._patterns = tuple(patterns)
         self._looks = looks
+        self._boot_id = boot_id
 
     def source(self, machine_id: str, volume: pb.Volume) -> DiskSource:
         path = connection.absolute_path(volume, "path")
@@ -54,17 +59,20 @@ class BlockVolumes(ConnectedVolumes):
                 f"the device {path} is none that volumes may name",
                 f"The operator lists patterns with --block-device (now: {', '.join(self._patterns) or 'none'}).",
             )
-        self._looks.result(f"the device {path}", path, f"looking at the device {path}", lambda: _check(path))
-        return source
+        what = f"looking at the device {path}"
+        number = self._looks.result(f"the device {path}", path, what, lambda: _check(path))
+        return replace(source, device=f"block:{number}@{self._boot_id()}")
 
 
-def _check(path: str) -> None:
-    """Whether it is a block device that nobody on this host holds. Raises NotReady."""
+def _check(path: str) -> str:
+    """The number of a block device that nobody on this host holds. Raises NotReady."""
     try:
         device = Path(os.path.realpath(path))
         if not device.is_relative_to(DEVICES) or not stat.S_ISBLK(device.stat().st_mode):
             raise NotReady(f"{path} is no block device")
-        os.close(os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_EXCL))
+        opened = os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_EXCL)
+        number = os.fstat(opened).st_rdev
+        os.close(opened)
     except FileNotFoundError:
         raise NotReady(f"the device {path} is not there (yet)", allowed.LATER) from None
     except OSError as error:
@@ -75,3 +83,4 @@ def _check(path: str) -> None:
             ) from None
         advice = SANDBOX_ADVICE if error.errno in (errno.EPERM, errno.EACCES) else ""
         raise NotReady(f"the device {path} cannot be opened: {error.strerror}", advice) from error
+    return f"{os.major(number)}:{os.minor(number)}"

@@ -15,6 +15,7 @@ from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import ConfigError, InvalidSpec
+from sri_libvirt.host.boot import Host
 from sri_libvirt.looks import Looks
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.volumes.allowed import AllowedDirectories
@@ -48,6 +49,7 @@ class HostAccess:
     closed: tuple[Path, ...] = ()
     machines: Path | None = None
     libvirt_version: Callable[[], int] = lambda: 0
+    boot_id: Callable[[], str] = lambda: ""
     looks: Looks = field(default_factory=Looks)
     asking: Asking | None = None
 
@@ -71,6 +73,7 @@ class HostAccess:
             closed=(paths.root, *settings.image_dirs),
             machines=paths.machines,
             libvirt_version=libvirt_version,
+            boot_id=Host(proc=settings.procfs).boot_id,
             looks=looks or Looks(),
             asking=asking,
         )
@@ -118,7 +121,7 @@ def _ours(access: HostAccess) -> list[VolumeDriver]:
         NbdVolumes(sockets, asking, version),
         IscsiVolumes(access.initiator, asking),
         FileVolumes(files, access.machines, asking),
-        BlockVolumes(access.block_devices, access.looks, asking),
+        BlockVolumes(access.block_devices, access.looks, access.boot_id, asking),
     ]
 
 

@@ -109,3 +109,23 @@ def test_different_disks_have_different_sources(
 )
 def test_a_cluster_and_a_target_have_many_ways_to_them(one: str, other: str, *, same: bool) -> None:
     assert devices.may_be_same(one, other) is same
+
+
+ISCSI = DiskSource("h", "", "raw", 0, kind="network", protocol="iscsi", name="iqn.1:t/1", hosts=(DiskHost("10.0.0.1"),))
+BLOCK = DiskSource("h", "/dev/vg0/a", "raw", 0, kind="block", device="block:253:0@boot-1")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (ISCSI, replace(ISCSI, hosts=(DiskHost("10.0.0.2"),)), True),
+        (ISCSI, replace(ISCSI, name="iqn.1:t/2"), False),
+        (RBD, replace(RBD, hosts=(DiskHost("10.0.0.9"),)), False),
+        (BLOCK, replace(BLOCK, path="/dev/disk/by-id/dm-name-vg0-a"), True),
+        (BLOCK, replace(BLOCK, device="block:253:1@boot-1"), False),
+        (BLOCK, replace(BLOCK, device="block:253:0@boot-2", path="/dev/vg0/b"), False),
+    ],
+)
+def test_which_disks_are_one_whatever_they_are_called(one: DiskSource, other: DiskSource, *, same: bool) -> None:
+    assert (one.identity == other.identity) == same
+    assert devices.from_json(devices.to_json(one)) == one

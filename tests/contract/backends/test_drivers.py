@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import secrets
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -180,3 +181,17 @@ def test_a_target_that_does_not_let_this_host_in_is_told_of_with_its_name(bench:
     with pytest.raises(NotReady) as caught:
         bench.prepare(asked)
     assert "The target sees the initiator iqn.2024-01.test:somebody-else." in caught.value.advice
+
+
+def test_a_device_is_the_same_by_all_its_names(bench: Bench, request: pytest.FixtureRequest) -> None:
+    made = []
+    for name in ("one", "two"):
+        asked = of_block(bench, name, b"")
+        device = Path(asked.connection.attributes["path"])
+        other = Path(f"/dev/loop-{secrets.token_hex(4)}")
+        other.symlink_to(device)
+        request.addfinalizer(other.unlink)
+        made.append(bench.prepare(asked).identity)
+        asked.connection.attributes["path"] = str(other)
+        assert bench.prepare(asked).identity == made[-1]
+    assert made[0] != made[1]

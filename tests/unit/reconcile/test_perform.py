@@ -315,6 +315,20 @@ def test_a_volume_that_another_machine_has_still_is_not_prepared(bench: Bench, w
     assert bench.row().backing is not None
 
 
+def test_a_device_that_another_machine_has_by_another_name_is_not_prepared(bench: Bench) -> None:
+    bench.put(machine(DATA))
+    bench.do(*START[:2])
+    number = "block:253:0@boot-1"
+    row = replace(
+        DATA, machine=OTHER, port=1, backing=DiskSource("other", "/dev/other", "raw", 512, kind="block", device=number)
+    )
+    bench.store.write(lambda tx: tx.insert(replace(machine(row), id=OTHER)))
+    bench.performer = replace(bench.performer, settle=lambda _, source: replace(source, device=number))
+    with pytest.raises(NotReady, match=f"machine {OTHER} has the volume still"):
+        bench.do(act.PrepareDevice(DATA.key))
+    assert bench.row().backing is None
+
+
 def test_who_waits_for_a_volume_is_looked_at_as_soon_as_it_is_given_up(bench: Bench) -> None:
     bench.running()
     waiting = replace(

@@ -14,7 +14,7 @@ from tests.connected import MACHINE, StubAsking, refused, volume, waits, wanted
 
 
 def driver(*patterns: str, asking: StubAsking | None = None) -> BlockVolumes:
-    return BlockVolumes(patterns, Looks(), asking or StubAsking())
+    return BlockVolumes(patterns, Looks(), lambda: "boot-1", asking or StubAsking())
 
 
 def test_what_qemu_is_told() -> None:
