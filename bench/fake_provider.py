@@ -15,7 +15,7 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-from sri_libvirt import app, config, log
+from sri_libvirt import app, config, log, statedir
 from sri_libvirt.capacity.budget import Hardware, Resources
 from sri_libvirt.hypervisor.fake import Domain, FakeHypervisor
 from sri_libvirt.paths import StatePaths
@@ -85,9 +85,9 @@ def main(root: Path) -> None:
     settings = config.load(flags, environ={}, default_file=root / "none.toml")
     log.set_up("warning", "json")
     paths = StatePaths(settings.state_dir)
-    app.prepare(paths)
+    statedir.prepare(paths)
     guests = Guests(root / "domains")
-    with app.lock(paths):
+    with statedir.lock(paths):
         store = Store.open(paths)
         asyncio.run(serve(settings, store, guests))
         store.close()

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import fcntl
 import os
 import platform
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from sri_libvirt import failpoints, names, printable, process
+from sri_libvirt import failpoints, names, process, statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import ladder
 from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, budget, of_inventory
@@ -34,7 +33,7 @@ from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.config import Settings, failpoint, service_manager
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError, Unavailable
-from sri_libvirt.host import inventory, kvm, link, live, space, storage
+from sri_libvirt.host import inventory, kvm, link, live, places, space, storage
 from sri_libvirt.host.boot import Host
 from sri_libvirt.host.oom import OutOfMemory
 from sri_libvirt.hypervisor.base import Hypervisor
@@ -43,7 +42,7 @@ from sri_libvirt.jobs import Jobs
 from sri_libvirt.looks import Looks
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
-from sri_libvirt.paths import NOT_BY_FW_CFG, StatePaths, unspeakable
+from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.beginning import Beginning
 from sri_libvirt.reconcile.boots import Boots
 from sri_libvirt.reconcile.diskio import DiskIo
@@ -83,9 +82,6 @@ RESYNC_SECONDS = 300.0
 VOLUME_SECONDS = 300.0
 """How often the backends of volumes in use are looked at: so late at most does a guest see that one has grown."""
 
-LOCK_SECONDS = 0.2
-"""How long to wait for the lock: `machine why` takes it for some microseconds to see whether a provider runs."""
-
 SWITCH_SECONDS = 0.0005
 """How long a busy thread keeps Python's lock from others: at the default of 5 ms an RPC, which changes threads twice,
 takes 10 ms more while lanes compute."""
@@ -97,84 +93,10 @@ STOP_SECONDS = 10.0
 """How long running RPCs and lanes may take to end; a lane that is stuck in a call is left behind."""
 
 
-@contextmanager
-def lock(paths: StatePaths) -> Iterator[None]:
-    """Be the only provider of this state directory. Raises ConfigError when another is."""
-    fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _locked(fd):
-            raise ConfigError(f"another provider runs on {paths.root}: stop it, or give this one its own --state-dir")
-        with suppress(OSError):  # who it is is a comfort; a full file system must not keep anybody from making room
-            os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
-        yield
-    finally:
-        os.close(fd)
-
-
-def _locked(fd: int) -> bool:
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                return False
-            time.sleep(LOCK_SECONDS / 20)
-        else:
-            return True
-
-
-def prepare(paths: StatePaths) -> None:
-    """Make the state directory. Raises ConfigError when it cannot be written."""
-    try:
-        paths.prepare()
-    except OSError as error:
-        raise ConfigError(
-            f"--state-dir {paths.root}: {error.strerror}: it must be a directory that root can write"
-        ) from None
-
-
 def check_architecture(name: str) -> None:
     """Refuse a host whose guests would be of an architecture that no profile is made for. Raises ConfigError."""
     if name not in ("x86_64", "amd64"):
         raise ConfigError(f"this host is {name}; only x86_64 is supported yet")
-
-
-def check_places(settings: Settings, mountinfo: str) -> None:
-    """Refuse paths that name one thing here and another for libvirt and the operator. Raises ConfigError."""
-    places = [("--state-dir", settings.state_dir), ("--machine-classes", settings.machine_classes)]
-    places += [("--template-dir", settings.template_dir), ("--ceph-conf", settings.ceph_conf)]
-    places += _named_directories(settings)
-    for flag, path in places:
-        if path is not None and storage.is_private(mountinfo, str(path)):
-            raise ConfigError(
-                f"{flag} {path}: this service has a directory of its own there (PrivateTmp=), which libvirt and you do "
-                "not see: choose a path that is neither below /tmp nor below /var/tmp"
-            )
-
-
-def check_names(settings: Settings) -> None:
-    """Refuse paths that libvirt cannot be told so that QEMU opens them. Raises ConfigError."""
-    places = [
-        ("--state-dir", settings.state_dir, NOT_BY_FW_CFG),
-        *((flag, path, "") for flag, path in _named_directories(settings)),
-        ("--ceph-conf", settings.ceph_conf, ""),
-    ]
-    for flag, path, more in places:
-        if found := unspeakable(path, more):
-            raise ConfigError(
-                f"{flag} {printable.quote(str(path))} holds {found}: libvirt would hand QEMU another path; "
-                "choose one without it"
-            )
-
-
-def _named_directories(settings: Settings) -> list[tuple[str, Path]]:
-    """Those of the operator's in which others name files, each with its flag."""
-    return [
-        *(("--image-dir", each) for each in settings.image_dir),
-        *(("--file-dir", each) for each in settings.file_dir),
-        *(("--nbd-socket-dir", each) for each in settings.nbd_socket_dir),
-    ]
 
 
 class Provider:
@@ -522,11 +444,11 @@ def serve(settings: Settings, *, new_store: bool = False) -> None:
         log.warning("a failpoint is armed: this provider harms itself", failpoint=harm)
         failpoints.arm(failpoints.armed_by(harm))
     check_architecture(platform.machine().lower())
-    check_names(settings)
+    places.check_names(settings)
     paths = StatePaths(settings.state_dir)
-    prepare(paths)
-    with lock(paths), ExitStack() as stack:
-        check_places(settings, storage.mounts(settings.procfs))
+    statedir.prepare(paths)
+    with statedir.lock(paths), ExitStack() as stack:
+        places.check(settings, storage.mounts(settings.procfs))
         store = Store.open(paths)
         stack.callback(store.close)
         log.info(

@@ -11,20 +11,20 @@ from typing import Any
 
 import click
 
+from sri_libvirt import statedir
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.paths import StatePaths
 
 
 def through(paths: StatePaths, command: str, arguments: Mapping[str, Any], here: Callable[[], Any]) -> Any:
     """The result of an admin command of the daemon, or of `here` under the lock when no daemon holds it."""
-    from sri_libvirt.app import lock  # grpc and libvirt take a third of a second to load
-    from sri_libvirt.server import admin
+    from sri_libvirt.server import admin  # grpc takes a third of a second to load
 
     if not paths.root.is_dir():
         raise click.ClickException(f"there is no state directory {paths.root}; see --state-dir")
     with _for_root(paths), ExitStack() as stack:
         try:
-            stack.enter_context(lock(paths))
+            stack.enter_context(statedir.lock(paths))
         except ConfigError:
             return admin.ask(paths.admin_socket, command, arguments)
         return here()
@@ -33,11 +33,9 @@ def through(paths: StatePaths, command: str, arguments: Mapping[str, Any], here:
 @contextmanager
 def alone(paths: StatePaths) -> Iterator[None]:
     """Nobody else uses the state directory (made if there is none). Raises ConfigError while a daemon runs on it."""
-    from sri_libvirt.app import lock, prepare
-
     with _for_root(paths):
-        prepare(paths)
-        with lock(paths):
+        statedir.prepare(paths)
+        with statedir.lock(paths):
             yield
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sri_libvirt import app, config, failpoints, log
+from sri_libvirt import app, config, failpoints, log, statedir
 from sri_libvirt.clock import HostClocks, boottime
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.paths import StatePaths
@@ -103,11 +103,11 @@ def main(root: Path) -> None:
     if harm := config.failpoint():
         failpoints.arm(failpoints.armed_by(harm))
     paths = StatePaths(root / "state")
-    app.prepare(paths)
+    statedir.prepare(paths)
     clocks = Clocks.read(root / "clocks.json")
     clocks.keep()
     guests = FakeHypervisor(root / "fake.json")
-    with app.lock(paths):
+    with statedir.lock(paths):
         store = Store.open(paths, host=clocks.of_host())
         asyncio.run(serve(root, store, guests, clocks))
         store.close()

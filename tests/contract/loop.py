@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sri_libvirt import app, config
+from sri_libvirt import app, config, statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
 from sri_libvirt.capacity.budget import Hardware, Resources
@@ -264,9 +264,9 @@ async def serving_loop(
     """A provider on a state directory, stopped in order at the end; its guests stay."""
     wishes = settings(root, **changes)
     paths = StatePaths(wishes.state_dir)
-    app.prepare(paths)
+    statedir.prepare(paths)
     host = host or FakeHost()
-    with app.lock(paths):
+    with statedir.lock(paths):
         store = Store.open(paths, host=clock) if isinstance(clock, HostClocks) else Store.open(paths, clock)
         provider = app.Provider(wishes, store, hypervisor=hypervisor, host=host, hardware=lambda _: hardware)
         try:

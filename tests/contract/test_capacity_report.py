@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from sri_libvirt import app
+from sri_libvirt import app, statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.report.facts import BOOT_ID
 from sri_libvirt.host import inventory
@@ -85,7 +85,7 @@ async def test_it_says_what_a_working_provider_says(tmp_path: Path) -> None:
     argv = ["--state-dir", str(tmp_path / "state"), "--sysfs", str(tree.sysfs), "--procfs", str(tree.procfs)]
     argv += ["--domain-type", "qemu", *(f"--{name.replace('_', '-')}={value}" for name, value in wishes.items())]
     paths = StatePaths(tmp_path / "state")
-    app.prepare(paths)
+    statedir.prepare(paths)
     hardware = app.read_hardware(paths, sysfs=tree.sysfs, procfs=tree.procfs)
     hypervisor = FakeHypervisor()
     async with serving_loop(tmp_path, hypervisor, hardware=hardware, **wishes) as loop:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import re
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sri_libvirt import app, config
+from sri_libvirt import app, config, statedir
 from sri_libvirt.capacity.budget import Hardware, Resources
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import ConfigError
@@ -36,7 +30,7 @@ HOST = Hardware(Resources(cpus=4, memory_bytes=8 * GIB), disk_bytes=1000 * GIB)
 @pytest.fixture
 def paths(tmp_path: Path) -> StatePaths:
     paths = StatePaths(tmp_path / "state")
-    app.prepare(paths)
+    statedir.prepare(paths)
     return paths
 
 
@@ -52,62 +46,6 @@ def settings(tmp_path: Path) -> Settings:
     return config.load(flags, environ={}, default_file=tmp_path / "none.toml")
 
 
-# --- the lock ------------------------------------------------------------------------------------
-
-
-def test_a_second_provider_is_refused_and_the_first_keeps_the_lock(paths: StatePaths) -> None:
-    with app.lock(paths):
-        for _ in range(2):
-            with pytest.raises(ConfigError, match="another provider runs on"), app.lock(paths):
-                pytest.fail("two providers on one state directory")
-        assert paths.lock.read_text() == f"{os.getpid()}\n"
-    with app.lock(paths):
-        assert paths.lock.read_text() == f"{os.getpid()}\n"
-
-
-def test_the_lock_is_given_back_when_the_provider_fails(paths: StatePaths) -> None:
-    with pytest.raises(RuntimeError), app.lock(paths):
-        raise RuntimeError
-    with app.lock(paths):
-        pass
-
-
-@contextmanager
-def looked_at(paths: StatePaths) -> Iterator[Callable[[], None]]:
-    """Somebody asks whether a provider runs, as `machine why` does; until the returned function is called."""
-    fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        yield lambda: fcntl.flock(fd, fcntl.LOCK_UN)
-    finally:
-        os.close(fd)
-
-
-def test_who_only_looks_does_not_keep_a_provider_from_starting(
-    paths: StatePaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with looked_at(paths) as leave:
-        tries: list[float] = []
-
-        def sleep(seconds: float) -> None:
-            tries.append(seconds)
-            if len(tries) == 3:
-                leave()
-
-        monkeypatch.setattr(time, "sleep", sleep)
-        with app.lock(paths):
-            assert len(tries) == 3
-
-
-def test_the_wait_for_the_lock_is_short(paths: StatePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    with looked_at(paths), pytest.raises(ConfigError), app.lock(paths):
-        pytest.fail("not refused")
-    assert 0.2 <= now[0] - 100 < 0.3
-
-
 # --- serve ---------------------------------------------------------------------------------------
 
 
@@ -121,7 +59,7 @@ def test_a_state_directory_that_cannot_be_is_a_config_error(tmp_path: Path, sett
 
 
 def test_serve_is_refused_before_it_touches_the_store_of_another(paths: StatePaths, settings: Settings) -> None:
-    with app.lock(paths), pytest.raises(ConfigError, match="another provider"):
+    with statedir.lock(paths), pytest.raises(ConfigError, match="another provider"):
         app.serve(settings)
     assert not paths.database.exists()
 
@@ -356,59 +294,3 @@ def test_only_x86_64_is_served_yet_and_others_are_refused_by_name() -> None:
     app.check_architecture("x86_64")
     with pytest.raises(ConfigError, match="this host is aarch64; only x86_64"):
         app.check_architecture("aarch64")
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["state_dir", "machine_classes", "template_dir", "image_dir", "file_dir", "nbd_socket_dir", "ceph_conf"],
-)
-def test_a_path_that_libvirt_sees_elsewhere_is_refused(settings: Settings, name: str) -> None:
-    own = "60 22 252:0 /var/tmp/systemd-private-1-x/tmp /var/tmp rw - ext4 /dev/vda1 rw"
-    there = Path("/var/tmp/there")
-    chosen = {
-        "state_dir": replace(settings, state_dir=there),
-        "machine_classes": replace(settings, machine_classes=there),
-        "template_dir": replace(settings, template_dir=there),
-        "image_dir": replace(settings, image_dir=(there,)),
-        "file_dir": replace(settings, file_dir=(there,)),
-        "nbd_socket_dir": replace(settings, nbd_socket_dir=(there,)),
-        "ceph_conf": replace(settings, ceph_conf=there),
-    }[name]
-    with pytest.raises(
-        ConfigError, match=f"--{name.replace('_', '-')} /var/tmp/there: this service has a directory of"
-    ):
-        app.check_places(chosen, own)
-    app.check_places(chosen, own.replace("systemd-private-", ""))
-
-
-@pytest.mark.parametrize("character", list("\"&',<>\t\n\x01\udcff"), ids=ascii)
-def test_a_path_that_libvirt_cannot_be_told_is_refused(settings: Settings, character: str) -> None:
-    wrong = Path(f"/srv/a{character}b")
-    named = "byte 0xFF" if character == "\udcff" else f"U+{ord(character):04X}" if character < " " else character
-    with pytest.raises(ConfigError, match=f"--state-dir .* holds .*{re.escape(named)}"):
-        app.check_names(replace(settings, state_dir=wrong))
-    of_images = replace(settings, image_dir=(Path("/srv/images"), wrong))
-    if character < " " or character > "~":
-        with pytest.raises(ConfigError, match=f"--image-dir .* holds .*{re.escape(named)}"):
-            app.check_names(of_images)
-    else:
-        app.check_names(of_images)
-
-
-@pytest.mark.parametrize(
-    ("flag", "changes"),
-    [
-        ("--file-dir", {"file_dir": (Path("/srv/a\tb"),)}),
-        ("--nbd-socket-dir", {"nbd_socket_dir": (Path("/srv/a\tb"),)}),
-        ("--ceph-conf", {"ceph_conf": Path("/etc/ceph/a\tb.conf")}),
-    ],
-)
-def test_the_places_of_volumes_must_be_ones_that_libvirt_can_be_told(
-    settings: Settings, flag: str, changes: dict[str, Any]
-) -> None:
-    with pytest.raises(ConfigError, match=rf"{flag} .* holds the character U\+0009"):
-        app.check_names(replace(settings, **changes))
-
-
-def test_other_characters_of_paths_are_fine(settings: Settings) -> None:
-    app.check_names(replace(settings, state_dir=Path("/srv/a b:c=d%e*f[g]{h}\\i$j;k|l?m#n!ä\U0001f600")))

@@ -37,6 +37,7 @@ STOREYS = (
         "quantity",
         "records",
         "resources",
+        "statedir",
         "userdata",
     },
     {"host", "hypervisor"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sri_libvirt import app
+from sri_libvirt import statedir
 from sri_libvirt.cli import daemon
 from sri_libvirt.cli.machine.find import daemon_runs
 from sri_libvirt.errors import ConfigError
@@ -23,7 +23,7 @@ def paths(tmp_path: Path) -> StatePaths:
 def test_nothing_is_done_here_while_a_daemon_runs(paths: StatePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(admin, "ask", lambda _socket, command, _arguments: asked.append(command))
-    with app.lock(paths):
+    with statedir.lock(paths):
         daemon.through(paths, "sweep", {}, lambda: pytest.fail("done here, too"))
     assert asked == ["sweep"]
 
@@ -32,7 +32,7 @@ def test_no_daemon_can_start_while_it_is_done_here(paths: StatePaths, monkeypatc
     monkeypatch.setattr(admin, "ask", lambda *_: pytest.fail("a daemon was asked"))
 
     def here() -> str:
-        with pytest.raises(ConfigError), app.lock(paths):
+        with pytest.raises(ConfigError), statedir.lock(paths):
             pass
         return "done"
 
