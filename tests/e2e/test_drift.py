@@ -201,6 +201,7 @@ def test_hardware_does_not_drift(
         assert_upgrade_is_real(provider, before, new_type, new_loader)
         provider.power(machine_id, pb.POWER_OFF)
         provider.wait_state(machine_id, "MACHINE_SUSPENDED")
+        assert provider.console(machine_id).count("tiny: up") == 1, seen_of(provider, machine_id)
         provider.power(machine_id, pb.POWER_ON)
         provider.wait_console(machine_id, "tiny: up", count=2)
         after, told_after = hardware(provider, machine_id), seen_by_guest(provider, machine_id)
