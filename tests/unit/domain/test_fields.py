@@ -180,6 +180,7 @@ NOT_OF_THE_DOMAIN: dict[str, tuple[str, DiskSource]] = {
     "DiskSource.size": ("the guest sees what the backend says", replace(samples.RBD, size=7)),
     "DiskSource.note": ("for the operator", replace(samples.RBD, note="other")),
     "DiskSource.was": ("where a domain of before may still have it", replace(samples.RBD, was=("other",))),
+    "DiskSource.device": ("by which the store knows it", replace(samples.RBD, device="block:7:0@boot")),
 }
 NOT_COMPARED = {
     "DiskSource.backing": "an overlay's own header names its base",
