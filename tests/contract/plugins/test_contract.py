@@ -261,7 +261,8 @@ class TestConnectedVolumes:
         for asked in (self.sample(name), self.with_key(name)):
             planned = driver.source(MACHINE, asked)
             assert planned.size == 0
-            assert replace(planned, size=SIZE) == driver.prepare(MACHINE, asked, paths)
+            made = driver.prepare(MACHINE, asked, paths)
+            assert replace(planned, size=SIZE, device=made.device) == made
 
     def test_it_waits_until_its_backend_answers(
         self, name: str, driver: ConnectedVolumes, access: HostAccess, paths: MachinePaths
