@@ -1,4 +1,7 @@
-"""The host goes down and comes back: in order, with libvirt-guests, and by a pulled plug."""
+"""The host goes down and comes back: in order, with libvirt-guests, and by a pulled plug.
+
+One of the machines has an encrypted volume, so that it comes back by a secret that is in no file of libvirt's.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,23 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from tests.vm.pool import IGNITION, Pool
-from tests.vm.service import Service, hardware, spec
+from tests.vm.service import VIRSH, Service, hardware, spec, wait_for
 
 LANES = 2
 """As many machines are started at a time; fewer than there are."""
+
+
+LUKS = "/var/tmp/sri-luks.raw"
+PASSPHRASE = "open-sesame-again"
+SERVER = f"""\
+[Unit]
+# What guests have open is there before they start, and until they have ended.
+Before=libvirt-guests.service sri-libvirt.service
+[Service]
+ExecStart=qemu-nbd --bind=127.0.0.1 --port=10809 --export-name=e --format=raw --persistent --shared=0 {LUKS}
+[Install]
+WantedBy=multi-user.target
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,6 +51,37 @@ def resting(service: Service) -> tuple[str, str]:
     service.type(stopped, "poweroff -f", lambda: service.state(stopped) == "MACHINE_SUSPENDED")
     service.wait_state(off, "MACHINE_SUSPENDED")
     return off, stopped
+
+
+@pytest.fixture(scope="module")
+def locked(service: Service) -> Iterator[str]:
+    """A machine whose volume is encrypted, on a server that comes back with the host."""
+    vm = service.vm
+    secret = f"--object secret,id=k,data={PASSPHRASE} -o key-secret=k,iter-time=10"
+    vm.run(f"qemu-img create -q -f luks {secret} {LUKS} 4M")
+    vm.write("/etc/systemd/system/sri-nbd-luks.service", SERVER)
+    vm.run("systemctl daemon-reload && systemctl enable --now sri-nbd-luks")
+    made = spec("tiny")
+    connection = pb.VolumeConnection(
+        driver="nbd",
+        handle="locked",
+        attributes={"address": "127.0.0.1:10809", "export": "e"},
+        encryption_data={"encryptionKey": PASSPHRASE.encode()},
+    )
+    made.volumes.add(name="locked", device="odk", connection=connection)
+    machine = service.create("locked", made)
+    service.wait_line(machine, "up")
+    expect_unlocked(service, machine)
+    yield machine
+    service.delete(machine)
+    vm.run(f"systemctl disable --now sri-nbd-luks && rm /etc/systemd/system/sri-nbd-luks.service {LUKS}")
+
+
+def expect_unlocked(service: Service, machine: str) -> None:
+    """It runs with its volume, and libvirt has no secret any more."""
+    service.wait_state(machine, "MACHINE_RUNNING")
+    wait_for("volume", lambda: [each.state for each in service.get(machine).status.volumes] == [pb.VOLUME_ATTACHED])
+    assert "sri-libvirt" not in service.vm.run(f"{VIRSH} secret-list")
 
 
 def libvirt_guests(service: Service, on_shutdown: str) -> None:
@@ -73,9 +120,9 @@ def facts(service: Service, machine: str) -> list[str]:
 
 
 def test_machines_come_back_after_a_reboot_with_the_same_hardware(
-    service: Service, pool: Pool, resting: tuple[str, str]
+    service: Service, pool: Pool, resting: tuple[str, str], locked: str
 ) -> None:
-    machine, others = pool.tiny(), [pool.half(), *pool.uefi()]
+    machine, others = pool.tiny(), [pool.half(), locked, *pool.uefi()]
     libvirt_guests(service, "shutdown")
     write_down(service, machine, "before-the-reboot")
     hardware_before, boots = facts(service, machine), {each: service.boots(each) for each in (machine, *others)}
@@ -87,6 +134,7 @@ def test_machines_come_back_after_a_reboot_with_the_same_hardware(
         service.wait_state(each, "MACHINE_RUNNING")
     assert facts(service, machine) == hardware_before
     assert_written(service, machine, "before-the-reboot")
+    expect_unlocked(service, locked)
     for each in resting:
         assert service.state(each) == "MACHINE_SUSPENDED"
     assert set(service.guests()) == {machine, *others}
@@ -108,24 +156,25 @@ def most_at_once(service: Service) -> int:
 
 
 def test_machines_that_were_suspended_go_on_where_they_were(
-    service: Service, pool: Pool, resting: tuple[str, str]
+    service: Service, pool: Pool, resting: tuple[str, str], locked: str
 ) -> None:
     machine = pool.tiny()
     libvirt_guests(service, "suspend")
-    boots = service.boots(machine)
+    boots, boots_locked = service.boots(machine), service.boots(locked)
     service.type(machine, "touch /run/still-here; echo tiny: touched", _said(service, machine, "tiny: touched"))
     service.vm.reboot()
     service.connect()
     service.wait_state(machine, "MACHINE_RUNNING")
     line = "ls /run/still-here && echo tiny: goes on"
     service.type(machine, line, _said(service, machine, "tiny: goes on"))
-    assert service.boots(machine) == boots
+    expect_unlocked(service, locked)
+    assert (service.boots(machine), service.boots(locked)) == (boots, boots_locked)
     for each in resting:
         assert service.state(each) == "MACHINE_SUSPENDED"
 
 
 def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
-    service: Service, pool: Pool, resting: tuple[str, str]
+    service: Service, pool: Pool, resting: tuple[str, str], locked: str
 ) -> None:
     machine = pool.tiny()
     write_down(service, machine, "before-the-plug")
@@ -147,6 +196,7 @@ def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
     assert facts(service, machine) == before
     assert_written(service, machine, "before-the-plug")
     service.wait_state(made[0], "MACHINE_RUNNING")
+    expect_unlocked(service, locked)
     for each in (made[1], *resting):
         service.wait_state(each, "MACHINE_SUSPENDED")
     for each in made:
