@@ -9,6 +9,7 @@ import base64
 import itertools
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,17 @@ from tests.e2e.provider import Provider, spec, type_line, wait_for
 from tests.e2e.test_sweep import sweep
 
 MIB = 1 << 20
+
+TOLD = 12.0
+"""Seconds until a user is told why a volume waits."""
+
+STILL = 1.0
+"""A guest's console is never silent for as long."""
+
+GRACE = 3.0
+
+OPTIONS = ("--firmware", "bios", "--detach-settle", "0s", "--shutdown-grace", f"{GRACE:g}s")
+"""Of a provider whose guests give volumes back at once, and end soon."""
 
 _ESTABLISHED = "01"
 """TCP_ESTABLISHED in /proc/net/tcp (the kernel's include/net/tcp_states.h)."""
@@ -63,6 +75,17 @@ def ceph_volume(
 ) -> pb.Volume:
     given = {"userID": user.encode(), "userKey": key.encode() or base64.b64encode(ceph.key(user))}
     return connected(name, "ceph", {"monitors": ceph.monitors, "image": image}, given, **options)
+
+
+def new_name() -> str:
+    """A name that no image, target or user of a shared backend has."""
+    return f"t{secrets.token_hex(4)}"
+
+
+def zeroes(path: Path, size: int) -> Path:
+    """A file of so many bytes, for a server to give out."""
+    path.write_bytes(bytes(size))
+    return path
 
 
 def attach(provider: Provider, machine_id: str, volume: pb.Volume) -> None:
@@ -191,3 +214,14 @@ def expect_released(provider: Provider, *backends: tuple[str, int]) -> None:
         wait_for("end of connections", lambda at=(host, port): connections(provider, *at) == 0, 30)  # type: ignore[misc]
     assert secrets_left(provider) == []
     assert sweep(provider) == []
+
+
+def expect_mended(provider: Provider, machine_id: str) -> None:
+    """The volume comes by itself, and goes when it is to, with nothing left."""
+    provider.wait_console(machine_id, "serial=odb-")
+    wait_volumes(provider, machine_id, {"data": "ATTACHED"})
+    wait_for("no reason", lambda: not provider.reasons(machine_id))
+    detach(provider, machine_id)
+    provider.wait_console(machine_id, "gone")
+    wait_volumes(provider, machine_id, {})
+    expect_released(provider)

@@ -20,7 +20,11 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.records import Attachment
 from tests.backends.nbd import NbdServer
 from tests.e2e.connected import (
+    GRACE,
     MIB,
+    OPTIONS,
+    STILL,
+    TOLD,
     Pauses,
     attach,
     connections,
@@ -39,17 +43,8 @@ from tests.e2e.test_restarts import expect_nothing_left
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-TOLD = 12.0
-"""Seconds until a user is told why a volume waits."""
-
-STILL = 1.0
-"""A guest's console is never silent for as long."""
-
-GRACE = 3.0
 KILLED = 15.0
 """Seconds of libvirt's to end a QEMU that does not hear, over the grace time."""
-
-OPTIONS = ("--firmware", "bios", "--detach-settle", "0s", "--shutdown-grace", f"{GRACE:g}s")
 
 
 @pytest.fixture

@@ -21,52 +21,33 @@ from tests.backends.iscsi import Targets
 from tests.backends.nbd import NbdServer
 from tests.e2e.connected import (
     MIB,
+    OPTIONS,
+    STILL,
+    TOLD,
     Pauses,
     attach,
     ceph_volume,
-    detach,
+    expect_mended,
     expect_released,
     guest,
     iscsi,
     nbd,
+    new_name,
     tick,
     volumes,
     wait_reason,
-    wait_volumes,
+    zeroes,
 )
 from tests.e2e.provider import Provider, type_line, wait_for
 from tests.e2e.test_restarts import expect_nothing_left
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-TOLD = 12.0
-STILL = 1.0
-OPTIONS = ("--firmware", "bios", "--detach-settle", "0s", "--shutdown-grace", "3s")
 SIZE = 4 * MIB
 BLOCK = 64 << 10
 BLOCKS = SIZE // BLOCK
 PROMPT = "tiny# "
 PASSPHRASE = b"open, sesame"
-
-
-def new_name() -> str:
-    return f"t{secrets.token_hex(4)}"
-
-
-def lun(path: Path, size: int = SIZE) -> Path:
-    path.write_bytes(bytes(size))
-    return path
-
-
-def expect_mended(provider: Provider, machine_id: str) -> None:
-    """The volume comes by itself, and goes when it is to, with nothing left."""
-    provider.wait_console(machine_id, "serial=odb-")
-    wait_volumes(provider, machine_id, {"data": "ATTACHED"})
-    wait_for("no reason", lambda: not provider.reasons(machine_id))
-    detach(provider, machine_id)
-    provider.wait_console(machine_id, "gone")
-    wait_volumes(provider, machine_id, {})
-    expect_released(provider)
 
 
 # Gone, and back.
@@ -123,7 +104,7 @@ def expect_whole(
 
 
 def test_a_target_that_is_gone_and_back(provider: Provider, tiny_image: Path, targets: Targets, tmp_path: Path) -> None:
-    file = lun(tmp_path / "lun.raw")
+    file = zeroes(tmp_path / "lun.raw", SIZE)
     volume = iscsi(targets, targets.target(new_name(), [file]))
     provider.start(*OPTIONS)
     expect_whole(provider, tiny_image, volume, targets.daemon.kill, targets.start, file.read_bytes)

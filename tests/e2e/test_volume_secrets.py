@@ -26,6 +26,7 @@ from tests.backends.iscsi import Targets
 from tests.backends.nbd import NbdServer
 from tests.e2e.connected import (
     MIB,
+    OPTIONS,
     attach,
     ceph_volume,
     detach,
@@ -33,6 +34,7 @@ from tests.e2e.connected import (
     guest,
     iscsi,
     nbd,
+    new_name,
     secrets_left,
     wait_volumes,
 )
@@ -40,11 +42,9 @@ from tests.e2e.provider import Provider, wait_for
 from tests.e2e.test_failpoints import VARIABLE
 from tests.e2e.test_restarts import expect_nothing_left
 from tests.e2e.test_stops import rebooted_host
-from tests.e2e.test_volume_storage import new_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-OPTIONS = ("--firmware", "bios", "--detach-settle", "0s", "--shutdown-grace", "3s")
 SIZE = 4 * MIB
 PASSPHRASE = b"planted-passphrase-of-a-tenant"
 PASSWORD = "planted-chap-pw"

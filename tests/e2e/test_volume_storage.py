@@ -5,7 +5,6 @@ Faults that every backend can have are in test_volume_faults.py.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import pytest
@@ -14,49 +13,26 @@ from tests.backends.ceph import Ceph, new_key
 from tests.backends.iscsi import Targets
 from tests.e2e.connected import (
     MIB,
+    OPTIONS,
+    STILL,
+    TOLD,
     Pauses,
     attach,
     ceph_volume,
-    detach,
-    expect_released,
+    expect_mended,
     guest,
     iscsi,
+    new_name,
     tick,
     volumes,
     wait_reason,
-    wait_volumes,
+    zeroes,
 )
 from tests.e2e.provider import Provider, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-TOLD = 12.0
-STILL = 1.0
-OPTIONS = ("--firmware", "bios", "--detach-settle", "0s", "--shutdown-grace", "3s")
 SIZE = 8 * MIB
-
-
-def new_name() -> str:
-    return f"t{secrets.token_hex(4)}"
-
-
-def lun(path: Path, size: int = SIZE) -> Path:
-    path.write_bytes(bytes(size))
-    return path
-
-
-# Refused, and then not.
-
-
-def expect_mended(provider: Provider, machine_id: str) -> None:
-    """The volume comes by itself, and goes when it is to, with nothing left."""
-    provider.wait_console(machine_id, "serial=odb-")
-    wait_volumes(provider, machine_id, {"data": "ATTACHED"})
-    wait_for("no reason", lambda: not provider.reasons(machine_id))
-    detach(provider, machine_id)
-    provider.wait_console(machine_id, "gone")
-    wait_volumes(provider, machine_id, {})
-    expect_released(provider)
 
 
 def test_a_lun_that_is_not_there_yet(provider: Provider, tiny_image: Path, targets: Targets, tmp_path: Path) -> None:
@@ -68,7 +44,7 @@ def test_a_lun_that_is_not_there_yet(provider: Provider, tiny_image: Path, targe
         attach(provider, machine_id, iscsi(targets, target))
         assert "does not exist" in wait_reason(provider, machine_id, "volume-refused", TOLD)
         assert volumes(provider, machine_id) == {"data": "PENDING"}
-        targets.lun(target, lun(tmp_path / "lun.raw"))
+        targets.lun(target, zeroes(tmp_path / "lun.raw", SIZE))
         expect_mended(provider, machine_id)
     assert pauses.longest < STILL
     wait_for("no session", lambda: targets.sessions() == 0)
@@ -78,7 +54,9 @@ def test_a_chap_password_that_is_wrong(provider: Provider, tiny_image: Path, tar
     provider.start(*OPTIONS)
     machine_id = guest(provider, tiny_image)
     tick(provider, machine_id)
-    target = targets.target(new_name(), [lun(tmp_path / "lun.raw")], user=new_name(), password="some-other-pass")
+    target = targets.target(
+        new_name(), [zeroes(tmp_path / "lun.raw", SIZE)], user=new_name(), password="some-other-pass"
+    )
     user = new_name()
     with Pauses(provider, machine_id) as pauses:
         given = {"username": user.encode(), "password": b"secret-of-twelve"}
