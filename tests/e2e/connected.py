@@ -200,6 +200,16 @@ def _little_endian(host: str) -> str:
     return "".join(f"{int(byte):02X}" for byte in reversed(host.split(".")))
 
 
+def libvirt_version(provider: Provider) -> int:
+    """9.2.0 is 9_002_000."""
+    connection = libvirt.open(provider.libvirt.uri)
+    try:
+        version: int = connection.getLibVersion()
+        return version
+    finally:
+        connection.close()
+
+
 def secrets_left(provider: Provider) -> list[str]:
     connection = libvirt.open(provider.libvirt.uri)
     try:

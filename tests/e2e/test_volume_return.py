@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.volumes.nbd import RECONNECT_SINCE
 from tests.backends import luks
 from tests.backends.ceph import Ceph
 from tests.backends.iscsi import Targets
@@ -31,6 +32,7 @@ from tests.e2e.connected import (
     expect_released,
     guest,
     iscsi,
+    libvirt_version,
     nbd,
     new_name,
     tick,
@@ -119,6 +121,16 @@ def test_a_ceph_that_is_gone_and_back(provider: Provider, tiny_image: Path, ceph
 
     provider.start(*OPTIONS, "--ceph-conf", str(ceph.client_settings))
     expect_whole(provider, tiny_image, ceph_volume(ceph, image), go, ceph.start, lambda: ceph.read(image))
+
+
+def test_an_nbd_server_that_is_gone_and_back(provider: Provider, tiny_image: Path, tmp_path: Path) -> None:
+    if libvirt_version(provider) < RECONNECT_SINCE:
+        pytest.skip("this libvirt has no word for a server that is waited for")
+    file = zeroes(tmp_path / "disk.raw", SIZE)
+    provider.start(*OPTIONS)
+    with closing(NbdServer(file, "e", provider.libvirt.inside)) as server:
+        server.start()
+        expect_whole(provider, tiny_image, nbd(server), server.daemon.kill, server.start, file.read_bytes)
 
 
 # Encrypted.

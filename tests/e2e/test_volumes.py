@@ -24,6 +24,7 @@ from sri_libvirt.volumes.ceph import HOT_LIBRBD
 from tests import guest
 from tests.backends.ceph import Ceph
 from tests.backends.iscsi import Targets
+from tests.e2e.connected import libvirt_version
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, type_line, wait_for
 from tests.e2e.storage import KINDS, Storage, Stored
@@ -220,11 +221,7 @@ def guests(host: Host) -> tuple[Guest, Guest]:
 
 
 def cannot_be_plugged(host: Host, kind: str) -> bool:
-    connection = libvirt.open(host.provider.libvirt.uri)
-    try:
-        return kind == "ceph-luks" and connection.getLibVersion() < HOT_LIBRBD
-    finally:
-        connection.close()
+    return kind == "ceph-luks" and libvirt_version(host.provider) < HOT_LIBRBD
 
 
 @pytest.mark.parametrize("kind", KINDS)
