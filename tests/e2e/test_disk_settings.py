@@ -122,7 +122,7 @@ def disks(private_libvirt: PrivateLibvirt) -> Iterator[Disks]:
 
 @contextmanager
 def started(private: PrivateLibvirt, *rows: Attachment) -> Iterator[tuple[libvirt.virDomain, DomainCompiler]]:
-    """A machine without an operating system that has these disks; its firmware opens none, QEMU all."""
+    """A machine that stands at its first instruction and has these disks, which QEMU has opened."""
     paths = StatePaths(private.directory("state")).machine(str(uuid.uuid4()))
     make_directory(paths.root.parent, TRAVERSABLE)
     make_directory(paths.root, TRAVERSABLE)
@@ -132,7 +132,7 @@ def started(private: PrivateLibvirt, *rows: Attachment) -> Iterator[tuple[libvir
     connection = libvirt.open(private.uri)
     try:
         domain = connection.defineXML(compiler.domain_xml(machine, rows, paths, samples.RUN))
-        domain.create()
+        domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
         yield domain, compiler
     finally:
         connection.close()

@@ -101,7 +101,7 @@ def edited_templates(root: Path) -> Path:
     """An operator's own copy of one template: more disks' options, and other text around them."""
     (root / "devices").mkdir(parents=True)
     text = (TEMPLATES / "devices" / "disk.xml.j2").read_text()
-    changed = text.replace(" discard='unmap'", " discard='unmap' detect_zeroes='on'")
+    changed = text.replace(" discard='{{ how.discard }}'", " discard='{{ how.discard }}' detect_zeroes='on'")
     assert changed != text
     (root / "devices" / "disk.xml.j2").write_text(changed)
     return root
