@@ -2,8 +2,7 @@
 
 Ignition data, secret and encryption data and a connection's attributes are not in it (what of them says where a volume
 is, its `backend` tells), and nothing is copied whole out of a message: a field that a later version adds stays hidden
-until it is named here. How it is printed does not belong
-here (that is `output.py`).
+until it is named here. How it is printed does not belong here (that is `output.py`).
 """
 
 from __future__ import annotations
