@@ -5,8 +5,8 @@ are sold; a read of what the page cache holds would be faster. io_uring and Linu
 quarters of the CPU of QEMU's threads with several requests at a time and no less with one; but of Linux AIO a host has
 65,536 requests for all guests (`fs.aio-max-nr`), and each takes 1,024. To look for zeroes is no gain but for guests
 that write many: "unmap" then costs more CPU and twice the time. librbd's own cache would be memory that nobody is
-charged for; NBD and iSCSI have nothing of the kind. An iothread for the disks made a twentieth of a difference, either
-way (emulated guests; KVM could not be measured), so machines have none.
+charged for; NBD and iSCSI have nothing of the kind. An iothread for the disks made less than a tenth of a difference,
+either way (emulated guests; KVM could not be measured), so machines have none.
 
 A class's word is a wish: a disk for which it cannot be had is read and written in the next best way, since no guest
 sees a difference. What can be had is found out elsewhere (`host/diskio.py`), nor does when it is asked belong here.

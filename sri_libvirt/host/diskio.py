@@ -49,11 +49,16 @@ def has_room_for_aio(procfs: Path) -> bool:
 
 
 def works(io: Literal["io_uring", "native"], path: Path, *, block: bool) -> bool:
-    """Whether QEMU can open a file or block device with it; with Linux AIO past the page cache, as it must."""
+    """Whether QEMU can open a file or block device with it; with Linux AIO past the page cache, as it must.
+
+    Raises ProcessError when it does not say so in time.
+    """
     driver = "host_device" if block else "file"
     node = {"driver": driver, "filename": str(path), "aio": io, "cache": {"direct": io == "native"}}
     try:
         process.run(["qemu-img", "info", "--force-share", f"json:{json.dumps(node)}"], deadline=_SECONDS)
-    except ProcessError:
+    except ProcessError as error:
+        if error.late:
+            raise
         return False
     return True

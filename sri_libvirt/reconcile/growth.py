@@ -20,7 +20,7 @@ from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import InvalidSpec, NotFound, NotReady, StoreError
 from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.reconcile import disks
-from sri_libvirt.records import Attachment, Machine
+from sri_libvirt.records import Attachment, Key, Machine
 from sri_libvirt.resources import byte_words
 from sri_libvirt.store.store import Store
 from sri_libvirt.volumes.base import Found
@@ -51,7 +51,10 @@ class Volumes(Protocol):
 
 
 class Growth(threading.Thread):
-    """Looks at each volume that a running guest has once a period, one after the other, spread over it."""
+    """Looks at each volume that a running guest has once a period, one after the other, spread over it.
+
+    Who has waited longest comes first, and one that is new before all others, which these wait for, if they are many.
+    """
 
     def __init__(self, store: Store, volumes: Volumes, period: float) -> None:
         super().__init__(name="growth", daemon=True)
@@ -59,24 +62,33 @@ class Growth(threading.Thread):
         self._volumes = volumes
         self._period = period
         self._ending = threading.Event()
+        self._looked: dict[tuple[str, Key], float] = {}
 
     def run(self) -> None:
         while not self._ending.is_set():
             try:
-                rows = self._in_use()
+                rows = self._in_turn()
             except StoreError as error:
                 log.info("volumes in use are not looked at now", error=str(error))
                 rows = []
             if not rows:
                 self._ending.wait(self._period)
             for row in rows:
+                self._looked[row.machine, row.key] = time.monotonic()
+                self._look(row)
                 if self._ending.wait(self._period / len(rows)):
                     return
-                self._look(row)
 
     def stop(self) -> None:
         """End the thread soon; one that is stuck in a look is left behind."""
         self._ending.set()
+
+    def _in_turn(self) -> list[Attachment]:
+        rows = self._in_use()
+        before, self._looked = self._looked, {}
+        for row in rows:
+            self._looked[row.machine, row.key] = before.get((row.machine, row.key), 0.0)
+        return sorted(rows, key=lambda row: self._looked[row.machine, row.key])
 
     def _in_use(self) -> list[Attachment]:
         states = self._store.states()
@@ -162,7 +174,9 @@ class Rescan:
             time.sleep(POLL_SECONDS)
 
     def _now(self, row: Attachment) -> Attachment:
-        return self.store.attachment(row.machine, row.key) or row
+        """As it is by now; as it was, where it has gone or is to be prepared anew meanwhile."""
+        now = self.store.attachment(row.machine, row.key)
+        return now if now is not None and isinstance(now.backing, DiskSource) else row
 
     def _told(self, row: Attachment, answer: Found | NotReady | None) -> dict[str, Any]:
         before = row.backing.size if isinstance(row.backing, DiskSource) else 0

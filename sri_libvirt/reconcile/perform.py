@@ -92,7 +92,7 @@ class Performer:
     """Ends the claims of a device that left nothing."""
     wake: Callable[[str], None] = lambda _machine_id: None
     """Has a machine looked at that waited for what is given up."""
-    not_open_elsewhere: Callable[[Connection, str, str], None] = lambda _connection, _machine_id, _source: None
+    not_open_elsewhere: Callable[[Connection, str, DiskSource], None] = lambda _connection, _machine_id, _disk: None
     """Raises NotReady while a guest that nobody knows has a volume's source open."""
     lend: Lend = lend_nothing
     """Has the secrets of disks set while they are opened."""
@@ -201,7 +201,7 @@ class Performer:
         paths = self._machine_directory(machine.id)
         made = self._prepared(machine, row, paths, connection, plugged=plugged)
         if isinstance(made, DiskSource) and row.kind == "volume":
-            self.not_open_elsewhere(connection, machine.id, made.source)
+            self.not_open_elsewhere(connection, machine.id, made)
         if isinstance(made, DiskSource):
             made = self.settle(machine.machine_class.policy, made)
         if isinstance(made, DiskSource) and isinstance(row.backing, DiskSource):

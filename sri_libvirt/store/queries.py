@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 
-from sri_libvirt.devices import may_be_same
 from sri_libvirt.errors import StoreError
 from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
@@ -129,8 +129,8 @@ def unclaimed(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-def stranger_with(connection: sqlite3.Connection, source: str, besides: str) -> str:
-    """The machine, other than that one, whose guest may have it open without a record; "" for none."""
+def stranger_with(connection: sqlite3.Connection, may_be: Callable[[str], bool], besides: str) -> str:
+    """The machine, other than that one, whose guest has what may be it open without a record; "" for none."""
     rows = connection.execute(
         """
         SELECT machine.id, json_extract(stranger.value, '$.source')
@@ -138,7 +138,7 @@ def stranger_with(connection: sqlite3.Connection, source: str, besides: str) -> 
         """,
         (besides,),
     )
-    return next((str(machine_id) for machine_id, opened in rows if may_be_same(opened, source)), "")
+    return next((str(machine_id) for machine_id, opened in rows if may_be(opened)), "")
 
 
 def holder(connection: sqlite3.Connection, handle: str, identity: str, besides: str) -> str:

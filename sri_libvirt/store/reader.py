@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -72,10 +72,10 @@ class Reader:
         with self._snapshot() as connection:
             return queries.machine_ids(connection)
 
-    def stranger_with(self, source: str, besides: str) -> str:
-        """The machine, other than that one, whose guest may have it open without a record; "" for none."""
+    def stranger_with(self, may_be: Callable[[str], bool], besides: str) -> str:
+        """The machine, other than that one, whose guest has what may be it open without a record; "" for none."""
         with self._snapshot() as connection:
-            return queries.stranger_with(connection, source, besides)
+            return queries.stranger_with(connection, may_be, besides)
 
     def holder(self, handle: str, besides: str) -> str:
         """The machine, other than that one, that has a volume of this handle ready, wanted or not; "" for none."""

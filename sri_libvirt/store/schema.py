@@ -109,6 +109,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Who has a volume: by its handle, and by what it is.
         "CREATE INDEX attachment_handle ON attachment (json_extract(backing, '$.handle')) WHERE kind = 'volume'",
         "CREATE INDEX attachment_held ON attachment (machine) WHERE problem_code = 'held'",
+        "CREATE INDEX attachment_source ON attachment (json_extract(backing, '$.source')) WHERE kind = 'volume'",
+    ),
+    (
+        # What a volume is, not what it is called: a LUN is one by any portal. A device's number comes with its next
+        # prepare.
+        """
+        UPDATE attachment SET backing = json_set(json_remove(backing, '$.source'), '$.identity',
+            CASE WHEN json_extract(backing, '$.protocol') = 'iscsi'
+                THEN substr(json_extract(backing, '$.source'), 1, instr(json_extract(backing, '$.source'), '@') - 1)
+                ELSE json_extract(backing, '$.source') END)
+        WHERE CASE WHEN json_valid(backing) THEN json_extract(backing, '$.source') IS NOT NULL ELSE FALSE END
+        """,
+        "DROP INDEX attachment_source",
         "CREATE INDEX attachment_disk ON attachment (json_extract(backing, '$.identity')) WHERE kind = 'volume'",
     ),
 )

@@ -133,9 +133,9 @@ class Store:
         """The newest events of a machine, oldest first."""
         return self._reader.events(machine_id, limit)
 
-    def stranger_with(self, source: str, *, besides: str) -> str:
-        """The machine, other than that one, whose guest may have it open without a record; "" for none."""
-        return self._reader.stranger_with(source, besides)
+    def stranger_with(self, may_be: Callable[[str], bool], *, besides: str) -> str:
+        """The machine, other than that one, whose guest has what may be it open without a record; "" for none."""
+        return self._reader.stranger_with(may_be, besides)
 
     def holder(self, handle: str, *, besides: str) -> str:
         """The machine, other than that one, that has a volume of this handle ready, wanted or not; "" for none."""

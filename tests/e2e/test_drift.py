@@ -194,7 +194,7 @@ def test_hardware_does_not_drift(
     provider.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="middle"), timeout=10)
     volume = pb.Volume(name="fresh", device="odd", empty_disk=pb.EmptyDisk(size_bytes=64 << 20))
     provider.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=volume), timeout=10)
-    # Whether libvirtd finds a guest again that lets a disk go at the very moment is libvirt's business.
+    # So that what comes is an upgrade and nothing beside it.
     wait_for("both changes", lambda: attached(provider, machine_id) == {"first", "last", "fresh"})
     provider.stop()
     templates = edited_templates(provider.root / "templates")

@@ -100,3 +100,12 @@ def test_what_qemu_cannot_open_it_with_is_not_there(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(process, "run", run)
     assert not diskio.works("io_uring", Path("/d"), block=False)
+
+
+def test_what_qemu_does_not_say_in_time_is_not_taken_for_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> str:
+        raise ProcessError("qemu-img did not end within 10 s", late=True)
+
+    monkeypatch.setattr(process, "run", run)
+    with pytest.raises(ProcessError, match="within 10 s"):
+        diskio.works("io_uring", Path("/d"), block=False)

@@ -12,7 +12,8 @@ import pytest
 from sri_libvirt.devices import BackingFile, DiskSettings, DiskSource, FileIdentity
 from sri_libvirt.errors import NotReady
 from sri_libvirt.looks import Looks
-from sri_libvirt.reconcile.diskio import HOLDS, DiskIo, Tried
+from sri_libvirt.process import ProcessError
+from sri_libvirt.reconcile.diskio import HOLDS, REFUSED, DiskIo, Tried
 from sri_libvirt.records import ClassPolicy
 
 AUTO = ClassPolicy()
@@ -30,7 +31,7 @@ class Host:
 
     procfs: Path
     buffered: set[str] = field(default_factory=set)
-    works: dict[Tried, bool] = field(default_factory=lambda: {"io_uring": True, "native": True})
+    works: dict[Tried, bool | ProcessError] = field(default_factory=lambda: {"io_uring": True, "native": True})
     now: float = 0.0
     opened: list[str] = field(default_factory=list)
     tried: list[tuple[str, str, bool]] = field(default_factory=list)
@@ -46,7 +47,10 @@ class Host:
 
     def _works(self, io: Tried, path: Path, block: bool) -> bool:
         self.tried.append((io, str(path), block))
-        return self.works[io]
+        verdict = self.works[io]
+        if isinstance(verdict, ProcessError):
+            raise verdict
+        return verdict
 
     def _takes_direct(self, path: Path) -> bool:
         if self.hangs:
@@ -97,6 +101,30 @@ def test_qemu_is_tried_once_in_a_while_on_the_disk_at_hand(host: Host) -> None:
     assert host.settle(EMPTY) == ("none", "native")
     assert host.settle(EMPTY) == ("none", "native")
     assert host.tried[1:] == [("io_uring", EMPTY.path, False), ("native", EMPTY.path, False)]
+
+
+def test_a_no_is_soon_asked_again_for_it_may_be_the_disks_own_fault(host: Host) -> None:
+    host.works["io_uring"] = False
+    assert host.settle(BLOCK) == ("none", "native")
+    host.works["io_uring"] = True
+    host.now += REFUSED
+    assert host.settle(EMPTY) == ("none", "io_uring")
+
+
+def test_a_try_that_was_late_is_of_its_disk_alone(host: Host) -> None:
+    host.works["io_uring"] = ProcessError("qemu-img did not end within 10 s", late=True)
+    assert host.settle(BLOCK) == ("none", "native")
+    host.works["io_uring"] = True
+    assert host.settle(EMPTY) == ("none", "io_uring")
+
+
+def test_a_device_that_hangs_holds_up_none_that_is_listed_beside_it(host: Host) -> None:
+    host.hangs = threading.Event()
+    with pytest.raises(NotReady, match="nothing more is begun at the device /dev/vg/volume before"):
+        host.settle(BLOCK)
+    hanging, host.hangs = host.hangs, None
+    assert host.settle(replace(BLOCK, path="/dev/vg/other")) == ("none", "io_uring")
+    hanging.set()
 
 
 def test_what_the_kernel_says_is_read_each_time(host: Host) -> None:

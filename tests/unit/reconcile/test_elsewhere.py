@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sri_libvirt import names
+from sri_libvirt.devices import DiskHost, DiskSource, Protocol
 from sri_libvirt.errors import NotReady
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.paths import StatePaths
@@ -40,8 +42,15 @@ class Bench:
         )
         self.hypervisor.connect().start(machine_id)
 
-    def check(self, source: str = SOURCE) -> None:
-        self.elsewhere.check(self.hypervisor.connect(), ID, source)
+    def check(self, disk: DiskSource | str = SOURCE) -> None:
+        disk = DiskSource("h", disk, "raw", 512) if isinstance(disk, str) else disk
+        self.elsewhere.check(self.hypervisor.connect(), ID, disk)
+
+
+def network(protocol: Protocol, name: str, *hosts: str) -> DiskSource:
+    return DiskSource(
+        "h", "", "raw", 512, kind="network", protocol=protocol, name=name, hosts=tuple(DiskHost(each) for each in hosts)
+    )
 
 
 @pytest.fixture
@@ -69,8 +78,19 @@ def test_an_image_of_a_cluster_is_the_same_by_whichever_monitors(bench: Bench) -
     bench.guest(source=f"<source protocol='rbd' name='pool/image'>{hosts}</source>")
     bench.restored()
     with pytest.raises(NotReady, match=f"the guest {OTHER} has it open"):
-        bench.check("rbd:pool/image@mon2:6789,mon3:6789")
-    bench.check("rbd:pool/other@mon1:6789,mon2:6789")
+        bench.check(network("rbd", "pool/image", "mon2", "mon3"))
+    bench.check(network("rbd", "pool/other", "mon1", "mon2"))
+
+
+@pytest.mark.parametrize(("path", "same"), [("/dev/./null", True), ("/dev/zero", False), ("/dev/absent", True)])
+def test_a_device_is_the_same_by_all_its_names_and_may_be_by_one_that_is_gone(
+    bench: Bench, path: str, *, same: bool
+) -> None:
+    bench.guest(source=f"<source dev='{path}'/>")
+    bench.restored()
+    with pytest.raises(NotReady, match=f"the guest {OTHER} has it open") if same else nullcontext():
+        bench.check(DiskSource("h", "/dev/null", "raw", 512, kind="block"))
+    bench.check(DiskSource("h", "/dev/null", "raw", 512))
 
 
 def test_guests_that_are_known_or_not_ours_are_none_of_these(bench: Bench) -> None:
@@ -93,9 +113,9 @@ def test_a_device_without_a_row_holds_its_volume_until_it_is_unplugged(bench: Be
     bench.store.write(lambda tx: tx.set_run(OTHER, run))
     bench.check()
     with pytest.raises(NotReady, match=f"machine {OTHER} has it open"):
-        bench.check("iscsi:iqn.x:t/1@b:3260")
+        bench.check(network("iscsi", "iqn.x:t/1", "b"))
     bench.store.write(lambda tx: tx.set_run(OTHER, Run()))
-    bench.check("iscsi:iqn.x:t/1@b:3260")
+    bench.check(network("iscsi", "iqn.x:t/1", "b"))
 
 
 def test_reason_open_elsewhere_holds_up_the_start() -> None:

@@ -119,6 +119,30 @@ def test_each_volume_that_a_running_guest_has_is_looked_at_again_and_again(
     assert abs(made.volumes.names().count("a") - made.volumes.names().count("b")) <= 1
 
 
+def test_one_that_is_new_comes_first_and_the_others_in_turn(store: Store) -> None:
+    put(store, running(volume("a"), volume("b")))
+    thread = Growth(store, Volumes(), 3600)
+    thread._looked = {(ID, volume("b").key): 10.0, (ID, volume("a").key): 20.0, ("gone", volume("a").key): 1.0}
+    assert [row.name for row in thread._in_turn()] == ["b", "a"]
+    store.write(lambda tx: tx.put_attachment(volume("c")))
+    assert [row.name for row in thread._in_turn()] == ["c", "b", "a"]
+    assert len(thread._looked) == 3
+
+
+def test_the_first_is_looked_at_at_once(store: Store) -> None:
+    put(store, running(volume("a")))
+    volumes = Volumes()
+    thread = Growth(store, volumes, 3600)
+    thread.start()
+    end = time.monotonic() + 20
+    while not volumes.looked:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    thread.stop()
+    thread.join(20)
+    assert volumes.names() == ["a"]
+
+
 def test_one_that_fails_or_is_a_bug_hides_no_other(store: Store, watch: Callable[[Volumes], Watched]) -> None:
     put(store, running(volume("a"), volume("b"), volume("c")))
     made = watch(Volumes(answers={"a": [SILENT], "b": [KeyError("x")]}))
@@ -231,6 +255,15 @@ def test_what_else_can_come_of_it(
     bench.volumes.answers = {"a": [answer]}
     (told,) = bench.rescan()
     assert (told["outcome"], words in told["message"]) == (outcome, True), told
+
+
+def test_one_that_is_to_be_prepared_anew_meanwhile_is_told_of_as_it_was(bench: Bench) -> None:
+    put(bench.store, running(volume("a")))
+    bench.volumes.answers = {"a": [Found(2 * GIB)]}
+    key = volume("a").key
+    bench.volumes.meanwhile = lambda: bench.store.write(lambda tx: tx.set_backing(ID, key, None))
+    (told,) = bench.rescan()
+    assert told["outcome"] == "growing"
 
 
 def test_what_no_guest_has_open_is_not_asked_for(bench: Bench) -> None:

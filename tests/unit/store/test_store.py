@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import DiskHost, DiskSource, to_json
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Key, Run
@@ -271,6 +274,38 @@ def test_a_selector_needs_its_keys_also_for_empty_values(store: Store) -> None:
 
 
 # What breaks
+
+
+@pytest.mark.parametrize(
+    ("disk", "source"),
+    [
+        (DiskSource("h", "/d", "raw", 512), "/d"),
+        (
+            DiskSource("h", "", "raw", 512, kind="network", protocol="iscsi", name="iqn.1:t/1", hosts=(DiskHost("p"),)),
+            "iscsi:iqn.1:t/1@p:3260",
+        ),
+    ],
+)
+def test_a_volume_of_an_earlier_schema_is_known_by_what_it_is(
+    paths: StatePaths, monkeypatch: pytest.MonkeyPatch, disk: DiskSource, source: str
+) -> None:
+    paths.prepare()
+    new = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "MIGRATIONS", new[:4])
+    monkeypatch.setattr(schema, "VERSION", 4)
+    with closing(Store.open(paths, lambda: 1)) as store:
+        store.write(lambda tx: tx.insert(machine("m1", attachments=(row("m1", backing=disk),))))
+    with closing(sqlite3.connect(paths.database)) as connection:
+        data = {**json.loads(to_json(disk)), "source": source}
+        del data["identity"]
+        connection.execute("UPDATE attachment SET backing = ?", (json.dumps(data),))
+        connection.commit()
+    monkeypatch.setattr(schema, "MIGRATIONS", new)
+    monkeypatch.setattr(schema, "VERSION", len(new))
+    with closing(Store.open(paths, lambda: 1)) as store:
+        other = replace(disk, handle="another")
+        assert store.write(lambda tx: tx.holder(other, besides="m2")) == "m1"
+        assert store.write(lambda tx: tx.holder(replace(other, path="/e", name="iqn.1:t/2"), besides="m2")) == ""
 
 
 def test_a_newer_schema_is_refused(paths: StatePaths) -> None:
