@@ -17,12 +17,13 @@ from tests.vm.machine import VM
 from tests.vm.service import Service, spec, wait_for
 
 GROUP = "sritest"
+BY_ID = f"/dev/disk/by-id/dm-name-{GROUP}-"
 NFS = "/srv/sri-nfs"
 SOCKETS = "/run/sri-nbd"
 SIZE = 32 << 20
 
 CONFIG = f"""\
-block_device = ["/dev/{GROUP}/*"]
+block_device = ["/dev/{GROUP}/*", "{BY_ID}*"]
 file_dir = ["{NFS}"]
 nbd_socket_dir = ["{SOCKETS}"]
 """
@@ -181,6 +182,22 @@ def test_an_lvm_volume_that_grows_is_seen_by_its_guest(service: Service, machine
     wait(service, machine, "size", lambda: any(sizes.match(line) for line in service.lines(machine)))
     service.detach(machine, stored.volume())
     wait(service, machine, "no volume", lambda: states(service, machine) == {})
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_device_is_not_given_to_a_second_machine_by_its_other_name(service: Service, machine: str) -> None:
+    stored, by_id = VOLUMES["lvm"], Stored("odi", "block", {"path": f"{BY_ID}data"}, f"{BY_ID}data")
+    service.attach(machine, stored.volume())
+    wait(service, machine, "attached", lambda: states(service, machine) == {stored.device: "ATTACHED"})
+    wanted = spec("tiny", image=False)
+    wanted.volumes.append(by_id.volume())
+    second = service.create("by-id", wanted)
+    wait(service, second, "reason", lambda: f"machine {machine} has the volume still" in service.why(second))
+    assert states(service, second) == {by_id.device: "PENDING"}
+    service.detach(machine, stored.volume())
+    wait(service, machine, "no volume", lambda: states(service, machine) == {})
+    wait(service, second, "attached", lambda: states(service, second) == {by_id.device: "ATTACHED"})
+    service.delete(second)
 
 
 @pytest.mark.usefixtures("allowed")
