@@ -57,6 +57,20 @@ def test_what_is_not_there_can_be_destroyed(tmp_path: Path) -> None:
     assert run("vm.sh", "destroy", "trixie", env={"SRI_VM_DIR": str(tmp_path)}).returncode == 0
 
 
+def test_what_a_reboot_of_this_host_has_ended_can_be_destroyed(tmp_path: Path) -> None:
+    machine = tmp_path / "trixie"
+    machine.mkdir()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (machine / "anchor").write_text(f"{ended.pid} net:[1]\n")
+    (machine / "ssh_config").write_text("Host vm\n")
+    (machine / "driver").write_text("qemu\n")
+    done = run("vm.sh", "destroy", "trixie", env={"SRI_VM_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "trixie is gone" in done.stderr
+    assert list(machine.iterdir()) == []
+
+
 def test_the_box_gets_what_the_tests_need_but_no_vagrant() -> None:
     packages = run("provision.sh", "packages").stdout.split()
     assert {"libvirt-daemon-system", "qemu-system-x86", "ovmf", "tini"} <= set(packages)
