@@ -66,6 +66,7 @@ image_dir = ["/srv/images"]
 machine_classes = "/etc/sri-libvirt/classes.yaml"
 reserved_memory = "512Mi"
 cpu_overcommit = 16
+disk_overcommit = 4
 """
 
 CLASSES = """\
