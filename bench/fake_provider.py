@@ -15,7 +15,10 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-from sri_libvirt import app, config, log, statedir
+from sri_libvirt import log  # first, as `sri-libvirt serve` does
+
+# isort: split
+from sri_libvirt import app, config, statedir
 from sri_libvirt.capacity.budget import Hardware, Resources
 from sri_libvirt.hypervisor.fake import Domain, FakeHypervisor
 from sri_libvirt.paths import StatePaths

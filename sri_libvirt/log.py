@@ -67,6 +67,11 @@ def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO 
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 
 
+def refused(what: str, why: str) -> None:
+    """Log that the program ends because of that."""
+    structlog.get_logger(__name__).critical(what, error=why)
+
+
 def only_plain(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Let plain values through, and of everything else the name of its type. A structlog processor."""
     for key, value in event.items():

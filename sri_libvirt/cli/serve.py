@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import click
-import structlog
 
+from sri_libvirt import log  # first of all that log: it sees to it that structlog brings no rich
 from sri_libvirt.cli import options
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import SRIError
@@ -21,7 +21,7 @@ from sri_libvirt.errors import SRIError
 @options.settings()
 def serve(settings: Settings, new_store: bool) -> None:
     """Serve this host as a pool of machines, until SIGTERM or SIGINT. Guests outlive it."""
-    from sri_libvirt import app, log  # grpc and libvirt take a third of a second to load
+    from sri_libvirt import app  # grpc and libvirt take a third of a second to load
 
     log.set_up(settings.log_level, settings.log_format)
     try:
@@ -29,5 +29,5 @@ def serve(settings: Settings, new_store: bool) -> None:
     except SRIError as error:
         if settings.log_format != "json":
             raise
-        structlog.get_logger(__name__).critical("cannot serve", error=str(error))
+        log.refused("cannot serve", str(error))
         sys.exit(1)
