@@ -3,7 +3,7 @@
 Whoever needs what such work finds asks for it where that is kept; where it is not there yet a job is begun, and the
 machine that asked is woken at its end. A job leaves what it found with who began it, failures too; here nothing is
 kept. A few jobs run at a time, of one group one; the rest waits in the order in which it came. A group of which it is
-doubtful that it answers never gets the last thread, so that the others have one whatever hangs.
+doubtful that it answers never gets the last thread of several, so that the others have one whatever hangs.
 
 How long a job may take is its own affair: it is a child process with a deadline, which `process.Cancel` ends at a stop.
 What may hang in this process itself does not belong here (that is `looks.py`), nor when a job is due.
@@ -29,7 +29,7 @@ MOST = 4096
 """Jobs that wait or run: more than a host has devices."""
 
 UNDER_WAY = "under-way"
-TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "in-use"})
+TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "in-use", "image-unreachable", "image-refused"})
 """Codes of `NotReady` of which their raiser knows when to try again, and says so when it is asked."""
 
 
@@ -64,7 +64,8 @@ class Jobs:
             job = self._jobs.get(key)
             if job is None:
                 if self._closed or len(self._jobs) >= MOST:
-                    raise NotReady(f"{len(self._jobs)} pieces of slow work wait, and no more are taken", code=UNDER_WAY)
+                    # No code of those whose end wakes: nobody is woken for this, so it is tried again by time.
+                    raise NotReady(f"{len(self._jobs)} pieces of slow work wait, and no more are taken")
                 job = self._jobs[key] = _Job(key, group, work, doubtful)
             if waiter:
                 job.waiters.add(waiter)
@@ -98,7 +99,7 @@ class Jobs:
         for job in self._jobs.values():
             if len(groups) >= self._threads:
                 return
-            if job.runs or job.group in groups or (job.doubtful and doubtful >= self._threads - 1):
+            if job.runs or job.group in groups or (job.doubtful and doubtful >= max(self._threads - 1, 1)):
                 continue
             groups.add(job.group)
             doubtful += job.doubtful

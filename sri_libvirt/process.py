@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,18 +117,31 @@ def run(
     cancel: Cancel | None = None,
     tethered: bool = False,
     place: str = "",
+    on_line: Callable[[bytes], None] | None = None,
+    called: str = "",
 ) -> bytes:
     """Run a program to its end and return its standard output, at most ANSWER_BYTES.
 
     `deadline` is in seconds; the program is killed when it passes. The environment is the caller's with LC_ALL=C, so
     that messages can be read, and `env` on top. It inherits `pass_fds`, under their numbers. `tethered`: it ends with
     this process, even if that is killed. `place` names a disk or file system that may hang: of one only one program
-    is left behind. Raises ProcessError; Cancelled once `cancel` is.
+    is left behind. With `on_line` nothing is returned: each whole line goes there as it comes, on this thread, and the
+    bound is of a line. `called` is its name in messages, where that of the program says little. Raises ProcessError;
+    Cancelled once `cancel` is.
     """
-    with failpoints.around(f"process.{Path(argv[0]).name}", ProcessError):
+    with failpoints.around(f"process.{called or Path(argv[0]).name}", ProcessError):
         if cancel and cancel.cancelled:
-            raise Cancelled(f"{os.fspath(argv[0])} is not begun: it was cancelled")
-        child = _Child(argv, env or {}, answer=True, pass_fds=pass_fds, tethered=tethered, place=place)
+            raise Cancelled(f"{called or os.fspath(argv[0])} is not begun: it was cancelled")
+        child = _Child(
+            argv,
+            env or {},
+            answer=True,
+            pass_fds=pass_fds,
+            tethered=tethered,
+            place=place,
+            on_line=on_line,
+            called=called,
+        )
         try:
             child.serve(deadline, stdin, cancel)
         finally:
@@ -140,7 +153,7 @@ def run(
     if child.returncode:
         message = f"{child.program} failed with status {child.returncode}: {child.last_words or 'no message'}"
         raise ProcessError(message, child.returncode, words=child.words)
-    return b"".join(child.answer)
+    return b"" if on_line else b"".join(child.answer)
 
 
 def measure(argv: Sequence[str | os.PathLike[str]], *, deadline: float, cpu_seconds: int) -> Measured:
@@ -213,8 +226,11 @@ class _Child:
         pass_fds: Sequence[int] = (),
         tethered: bool = False,
         place: str = "",
+        on_line: Callable[[bytes], None] | None = None,
+        called: str = "",
     ) -> None:
-        self.program = os.fspath(argv[0])
+        self._on_line = on_line
+        self.program = called or os.fspath(argv[0])
         self.answer: list[bytes] = []
         self.broke = ""
         self.late = False
@@ -225,7 +241,7 @@ class _Child:
         self._read = {"answer": 0, "words": 0}
         self._place = place
         _left.refuse(self.program, place)
-        if tethered and not shutil.which(self.program):
+        if tethered and not shutil.which(argv[0]):
             raise ProcessError(f"{self.program} cannot be run: {os.strerror(errno.ENOENT)}")
         try:
             self._popen = subprocess.Popen(
@@ -327,13 +343,23 @@ class _Child:
                 self.broke = f"wrote more than {limit >> 20} MiB and was ended"
                 return False
             if name == "answer":
-                self.answer.append(data)
+                self._keep_answer(data)
             else:
                 self._words.append(data[-WORDS_BYTES:])
                 while len(self._words) > 1 and sum(map(len, self._words)) - len(self._words[0]) >= WORDS_BYTES:
                     self._words.popleft()
             if not rest:
                 return True
+
+    def _keep_answer(self, data: bytes) -> None:
+        if self._on_line is None:
+            self.answer.append(data)
+            return
+        *lines, rest = b"".join((*self.answer, data)).split(b"\n")
+        self.answer = [rest]
+        self._read["answer"] = len(rest)
+        for line in lines:
+            self._on_line(line)
 
 
 def _send(inlet: IO[bytes], unsent: memoryview) -> memoryview:

@@ -226,3 +226,43 @@ def test_a_program_that_nothing_ends_is_left_behind_at_its_deadline_and_reaped_l
     assert process.run(["echo", "on"], deadline=60, place="/dev/dead") == b"on\n"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)  # reaped, not only dead
+
+
+def test_lines_are_given_as_they_come_and_the_rest_without_its_end() -> None:
+    heard: list[bytes] = []
+    script = 'echo one; read -r word; echo "$word"; printf last'
+    assert process.run(["sh", "-c", script], deadline=60, stdin=b"two\n", on_line=heard.append) == b""
+    assert heard == [b"one", b"two"], "what has no end is no line"
+
+
+def test_any_number_of_lines_is_no_long_answer(peak: int) -> None:
+    lines = 0
+
+    def count(_: bytes) -> None:
+        nonlocal lines
+        lines += 1
+
+    process.run(["seq", "1000000"], deadline=60, on_line=count)
+    assert lines == 1_000_000
+    assert grown(peak) < GROWTH
+
+
+def test_a_line_without_end_ends_the_program(peak: int) -> None:
+    with pytest.raises(ProcessError, match="wrote more than 1 MiB"):
+        process.run(["cat", "/dev/zero"], deadline=60, on_line=lambda _: None)
+    assert grown(peak) < GROWTH
+
+
+def test_a_line_that_cannot_be_read_ends_the_program() -> None:
+    def refuse(line: bytes) -> None:
+        raise ValueError(line.decode())
+
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match="one"):
+        process.run(["sh", "-c", "echo one; sleep 60"], deadline=60, on_line=refuse)
+    assert time.monotonic() - begun < 30
+
+
+def test_a_program_is_told_of_by_the_name_that_it_is_called() -> None:
+    with pytest.raises(ProcessError, match=r"^fetcher failed with status 3: no message$"):
+        process.run(["sh", "-c", "exit 3"], deadline=60, called="fetcher")

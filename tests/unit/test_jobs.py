@@ -122,3 +122,10 @@ def test_after_a_stop_nothing_is_begun(bench: Bench) -> None:
     assert (bench.begun, bench.jobs.counts()) == (["runs"], (0, 0))
     with pytest.raises(NotReady):
         bench.begin("later")
+
+
+def test_a_single_thread_is_not_kept_from_the_doubtful() -> None:
+    """There is nobody to keep it for: it would never be tried again."""
+    done = threading.Event()
+    Jobs(threads=1).begin("a", done.set, waiter="", group="a", doubtful=True)
+    assert done.wait(10)
