@@ -28,6 +28,7 @@ KERNELS = ("linux-image-cloud-amd64", "linux-image-virtual")
 
 CONTENTS = ("busybox-static", "systemd-boot-efi")
 SYSTEMD_BOOT = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+SYSTEMD_STUB = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 
 EARLY = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev", "qemu_fw_cfg", "isofs")
 LATE = ("virtio-rng", "virtio_balloon", "virtio_console", "pvpanic-pci", "pvpanic-mmio")
@@ -101,7 +102,7 @@ def _build(work: Path) -> Path:
     kernel = next((tree / "boot").glob("vmlinuz-*"))
     initrd = work / "initrd.gz"
     initrd.write_bytes(_initrd(work / "root", tree, kernel.name.removeprefix("vmlinuz-")))
-    return _disk(work, kernel, initrd, tree / SYSTEMD_BOOT)
+    return _disk(work, kernel, initrd, tree / SYSTEMD_BOOT, tree / SYSTEMD_STUB)
 
 
 def _kernel_packages() -> list[str]:
@@ -206,14 +207,15 @@ def _unpack(module: Path) -> bytes:
             raise BuildError(f"{module.name}: modules packed as {other} are not known")
 
 
-def _disk(work: Path, kernel: Path, initrd: Path, systemd_boot: Path) -> Path:
+def _disk(work: Path, kernel: Path, initrd: Path, systemd_boot: Path, systemd_stub: Path) -> Path:
     disk = work / "tiny.raw"
     with disk.open("wb") as file:
         file.truncate(SIZE)
     _run("mformat", "-i", disk, "-v", "TINY", "::")
     for directory in ("EFI", "EFI/BOOT", "loader", "loader/entries"):
         _run("mmd", "-i", disk, f"::/{directory}")
-    for source, name in ((kernel, "vmlinuz"), (initrd, "initrd.gz"), (systemd_boot, "EFI/BOOT/BOOTX64.EFI")):
+    files = {"vmlinuz": kernel, "initrd.gz": initrd, "EFI/BOOT/BOOTX64.EFI": systemd_boot, "stub.efi": systemd_stub}
+    for name, source in files.items():
         _run("mcopy", "-i", disk, source, f"::/{name}")
     for name, text in (
         ("syslinux.cfg", SYSLINUX_CONFIG),
