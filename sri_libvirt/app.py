@@ -30,6 +30,7 @@ from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, budget, of_i
 from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.capacity.devices import DeviceClaims
 from sri_libvirt.capacity.pool import Pool
+from sri_libvirt.capacity.pulls import PullRoom
 from sri_libvirt.config import Settings, failpoint, service_manager
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError, Unavailable
@@ -38,6 +39,13 @@ from sri_libvirt.host.boot import Host
 from sri_libvirt.host.oom import OutOfMemory
 from sri_libvirt.hypervisor.base import Hypervisor
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
+from sri_libvirt.images.cache import Cache
+from sri_libvirt.images.collecting import Collector
+from sri_libvirt.images.commands import ImageCommands
+from sri_libvirt.images.fetching import Fetcher
+from sri_libvirt.images.pulling import Pulling
+from sri_libvirt.images.registry import ImageAccess
+from sri_libvirt.images.rules import Rules
 from sri_libvirt.jobs import Jobs
 from sri_libvirt.looks import Looks
 from sri_libvirt.metrics import Metrics
@@ -134,14 +142,33 @@ class Provider:
         probing = Probing(self._jobs, ask, clock, wake, self.metrics.probe)
         self._volumes_waiting = probing.waiting
         access = HostAccess.of(settings, store.instance, self._virtualisation.libvirt_version, looks, probing)
-        plugins = PluginTables(settings.image_dirs, looks, self._hypervisor.taps, access)
         self._paths = paths
-        self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
+        cache = self._cache = Cache(paths.image_cache, paths.machines, store)
+        self._hardware = hardware or partial(
+            read_hardware, sysfs=settings.sysfs, procfs=settings.procfs, parts=cache.part_bytes
+        )
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)
         self.cordon = CordonKeeper(store, clock, wake_everybody)
         self.beginning = Beginning(store, paths.root, self._hypervisor.connect, self._tell)
         found = self._hardware(paths)
         self.pool = Pool(self._classes(found), self._budget(found), self._closed)
+        available = partial(space.available, paths.image_cache)
+        collector = Collector(cache, settings.image_keep, settings.image_min_free, clock, available, self._measure)
+        room = PullRoom(self.pool, store.usage, self._measure, available, collector.evict)
+        self._pulls = Jobs(wake, settings.image_pulls)
+        pulling = Pulling(
+            cache,
+            Fetcher(self._cancel),
+            Rules.of(settings),
+            room,
+            questions=self._jobs,
+            pulls=self._pulls,
+            clock=clock,
+            machine=platform.machine(),
+            count=self.metrics.pull,
+        )
+        images = ImageAccess(settings.image_dirs, (paths.image_cache,), looks, cache, pulling)
+        plugins = PluginTables(images, self._hypervisor.taps, access)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
         self._confirmation = Confirmation(store, clock, self.queue.wake)
         runtime = MachineRuntime(
@@ -179,6 +206,7 @@ class Provider:
             busy_until=plugins.busy_until,
             size_of=plugins.size_of,
             cold_only=plugins.cold_only,
+            unresolved=plugins.unresolved,
             shutdown_grace=settings.shutdown_grace,
             detach_settle=settings.detach_settle,
             detach_hold=settings.detach_hold,
@@ -219,6 +247,7 @@ class Provider:
         offered = partial(self._virtualisation.survey, self._hypervisor.connect)
         self._survey = Survey(
             [
+                collector.collect,
                 self._measure,
                 self._virtualisation.look_again,
                 self.clean_up,
@@ -242,6 +271,7 @@ class Provider:
                 "confirm": self._confirmation.command,
                 "rescan": rescan.rescan,
                 "volumes": rescan.glance,
+                **ImageCommands(cache, store, pulling, collector, clock).table(),
                 **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
             },
         )
@@ -255,10 +285,12 @@ class Provider:
             store_full=self.store.full,
             unconfirmed=self._confirmation.count,
             volumes_waiting=self._volumes_waiting,
+            image_bytes=self._cache.held,
         )
         if self._settings.metrics_address:
             self._stack.callback(self.metrics.serve(self._settings.metrics_address))
         await asyncio.to_thread(self.adopt)
+        await asyncio.to_thread(self._cache.tidy)
         await asyncio.to_thread(self._confirmation.begin)
         self.beginning.start()
         self._stack.callback(self.beginning.stop)
@@ -314,6 +346,7 @@ class Provider:
         self._stack.close()
         end = time.monotonic() + STOP_SECONDS
         self._jobs.stop(STOP_SECONDS)
+        self._pulls.stop(max(0.0, end - time.monotonic()))
         for lane in self.lanes:
             if lane.ident is None:
                 continue  # the start failed before it
@@ -406,13 +439,22 @@ class Provider:
         return Counter(pb.MachineState.Name(state) for state, _ in self.store.states().values())
 
 
-def read_hardware(paths: StatePaths, *, sysfs: Path = inventory.SYSFS, procfs: Path = inventory.PROCFS) -> Hardware:
-    """The host of these roots as it is now. Raises ConfigError when its CPUs, memory or file system are not told."""
+def read_hardware(
+    paths: StatePaths,
+    *,
+    sysfs: Path = inventory.SYSFS,
+    procfs: Path = inventory.PROCFS,
+    parts: Callable[[], int] = lambda: 0,
+) -> Hardware:
+    """The host of these roots as it is now. `parts` gives the bytes of what is being fetched, which has its room.
+
+    Raises ConfigError when its CPUs, memory or file system are not told.
+    """
     found = of_inventory(inventory.read(sysfs, procfs))
     if not found.total.cpus or not found.total.memory_bytes:
         raise ConfigError(f"--sysfs {sysfs}, --procfs {procfs}: they show no CPU or no memory of this host")
     try:
-        disk = space.space(paths.root, paths.machines)
+        disk = space.space(paths.root, paths.machines, parts)
     except OSError as error:
         raise ConfigError(f"--state-dir {paths.root}: its file system cannot be measured: {error.strerror}") from error
     return replace(found, disk_bytes=disk.total_bytes, disk_others_bytes=disk.others_bytes)

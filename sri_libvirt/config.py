@@ -39,6 +39,13 @@ class Settings:
     pcie_ports: int
     template_dir: Path | None
     image_dir: tuple[Path, ...]
+    image_source: tuple[str, ...]
+    insecure_registry: tuple[str, ...]
+    registry_auth: Path | None
+    registry_ca: Path | None
+    image_pulls: int
+    image_keep: int
+    image_min_free: int
     file_dir: tuple[Path, ...]
     nbd_socket_dir: tuple[Path, ...]
     block_device: tuple[str, ...]
@@ -76,7 +83,7 @@ class Option:
     """One setting. `parse` makes its value of a text, or raises ValueError with a sentence.
 
     `native` are the types that TOML may give instead of a text; they go through `parse` as `str(value)`, numbers of an
-    octal setting in octal. `multiple`: a flag that repeats, a TOML array, a `:`-separated list in the environment.
+    octal setting in octal. `multiple`: a flag that repeats, a TOML array, in the environment a list with a `separator`.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Option:
     choices: tuple[str, ...] = ()
     native: type | None = None
     multiple: bool = False
+    separator: str = os.pathsep
 
     @property
     def flag(self) -> str:
@@ -103,7 +111,7 @@ class Option:
     def of_text(self, text: str) -> Any:
         """The value of a text from the environment, or the default."""
         if self.multiple:
-            return tuple(self.parse(part) for part in text.split(os.pathsep) if part)
+            return tuple(self.parse(part) for part in text.split(self.separator) if part)
         return self.parse(text)
 
     def of_toml(self, value: object) -> Any:
@@ -259,6 +267,27 @@ def device_pattern(text: str) -> str:
     return text
 
 
+def image_pattern(text: str) -> str:
+    """A pattern of images that may be fetched, or `none`. Raises ValueError."""
+    if text != "none" and not re.fullmatch(r"(oci|https|http)://[^/?#\s,]+(/[^\s,]*)?", text):
+        raise ValueError(
+            f"{text!r} is not a pattern such as oci://ghcr.io/org/*, https://images.example.org/*, oci://* or none"
+        )
+    return text
+
+
+def registry_host(text: str) -> str:
+    """The host of a registry, with its port where it has one. Raises ValueError."""
+    if not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", text):
+        raise ValueError(f"{text!r} is not a host such as registry.example.org or 10.0.0.1:5000")
+    return text
+
+
+def whole_bytes(text: str) -> int:
+    """Bytes of a quantity such as 10Gi. Raises ValueError."""
+    return _not_negative(quantity.whole(text), text)
+
+
 def optional_path(text: str) -> Path | None:
     """A path, or None for ""."""
     return absolute_path(text) if text else None
@@ -301,6 +330,44 @@ OPTIONS: tuple[Option, ...] = (
         "Where local images may lie [<state-dir>/images]; repeats.",
         "DIR",
         multiple=True,
+    ),
+    Option(
+        "image_source",
+        image_pattern,
+        "oci://*",
+        "What images may be fetched: oci://HOST/REPOSITORY and https://HOST/PATH with globs, or none; repeats. Any "
+        "registry and no web server by default; in the environment a list with commas.",
+        "PATTERN",
+        multiple=True,
+        separator=",",
+    ),
+    Option(
+        "insecure_registry",
+        registry_host,
+        "",
+        "Hosts that are asked by plain http, without TLS; repeats. None by default; in the environment a list with "
+        "commas.",
+        "HOST",
+        multiple=True,
+        separator=",",
+    ),
+    Option(
+        "registry_auth",
+        optional_path,
+        "",
+        "Passwords for registries, in the form of Docker's config.json; it is read for each question.",
+        "FILE",
+    ),
+    Option("registry_ca", optional_path, "", "Authorities, besides the host's, that sign certificates.", "FILE"),
+    Option("image_pulls", integer(1, 16), "2", "Images that are fetched at a time.", "N", native=int),
+    Option("image_keep", duration, "168h", "How long a fetched image is kept that no machine needs.", "DURATION"),
+    Option(
+        "image_min_free",
+        whole_bytes,
+        "1Gi",
+        "Images that no machine needs are given up while the file system has less than this.",
+        "BYTES",
+        native=int,
     ),
     Option(
         "file_dir",

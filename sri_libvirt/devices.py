@@ -21,6 +21,7 @@ DiskCache = Literal["none", "writeback"]
 DiskIo = Literal["", "io_uring", "native", "threads"]
 DiskDiscard = Literal["unmap", "ignore"]
 DetectZeroes = Literal["off", "on", "unmap"]
+Boot = Literal["disk", "kernel", "uki"]
 
 DEFAULT_PORTS = {"nbd": 10809, "iscsi": 3260}
 """What libvirt takes, and writes into its XML, where a host has no port. librados has its own, which no XML tells."""
@@ -61,6 +62,33 @@ class BackingFile:
     path: str
     format: DiskFormat
     identity: FileIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePin:
+    """What an image reference meant when it was asked for a machine, kept with it from then on.
+
+    `reference` names it by its content: `registry/repository@sha256:…`. `boot` is what its firmware boots: its disk, or
+    a kernel that it is given. `parts` are the names of what is fetched for it, `content` its driver's own words.
+    """
+
+    reference: str
+    boot: Boot = "disk"
+    initramfs: bool = False
+    command_line: str = ""
+    parts: tuple[str, ...] = ()
+    content: str = ""
+
+
+def pin_to_json(pin: ImagePin) -> str:
+    """Serialise a pin for the store; `pin_from_json` gives an equal value back."""
+    return json.dumps(asdict(pin), sort_keys=True)
+
+
+def pin_from_json(text: str) -> ImagePin:
+    """Parse what `pin_to_json` wrote."""
+    data: dict[str, Any] = json.loads(text)
+    return ImagePin(**{**data, "parts": tuple(data["parts"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from sri_libvirt.config import split_host_port
 from sri_libvirt.errors import ConfigError
 
 _RPC_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
+_PULL_SECONDS = (0.5, 2, 10, 30, 60, 300, 900, 3600, 14400)
 _WORK_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60)
 
 
@@ -35,6 +36,9 @@ class Metrics:
         self._action_seconds = self._histogram("action_seconds", "Time of an action.", _WORK_SECONDS, "action")
         self._probes = self._counter("probes", "Volumes whose backends were asked for them.", "driver", "outcome")
         self._probe_seconds = self._histogram("probe_seconds", "Time of a probe.", _WORK_SECONDS, "driver")
+        self._pulls = self._counter("image_pulls", "Files of images that were fetched.", "outcome")
+        self._pull_bytes = self._counter("image_pull_bytes", "Bytes of what was fetched, unpacked.")
+        self._pull_seconds = self._histogram("image_pull_seconds", "Time of a pull.", _PULL_SECONDS)
         self._reachable = Gauge("sri_libvirt_hypervisor_reachable", "1 if libvirt answers.", registry=self.registry)
         self._doubted = Gauge(
             "sri_libvirt_store_doubted",
@@ -72,6 +76,12 @@ class Metrics:
         self._probes.labels(driver, outcome).inc()
         self._probe_seconds.labels(driver).observe(seconds)
 
+    def pull(self, outcome: str, size: int, seconds: float) -> None:
+        """Count a pull of an image's part; `outcome` is "ok" or the code of why it failed, `size` bytes came."""
+        self._pulls.labels(outcome).inc()
+        self._pull_bytes.inc(size)
+        self._pull_seconds.observe(seconds)
+
     def hypervisor_reachable(self, reachable: bool) -> None:
         """Say whether libvirt answers."""
         self._reachable.set(int(reachable))
@@ -97,10 +107,11 @@ class Metrics:
         store_full: Callable[[], bool],
         unconfirmed: Callable[[], int],
         volumes_waiting: Callable[[], int],
+        image_bytes: Callable[[], int],
     ) -> None:
         """Ask these at every scrape: machines that wait for a lane, by SRI state, and for a word after a restore;
-        volumes that wait for their backends; whether the store is full. Call once."""
-        self.registry.register(_Followed(queue_depth, machines, store_full, unconfirmed, volumes_waiting))
+        volumes that wait for their backends; whether the store is full; what the image cache takes. Call once."""
+        self.registry.register(_Followed(queue_depth, machines, store_full, unconfirmed, volumes_waiting, image_bytes))
 
     def serve(self, address: str) -> Callable[[], None]:
         """Serve `/metrics` on `host:port` from threads of its own; returns stop(). Raises ConfigError. Call once."""
@@ -135,7 +146,9 @@ class _Followed(Collector):
         store_full: Callable[[], bool],
         unconfirmed: Callable[[], int],
         volumes_waiting: Callable[[], int],
+        image_bytes: Callable[[], int],
     ) -> None:
+        self._image_bytes = image_bytes
         self._unconfirmed = unconfirmed
         self._volumes_waiting = volumes_waiting
         self._queue_depth = queue_depth
@@ -154,6 +167,9 @@ class _Followed(Collector):
             "sri_libvirt_volumes_waiting",
             "Volumes whose backends have not answered yet.",
             value=self._volumes_waiting(),
+        )
+        yield GaugeMetricFamily(
+            "sri_libvirt_image_cache_bytes", "Disk that fetched images take.", value=self._image_bytes()
         )
         family = GaugeMetricFamily("sri_libvirt_machines", "Machines by SRI state.", labels=["state"])
         for state, count in self._machines().items():

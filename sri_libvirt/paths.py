@@ -99,6 +99,15 @@ class MachinePaths:
         return self.root / "nvram.fd"
 
     @property
+    def kernel(self) -> Path:
+        """The machine's own copy of its image's kernel: libvirt gives it to QEMU's user while a guest runs."""
+        return self.root / "kernel"
+
+    @property
+    def initramfs(self) -> Path:
+        return self.root / "initramfs"
+
+    @property
     def console_log(self) -> Path:
         """What the guest wrote to its serial console; root 0600, made and rotated by virtlogd."""
         return self.root / "console.log"
@@ -141,6 +150,11 @@ class StatePaths:
         return self.root / "images"
 
     @property
+    def image_cache(self) -> Path:
+        """Images that were fetched, 0444 and called by their digest, and parts of such that are not whole yet."""
+        return self.images / "sha256"
+
+    @property
     def lock(self) -> Path:
         """flock'ed by the one provider that owns this directory."""
         return self.root / "lock"
@@ -161,6 +175,7 @@ class StatePaths:
         make_directory(self.root, TRAVERSABLE)
         make_directory(self.machines, TRAVERSABLE)
         make_directory(self.images, TRAVERSABLE)
+        make_directory(self.image_cache, TRAVERSABLE)
         make_directory(self.store, PRIVATE)
         make_directory(self.backups, PRIVATE)
         make_directory(self.secrets, PRIVATE)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from sri_libvirt import names
-from sri_libvirt.devices import Backing, DetectZeroes, DiskDiscard
+from sri_libvirt.devices import Backing, Boot, DetectZeroes, DiskDiscard, ImagePin
 
 if TYPE_CHECKING:
     from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb  # a short command does not wait for protobuf
@@ -72,7 +72,7 @@ class Profile:
     """What was chosen for a machine at its first define and never drifts (design, "What is stored").
 
     `layout` is the version of the fixed PCI layout in domain/. `loader` and `nvram_template` are "" by BIOS.
-    `cpu_model` is "" unless `cpu_mode` is "custom".
+    `cpu_model` is "" unless `cpu_mode` is "custom". `boot` is what its image is (`devices.ImagePin`).
     """
 
     layout: int
@@ -89,6 +89,7 @@ class Profile:
     nvram_template: str
     ports: int
     emulator: str
+    boot: Boot = "disk"
 
 
 class StopCause(StrEnum):
@@ -190,11 +191,12 @@ class Attachment:
     """One device of a machine, as wanted and as prepared. One row per incarnation of a name.
 
     RPCs own `spec`, `wanted`, `changed_at`, `target`, `mac`, `serial`; the loop owns `port`, `backing`, `problem`,
-    `unplug_at`.
-    `spec` is a serialised Volume or NetworkInterface, b"" for image and seed. `port` is the index of the device's root
-    port (1 = first), 0 = none yet. `problem` is why the last prepare failed, at `problem_at`, with advice for an
-    operator. `unplug_at` is when the guest was last asked to let it go, `plugged_at` when it was last plugged into a
-    running guest, and `plugs` how often in a row that was done soon after the time before.
+    `unplug_at`, `image`: what the machine's image reference means, None while nobody has asked, or where it says so
+    itself.
+    `spec` is a serialised Volume or NetworkInterface, of an image its reference, of a seed b"". `port` is the index of
+    the device's root port (1 = first), 0 = none yet. `problem` is why the last prepare failed, at `problem_at`, with
+    advice for an operator. `unplug_at` is when the guest was last asked to let it go, `plugged_at` when it was last
+    plugged into a running guest, and `plugs` how often in a row that was done soon after the time before.
     """
 
     machine: str
@@ -216,6 +218,7 @@ class Attachment:
     problem_code: str = ""
     plugs: int = 0
     plugged_at: int = 0
+    image: ImagePin | None = None
 
     @property
     def key(self) -> Key:
@@ -224,6 +227,11 @@ class Attachment:
     @property
     def alias(self) -> str:
         return names.alias(self.kind, self.name, self.incarnation)
+
+    @property
+    def reference(self) -> str:
+        """What the machine's image is called; only for kind "image", "" of one that an older version made."""
+        return self.spec.decode()
 
     def volume(self) -> pb.Volume:
         """The volume as it arrived; only for kind "volume"."""
@@ -236,6 +244,22 @@ class Attachment:
         from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 
         return pb.NetworkInterface.FromString(self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedImage:
+    """A file of the image cache: `name` is what is fetched (the digest of a blob, or what stands for several), `digest`
+    that of the file's own bytes, by which it is called, `mtime_ns` its time. `source` is where it came from last,
+    `used` when it was needed last.
+    """
+
+    name: str
+    digest: str
+    format: Literal["raw", "qcow2", "file"]
+    size: int
+    mtime_ns: int
+    source: str
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +311,11 @@ class Machine:
     def seeded(self) -> bool:
         """Whether its ignition data is on a seed disk, else it is handed over by fw_cfg. Decided at create."""
         return any(row.kind == "seed" for row in self.attachments)
+
+    @property
+    def image(self) -> ImagePin | None:
+        """What its image is by content, once that is known; None of an image of this host."""
+        return next((row.image for row in self.attachments if row.kind == "image"), None)
 
     @property
     def uid(self) -> str:

@@ -24,6 +24,7 @@ class _Host:
 
     budget: Budget
     neighbours: Usage
+    pulls: Usage = field(default_factory=Usage)
     lacks: Mapping[str, Lack] = field(default_factory=dict)
 
 
@@ -35,6 +36,7 @@ class Pool:
         self._closed = closed
         self._lock = threading.Lock()
         self._host = _Host(budget, Usage())
+        self._pulls: dict[str, tuple[Claim, ...]] = {}
         self._answered: tuple[_Host, Usage, bool, tuple[Offer, ...]] | None = None
 
     def set_budget(self, budget: Budget) -> None:
@@ -47,6 +49,27 @@ class Pool:
         with self._lock:
             self._host = replace(self._host, neighbours=Usage().plus(claims))
 
+    def take(self, holder: str, claims: Iterable[Claim], usage: Usage) -> str:
+        """Let what is no machine (a pull of an image) have these; "" when it has them, else what lacks."""
+        asked = tuple(claims)
+        with self._lock:
+            if lacking := self._shortage(asked, usage):
+                return lacking
+            self._pulls[holder] = asked
+            self._host = replace(self._host, pulls=_sum(self._pulls.values()))
+        return ""
+
+    def give_back(self, holder: str) -> None:
+        """It has nothing any more. Idempotent."""
+        with self._lock:
+            self._pulls.pop(holder, None)
+            self._host = replace(self._host, pulls=_sum(self._pulls.values()))
+
+    def free(self, resource: str, usage: Usage) -> int:
+        """How much of a resource nobody has."""
+        host = self._host
+        return max(0, host.budget.of(resource) - self._taken(host, usage).of(resource))
+
     def set_lacks(self, lacks: Mapping[str, Lack]) -> None:
         """What this host does not have for any machine of these classes, by their names."""
         with self._lock:
@@ -56,14 +79,11 @@ class Pool:
     def admit(self, machine_class: MachineClass, usage: Usage) -> tuple[Claim, ...]:
         """The claims of one more machine beside what is claimed. Raises Exhausted."""
         host = self._host
-        return placement.admit(
-            host.budget, usage.beside(host.neighbours), machine_class, host.lacks.get(machine_class.name)
-        )
+        return placement.admit(host.budget, self._taken(host, usage), machine_class, host.lacks.get(machine_class.name))
 
     def shortage(self, claims: Iterable[Claim], usage: Usage) -> str:
         """What of these claims does not fit beside what is claimed, with the arithmetic; "" when all does."""
-        host = self._host
-        return placement.shortage(host.budget, usage.beside(host.neighbours), claims)
+        return self._shortage(claims, usage)
 
     def offers(self, usage: Usage) -> tuple[Offer, ...]:
         """Every class with what exists of it and what more would fit, in the order of the classes."""
@@ -71,10 +91,21 @@ class Pool:
         answered = self._answered
         if answered is not None and (answered[0] is host and answered[1] is usage and answered[2] == closed):
             return answered[3]
-        taken = usage.beside(host.neighbours)
+        taken = self._taken(host, usage)
         found = tuple(
             placement.offer(host.budget, taken, each, closed, host.lacks.get(each.name))
             for each in self.classes.values()
         )
         self._answered = (host, usage, closed, found)
         return found
+
+    def _shortage(self, claims: Iterable[Claim], usage: Usage) -> str:
+        host = self._host
+        return placement.shortage(host.budget, self._taken(host, usage), claims)
+
+    def _taken(self, host: _Host, usage: Usage) -> Usage:
+        return usage.beside(host.neighbours).beside(host.pulls)
+
+
+def _sum(claims: Iterable[Iterable[Claim]]) -> Usage:
+    return Usage().plus(each for some in claims for each in some)

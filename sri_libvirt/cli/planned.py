@@ -105,12 +105,13 @@ def _backing(
 ) -> Backing:
     match row.kind:
         case "image":
+            if plugins.unresolved(row):
+                tell("the image is taken for one raw disk; nobody is asked for it, so the path of its file is made up")
+                return _disk_on("/fetched.raw", "raw", machine, paths)
             path = machine.spec.image.image.removeprefix("file://")
             form: Literal["raw", "qcow2"] = "raw" if path.endswith((".raw", ".img")) else "qcow2"
             tell(f"the image is taken for {form} by its name")
-            base = BackingFile(path, form, FileIdentity(0, 0, 0))
-            size = machine.machine_class.policy.root_disk_bytes
-            return DiskSource(path, str(paths.image_disk), "qcow2", size, backing=base)
+            return _disk_on(path, form, machine, paths)
         case "seed":
             return DiskSource("seed", str(paths.seed), "raw", 0, read_only=True)
         case "volume":
@@ -118,6 +119,12 @@ def _backing(
         case "nic":
             nic = row.nic()
             return plugins.nic(row).prepare(machine.id, nic, lambda _: True)
+
+
+def _disk_on(base: str, form: Literal["raw", "qcow2"], machine: Machine, paths: MachinePaths) -> DiskSource:
+    backing = BackingFile(base, form, FileIdentity(0, 0, 0))
+    size = machine.machine_class.policy.root_disk_bytes
+    return DiskSource("image", str(paths.image_disk), "qcow2", size, backing=backing)
 
 
 def _opened(machine: Machine, backing: Backing) -> Backing:

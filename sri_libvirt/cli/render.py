@@ -19,6 +19,7 @@ from sri_libvirt.domain import ports
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import FailedPrecondition
 from sri_libvirt.hypervisor.base import Offer
+from sri_libvirt.images.registry import ImageAccess
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.records import Attachment
@@ -60,7 +61,7 @@ def _of_file(file: TextIO, libvirt_uri: str | None, settings: Settings, notes: l
     known = classes.load(settings.machine_classes) if settings.machine_classes else ladder.steps()
     offer = _offer(libvirt_uri, notes) if libvirt_uri else planned.OFFLINE
     access = HostAccess.of(settings, NO_INSTANCE, lambda: offer.libvirt_version)
-    plugins = PluginTables(settings.image_dirs, access=access)
+    plugins = PluginTables(ImageAccess(settings.image_dirs), access=access)
     machine = planned.machine_of(message, known, plugins)
     profile = planned.profile_of(machine.machine_class, offer, settings)
     asked = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sri_libvirt.domain import cpu, disks, firmware, identity, layout, nics
+from sri_libvirt.domain import cpu, disks, firmware, identity, kernel, layout, nics
 from sri_libvirt.domain.spec import DomainSpec
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import Attachment, Machine, Profile
@@ -40,6 +40,7 @@ def build(
         cpu=cpu.build(profile),
         memory_kib=-(-profile.memory_bytes // KIB),
         firmware=firmware.build(profile, paths.nvram),
+        kernel=kernel.build(profile, machine.image, paths),
         ignition=str(paths.ignition) if machine.spec.ignition_data and not machine.seeded else "",
         layout=layout.of(profile.layout, profile.ports),
         disks=disks.build(attachments),

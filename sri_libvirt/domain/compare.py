@@ -11,13 +11,14 @@ from sri_libvirt.domain import access, observed
 from sri_libvirt.domain.observed import ObservedDevice, ObservedDomain, place_of
 from sri_libvirt.domain.spec import Disk, DomainSpec, Nic
 
+_BOOT = ("loader", "nvram_template", "kernel", "initramfs", "command_line")
 _OF_DEVICE = ("port", "target", "serial", "mac")
 _OF_INTERFACE = (*_OF_DEVICE, "source")
 
 
 def expected(spec: DomainSpec) -> ObservedDomain:
     """What the XML of a spec must say."""
-    layout, firmware = spec.layout, spec.firmware
+    layout, firmware, kernel = spec.layout, spec.firmware, spec.kernel
     fixed = {"virtio-serial": layout.virtio_serial, "balloon": layout.balloon, "rng": layout.rng}
     ports = {f"root port {port.index}": port.address for port in layout.root_ports}
     devices = [*map(_expected, spec.disks), *map(_expected, spec.nics)]
@@ -30,6 +31,9 @@ def expected(spec: DomainSpec) -> ObservedDomain:
         loader=firmware.loader if firmware else "",
         nvram=firmware.nvram if firmware else "",
         nvram_template=firmware.nvram_template if firmware else "",
+        kernel=kernel.path if kernel else "",
+        initramfs=kernel.initramfs if kernel else "",
+        command_line=kernel.command_line if kernel else "",
         addresses={name: place_of(address) for name, address in {**ports, **fixed}.items()},
         devices={device.alias: device for device in devices},
         memory_kib=spec.memory_kib,
@@ -40,7 +44,7 @@ def expected(spec: DomainSpec) -> ObservedDomain:
 def differences(asked: ObservedDomain, got: ObservedDomain) -> list[str]:
     """What of one is not so in the other, in words; empty when all is there and nothing of ours is there besides."""
     found = []
-    for word in ("instance", "machine_id", "run", "domain_type", "machine_type", "loader", "nvram", "nvram_template"):
+    for word in ("instance", "machine_id", "run", "domain_type", "machine_type", *_BOOT, "nvram"):
         found += _difference(word.replace("_", " "), getattr(asked, word), getattr(got, word))
     for name, place in asked.addresses.items():
         found += _difference(f"address of {name}", place, got.addresses.get(name, ""))
@@ -60,7 +64,7 @@ def undone(before: ObservedDomain, asked: ObservedDomain) -> list[str]:
     Which devices there are is not told, nor the run, nor a disk's source: those change by our own doing.
     """
     found = []
-    for word in ("domain_type", "machine_type", "loader", "nvram_template", "memory_kib", "vcpus"):
+    for word in ("domain_type", "machine_type", *_BOOT, "memory_kib", "vcpus"):
         found += _difference(word.replace("_", " "), str(getattr(asked, word)), str(getattr(before, word)))
     for name, place in asked.addresses.items():
         found += _difference(f"address of {name}", place, before.addresses.get(name, ""))

@@ -64,6 +64,9 @@ class ObservedDomain:
     loader: str = ""
     nvram: str = ""
     nvram_template: str = ""
+    kernel: str = ""
+    initramfs: str = ""
+    command_line: str = ""
     addresses: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, ObservedDevice] = field(default_factory=dict)
     memory_kib: int = 0
@@ -144,6 +147,9 @@ def read(text: str) -> ObservedDomain:
         loader=root.findtext("os/loader") or "",
         nvram=root.findtext("os/nvram") or "",
         nvram_template=attribute(root.find("os/nvram"), "template"),
+        kernel=root.findtext("os/kernel") or "",
+        initramfs=root.findtext("os/initrd") or "",
+        command_line=root.findtext("os/cmdline") or "",
         addresses=_addresses(root),
         devices={device.alias: device for device in devices if device.alias.startswith("ua-")},
         memory_kib=int(root.findtext("memory") or "0"),

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Literal, cast
 
+from sri_libvirt.devices import Boot
 from sri_libvirt.domain import cpu as cpus
 from sri_libvirt.domain import firmware as firmwares
 from sri_libvirt.domain.layout import LAYOUT
@@ -29,10 +30,12 @@ def choose(
     cpu: tuple[str, str],
     firmware: Literal["auto", "bios", "uefi"],
     ports: int,
+    boot: Boot = "disk",
 ) -> Profile:
     """The profile of a new machine. `cpu` is libvirt's mode and, for "custom", the model; `ports` are the most.
 
-    The class's firmware policy goes before `firmware`; "auto" is UEFI without Secure Boot where the host has one.
+    The class's firmware policy goes before `firmware`; "auto" is UEFI without Secure Boot where the host has one. A
+    unified kernel image (`boot`) is a program of UEFI.
     Raises NotReady, with advice, when the host does not offer what is needed.
     """
     mode, model = cpu
@@ -41,7 +44,13 @@ def choose(
     if vcpus > MOST_VCPUS:
         raise NotReady(f"class {machine_class.name} has {vcpus} vCPUs; a machine can have {MOST_VCPUS}")
     policy = machine_class.policy.firmware
-    uefi = _uefi(offer, firmware if policy == "default" else policy)
+    wish = firmware if policy == "default" else policy
+    if boot == "uki" and wish == "bios":
+        raise NotReady(
+            "the machine's image is a unified kernel image, which UEFI alone can boot, and its firmware is to be BIOS",
+            "Use a class with `firmware: uefi`, or an image with a kernel or a whole disk.",
+        )
+    uefi = _uefi(offer, "uefi" if boot == "uki" else wish)
     return Profile(
         layout=LAYOUT,
         domain_type=domain_type,
@@ -57,6 +66,7 @@ def choose(
         nvram_template=uefi.nvram_template if uefi else "",
         ports=usable(ports, vcpus),
         emulator=offer.emulator,
+        boot=boot,
     )
 
 

@@ -73,6 +73,16 @@ class Firmware:
 
 
 @dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the firmware is given to boot: a Linux kernel, or by UEFI a unified kernel image. `initramfs` is a path, ""
+    without one."""
+
+    path: str
+    initramfs: str = ""
+    command_line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DiskAuth:
     """Who opens a network disk, and by which secret: of `kind`, known to libvirt by its UUID."""
 
@@ -149,7 +159,8 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class DomainSpec:
-    """One domain. `ignition` is the path of the fw_cfg payload, "" without one; `firmware` is None by BIOS."""
+    """One domain. `ignition` is the path of the fw_cfg payload, "" without one; `firmware` is None by BIOS, `kernel`
+    where that boots a disk."""
 
     marks: Marks
     title: str
@@ -159,6 +170,7 @@ class DomainSpec:
     cpu: Cpu
     memory_kib: int
     firmware: Firmware | None
+    kernel: Kernel | None
     ignition: str
     layout: Layout
     disks: tuple[Disk, ...]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+DISKS = (".qcow2", ".raw")
 _BLOCK = 512
 
 
@@ -18,20 +19,31 @@ class Space:
     others_bytes: int
 
 
-def space(root: Path, ours: Path) -> Space:
-    """The file system that `root` is on. What lies in the directories of `ours` is not others'. Raises OSError.
+def space(root: Path, ours: Path, more: Callable[[], int] = lambda: 0) -> Space:
+    """The file system that `root` is on. What lies in the directories of `ours` is not others', nor so many bytes
+    `more`. Raises OSError.
 
     What of ours cannot be read counts as others': less is for sale then, never more.
     """
     found = os.statvfs(root)
     total, available = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-    return Space(total, max(0, total - available - held(ours)))
+    return Space(total, max(0, total - available - held(ours) - more()))
+
+
+def available(path: Path) -> int:
+    """Bytes that a file system still takes of root. Raises OSError."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def held(directory: Path) -> int:
-    """Bytes that the files in the directories of a directory really take; of sparse ones what is written."""
+    """Bytes that the disks in the directories of a directory really take; of sparse ones what is written.
+
+    Other files there (a machine's console log, its copy of a kernel) are nothing that anybody was promised.
+    """
     machines = (each.path for each in _entries(directory) if each.is_dir(follow_symlinks=False))
-    return sum(_blocks(file) for machine in machines for file in _entries(machine)) * _BLOCK
+    files = (file for machine in machines for file in _entries(machine) if file.name.endswith(DISKS))
+    return sum(map(_blocks, files)) * _BLOCK
 
 
 def _entries(directory: Path | str) -> Iterator[os.DirEntry[str]]:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sri_libvirt import qcow2
+from sri_libvirt.devices import DiskFormat
+from sri_libvirt.errors import NotReady
 from sri_libvirt.qcow2 import CONVERT
 
+_SECTOR = 512
 HEAD_BYTES = 0x10200
 """As much of a file as is looked at."""
 
@@ -87,6 +91,20 @@ def foreign(head: bytes) -> Magic | None:
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:16].lower().startswith(PAGES):
         return Magic("a web page or XML", 0, b"", FETCH)
     return next((each for each in FOREIGN if _has(head, each)), None)
+
+
+def look_at(head: bytes, file_bytes: int, what: str) -> tuple[DiskFormat, int]:
+    """Format and guest-visible size of an image, from its first HEAD_BYTES and its size; `what` names it in words.
+
+    Raises NotReady for one that cannot be a base.
+    """
+    if found := foreign(head):
+        raise NotReady(f"{what} is {found.name}, not raw or qcow2", found.advice)
+    if not head.startswith(qcow2.MAGIC):
+        if not file_bytes:
+            raise NotReady(f"{what} is empty")
+        return "raw", -(-file_bytes // _SECTOR) * _SECTOR
+    return "qcow2", qcow2.check_alone(head, what).size
 
 
 def note(head: bytes) -> str:

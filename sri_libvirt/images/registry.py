@@ -6,15 +6,32 @@ What a driver does does not belong here (see `base.py` for its contract).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sri_libvirt import printable
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.images.base import ImageDriver
+from sri_libvirt.images.cache import Cache
+from sri_libvirt.images.fetched import OciImages, WebImages
 from sri_libvirt.images.local import LocalImages
+from sri_libvirt.images.pulling import Pulling
+from sri_libvirt.images.reference import parse
 from sri_libvirt.looks import Looks
 
-_FORMS = "an absolute path or file:// URL of a file on the host"
+_FORMS = "registry/repository:tag, an https:// URL, and an absolute path or file:// URL of a file on the host"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAccess:
+    """What image drivers need of this host: `directories` are where local images may lie, `closed` those in which none
+    does. Without a cache nothing is fetched: for machines that are only planned."""
+
+    directories: Sequence[Path] = ()
+    closed: Sequence[Path] = ()
+    looks: Looks = field(default_factory=Looks)
+    cache: Cache | None = None
+    pulling: Pulling | None = None
 
 
 class ImageRegistry:
@@ -24,9 +41,15 @@ class ImageRegistry:
         self._drivers = tuple(drivers)
 
     @classmethod
-    def load(cls, image_dirs: Sequence[Path], looks: Looks | None = None) -> ImageRegistry:
-        """Ours. `image_dirs` are where images on the host may lie; `looks` does what may hang."""
-        return cls([LocalImages(image_dirs, looks)])
+    def load(cls, access: ImageAccess) -> ImageRegistry:
+        """Ours."""
+        return cls(
+            [
+                LocalImages(access.directories, access.looks, access.closed),
+                OciImages(access.cache, access.pulling),
+                WebImages(access.cache, access.pulling),
+            ]
+        )
 
     @property
     def drivers(self) -> tuple[ImageDriver, ...]:
@@ -39,4 +62,9 @@ class ImageRegistry:
             return matching[0]
         if matching:
             raise InvalidSpec("", f"several drivers take it: {', '.join(driver.name for driver in matching)}")
-        raise InvalidSpec("", f"{printable.quote(image)} is not an image; supported: {_FORMS}")
+        try:
+            parse(image)
+            why = "no driver takes it"
+        except ValueError as error:
+            why = str(error)
+        raise InvalidSpec("", f"{printable.quote(image)} is not an image: {why}; supported: {_FORMS}")

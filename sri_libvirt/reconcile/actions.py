@@ -22,6 +22,13 @@ class PrepareDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolveImage:
+    """Learn what the machine's image reference means, once: neither its hardware nor its disk is made before."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class ChooseProfile:
     """Choose, once, the hardware that must not drift."""
 
@@ -138,6 +145,7 @@ class Forget:
 
 Action = (
     PrepareDevice
+    | ResolveImage
     | ChooseProfile
     | AssignPorts
     | Define
@@ -157,5 +165,5 @@ Action = (
     | Forget
 )
 
-OfDevice = PrepareDevice | PlugDevice | UnplugDevice | FollowDisk | ResizeDisk | ReleaseDevice
+OfDevice = PrepareDevice | ResolveImage | PlugDevice | UnplugDevice | FollowDisk | ResizeDisk | ReleaseDevice
 """Actions on one device of the machine; all others are on the machine as a whole."""

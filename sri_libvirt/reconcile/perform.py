@@ -9,16 +9,16 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import Backing, DiskSource
+from sri_libvirt.devices import Backing, Boot, DiskSource, ImagePin
 from sri_libvirt.domain import ports
 from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.images import seed
-from sri_libvirt.images.base import ImageDriver
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
 from sri_libvirt.reconcile import actions as act
@@ -33,6 +33,9 @@ from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
 from sri_libvirt.volumes.base import VolumeDriver
 
+IMAGE_REFUSED = "image-refused"
+"""The code of an image that its server does not give, or that is none (images/questions.py)."""
+
 ROOM_ADVICE = (
     "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity` shows "
     "who has what."
@@ -43,7 +46,14 @@ GONE_ADVICE = "Install the driver's package on this host again and restart the p
 class Plugins(Protocol):
     """The driver of each device; raises InvalidSpec when there is none (any more)."""
 
-    def image(self, reference: str) -> ImageDriver: ...
+    def resolve_image(self, machine: Machine) -> ImagePin:
+        """What a machine's image reference means now. Raises NotReady."""
+
+    def image_disk(self, machine: Machine, row: Attachment, paths: MachinePaths) -> DiskSource:
+        """A machine's boot disk, made unless it is there, and what it boots besides. Raises NotReady."""
+
+    def remove_image_disk(self, paths: MachinePaths) -> None:
+        """Both are gone then."""
 
     def volume(self, row: Attachment) -> VolumeDriver: ...
 
@@ -83,7 +93,7 @@ class Performer:
     paths: StatePaths
     plugins: Plugins
     compiler: Compiler
-    choose_profile: Callable[[Connection, MachineClass], Profile]
+    choose_profile: Callable[[Connection, MachineClass, Boot], Profile]
     boot_id: Callable[[], str]
     clock: Callable[[], int]
     take: Callable[[Transaction, Attachment], str] = lambda _tx, _row: ""
@@ -115,6 +125,8 @@ class Performer:
         match action:
             case act.PrepareDevice():
                 self._prepare(machine, row, connection, plugged=action.plugged)
+            case act.ResolveImage():
+                self._resolve_image(machine, row)
             case act.PlugDevice():
                 self._plug(machine, row, connection)
             case act.UnplugDevice():
@@ -164,7 +176,7 @@ class Performer:
     def note_failure(self, action: Action, machine_id: str, error: Exception) -> bool:
         """Keep a failure with the machine, so that plan() sees it. False when only time can help."""
         message = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        if isinstance(action, act.PrepareDevice | act.PlugDevice | act.ReleaseDevice):
+        if isinstance(action, act.PrepareDevice | act.ResolveImage | act.PlugDevice | act.ReleaseDevice):
             row = self.store.attachment(machine_id, action.key)
             return row is not None and self._note_problem(action, row, message, error)
         machine = self.store.machine(machine_id)
@@ -210,6 +222,38 @@ class Performer:
         if made != row.backing or row.problem:
             self._refuse_if_held(self.store.write(lambda tx: _keep_prepared(tx, row, made, self.clock()), synced=False))
 
+    def _resolve_image(self, machine: Machine, row: Attachment) -> None:
+        if row.image is None:
+            pin = self.plugins.resolve_image(machine)
+
+            def work(tx: Transaction) -> None:
+                tx.set_image(row.machine, row.key, pin)
+                tx.set_backing(row.machine, row.key, row.backing)
+
+            # Synced: what a machine's disk is made of must not be another thing after a power loss.
+            self.store.write(work)
+
+    def _image_disk(self, machine: Machine, row: Attachment, paths: MachinePaths, connection: Connection) -> DiskSource:
+        try:
+            return self.plugins.image_disk(machine, row, paths)
+        except NotReady as error:
+            if error.code == IMAGE_REFUSED and row.backing is None and row.image is not None:
+                self._resolve_anew(machine, row, connection)
+            raise
+
+    def _resolve_anew(self, machine: Machine, row: Attachment, connection: Connection) -> None:
+        """What the reference means is no good, and nothing was made of it: it may mean something else by now."""
+        with suppress(NotReady):
+            pin = self.plugins.resolve_image(machine)
+            if pin != row.image:
+                profile = self.choose_profile(connection, machine.machine_class, pin.boot)
+
+                def work(tx: Transaction) -> None:
+                    tx.set_image(row.machine, row.key, pin)
+                    tx.set_profile(row.machine, profile)
+
+                self.store.write(work)
+
     def _refuse_if_held(self, other: str) -> None:
         """A backend's lock is cooperative, if there is one, and the poollet gives a volume to the next machine before
         it detaches it from this one (contract A.5): there is never a second writer.
@@ -232,10 +276,7 @@ class Performer:
     ) -> Backing:
         match row.kind:
             case "image":
-                reference = machine.spec.image.image
-                size = machine.machine_class.policy.root_disk_bytes
-                made = row.backing if isinstance(row.backing, DiskSource) else None
-                return self.plugins.image(reference).prepare(reference, paths, size, made)
+                return self._image_disk(machine, row, paths, connection)
             case "seed":
                 return seed.write_seed(paths, machine.spec.ignition_data, machine.id, machine.name)
             case "volume":
@@ -248,7 +289,8 @@ class Performer:
 
     def _choose_profile(self, machine: Machine, connection: Connection) -> None:
         if machine.profile is None:
-            profile = self.choose_profile(connection, machine.machine_class)
+            boot = machine.image.boot if machine.image else "disk"
+            profile = self.choose_profile(connection, machine.machine_class, boot)
             self._note(lambda tx: tx.set_profile(machine.id, profile))
 
     def _assign_ports(self, machine: Machine) -> None:
@@ -380,7 +422,7 @@ class Performer:
     def _undo(self, machine: Machine, row: Attachment, paths: MachinePaths, *, final: bool) -> None:
         match row.kind:
             case "image":
-                self.plugins.image(machine.spec.image.image).release(paths)
+                self.plugins.remove_image_disk(paths)
             case "seed":
                 paths.seed.unlink(missing_ok=True)
             case "volume":

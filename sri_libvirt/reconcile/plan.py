@@ -23,6 +23,7 @@ from sri_libvirt.reconcile.actions import (
     Forget,
     PrepareDevice,
     RemoveFiles,
+    ResolveImage,
     SetClock,
     Undefine,
 )
@@ -179,7 +180,14 @@ def _off(machine: Machine, observed: Observed, run: Run, now: int, policy: Polic
         return starting.hold(machine, observed, run, rest)
     if waiting.wake_at is not None:
         return rest
+    if unknown := _unknown_images(machine, policy):
+        return replace(rest, actions=unknown, reasons=(why.starting(), *rest.reasons))
     return starting.start(machine, observed, run, rest)
+
+
+def _unknown_images(machine: Machine, policy: Policy) -> tuple[Action, ...]:
+    """What is to be learned before anything is chosen for a machine."""
+    return tuple(ResolveImage(row.key) for row in machine.attachments if row.wanted and policy.unresolved(row))
 
 
 def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: Policy, rest: Step) -> Step:
@@ -187,6 +195,8 @@ def _keep_off(machine: Machine, observed: Observed, run: Run, now: int, policy: 
     if machine.spec.power == pb.POWER_ON:
         reason = why.guest_powered_off() if statuses.stays_off(machine, run, policy) else why.drained()
         rest = replace(rest, reasons=(reason, *rest.reasons))
+    if unknown := tuple(each for each in _unknown_images(machine, policy) if not rest.wake_at):
+        return replace(rest, actions=unknown)
     older = ports.leaving_names(machine.attachments)
     prepare = tuple(
         PrepareDevice(row.key)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource, SecretPurpose
+from sri_libvirt.devices import DiskSource, ImagePin, SecretPurpose
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Taps
-from sri_libvirt.images.base import ImageDriver
-from sri_libvirt.images.registry import ImageRegistry
-from sri_libvirt.looks import Looks
+from sri_libvirt.images import boot
+from sri_libvirt.images.local import path_of
+from sri_libvirt.images.overlay import Overlays
+from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
 from sri_libvirt.paths import MachinePaths
-from sri_libvirt.records import Attachment
+from sri_libvirt.records import Attachment, Machine
 from sri_libvirt.resources import Claim
 from sri_libvirt.volumes.base import Found, VolumeDriver
 from sri_libvirt.volumes.registry import HostAccess, VolumeRegistry
@@ -35,12 +35,12 @@ class PluginTables:
 
     def __init__(
         self,
-        image_dirs: Sequence[Path],
-        looks: Looks | None = None,
+        images: ImageAccess,
         taps: Taps | None = None,
         access: HostAccess | None = None,
     ) -> None:
-        self._images = ImageRegistry.load(image_dirs, looks)
+        self._images = ImageRegistry.load(images)
+        self._overlays = Overlays(images.looks)
         self._volumes = VolumeRegistry.load(access=access)
         self._nics = NicRegistry.load(taps=taps)
 
@@ -57,8 +57,30 @@ class PluginTables:
         """The same for an image reference."""
         self._images.select(image)
 
-    def image(self, reference: str) -> ImageDriver:
-        return self._images.select(reference)
+    def unresolved(self, row: Attachment) -> bool:
+        """Whether it is still to be learned what an image's reference means: a path says so itself."""
+        return row.kind == "image" and row.image is None and bool(row.reference) and path_of(row.reference) is None
+
+    def resolve_image(self, machine: Machine) -> ImagePin:
+        """What a machine's image reference means now. Raises NotReady."""
+        reference = machine.spec.image.image
+        pin = self._images.select(reference).resolve(reference, machine.id)
+        assert pin is not None
+        return pin
+
+    def image_disk(self, machine: Machine, row: Attachment, paths: MachinePaths) -> DiskSource:
+        """A machine's boot disk, made unless it is there, and what it boots besides. Raises NotReady."""
+        reference, size = machine.spec.image.image, machine.machine_class.policy.root_disk_bytes
+        made = row.backing if isinstance(row.backing, DiskSource) else None
+        before = self._overlays.before(paths.image_disk, made)
+        base = self._images.select(reference).base(reference, row.image, machine.id, before)
+        boot.copy(base, paths)
+        return self._overlays.prepare(base, reference, paths.image_disk, size, made)
+
+    def remove_image_disk(self, paths: MachinePaths) -> None:
+        """Both are gone then."""
+        paths.image_disk.unlink(missing_ok=True)
+        boot.remove(paths)
 
     def volume(self, row: Attachment) -> VolumeDriver:
         return self._volumes.select(row.volume())
@@ -84,8 +106,17 @@ class PluginTables:
 
     def busy_until(self, row: Attachment) -> int | None:
         """Until when it is of no use to prepare a device again; None where its driver knows of no slow work for it."""
+        if row.kind == "image":
+            return self._image_busy_until(row)
         asked: Callable[[str, pb.Volume], int | None] | None = self._method(row, "busy_until")
         return asked(row.machine, row.volume()) if asked else None
+
+    def _image_busy_until(self, row: Attachment) -> int | None:
+        if not row.reference:
+            return None  # an older version made it, which fetched nothing
+        asked: Callable[[str, ImagePin | None, str], int | None] | None
+        asked = getattr(self._images.select(row.reference), "busy_until", None)
+        return asked(row.reference, row.image, row.problem) if asked else None
 
     def can_look(self, row: Attachment) -> bool:
         """Whether there is a backend that can be asked for a volume."""

@@ -25,7 +25,7 @@ def build(machine: Machine, observed: Observed, run: Run, policy: Policy) -> pb.
     """The status as of this pass: volumes and NICs in the order of the spec, so that equal states are equal."""
     status = pb.MachineStatus(observed_generation=machine.generation, state=_state(machine, observed, run, policy))
     if machine.spec.HasField("image"):
-        status.image_ref = machine.spec.image.image
+        status.image_ref = machine.image.reference if machine.image else machine.spec.image.image
     rows = wanted_rows(machine)
     present = observed.live - drift.astray(machine, observed) if observed.active else observed.persistent
     before = {(kind, each.name): each.handle for kind, each in _devices(machine.status)}

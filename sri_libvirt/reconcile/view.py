@@ -93,7 +93,8 @@ class Policy:
     `handle_of` gives the status handle of a volume or NIC before it is prepared. `busy_until` says until when it is of
     no use to prepare a device again, because slow work for it is under way (its end wakes the machine) or its next try
     is not due; None of one that nothing of the kind is known of. `size_of` gives the bytes of a plugged volume as the
-    latest look at its backend has found it, 0 if none has. `cold_only` says why a device can be given to no guest that
+    latest look at its backend has found it, 0 if none has. `unresolved` says whether it is still to be learned what an
+    image's reference means. `cold_only` says why a device can be given to no guest that
     runs, so that its next cold start brings it; "" of most. `start_blocked` says why this host
     cannot run the machine as its profile has it (KVM gone, machine type or firmware gone), None when it can.
     `drained_since` is when the operator drained this host, 0 while it is not. `ports` are the most root ports that
@@ -105,6 +106,7 @@ class Policy:
     busy_until: Callable[[Attachment], int | None] = lambda _row: None
     size_of: Callable[[Attachment], int] = lambda _row: 0
     cold_only: Callable[[Attachment], str] = lambda _row: ""
+    unresolved: Callable[[Attachment], bool] = lambda _row: False
     shutdown_grace: int = 30 * SECOND
     press_every: int = 5 * SECOND
     prepare_retry: int = 5 * SECOND

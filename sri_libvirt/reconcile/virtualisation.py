@@ -16,6 +16,7 @@ from typing import Literal
 import structlog
 
 from sri_libvirt.config import Settings
+from sri_libvirt.devices import Boot
 from sri_libvirt.domain import profile as profiles
 from sri_libvirt.errors import HypervisorError, NotReady, StoreError, Unavailable, Unreachable
 from sri_libvirt.host.kvm import KvmVerdict, appearance
@@ -118,8 +119,8 @@ class Virtualisation:
             detail = self._verdict.detail if self._verdict else ""
             raise Unavailable(f"this host cannot run guests: KVM does not work ({detail}). {ADVICE}")
 
-    def choose_profile(self, connection: Connection, machine_class: MachineClass) -> Profile:
-        """The hardware of a new machine. Raises NotReady when the host lacks something for it."""
+    def choose_profile(self, connection: Connection, machine_class: MachineClass, boot: Boot = "disk") -> Profile:
+        """The hardware of a new machine that boots so. Raises NotReady when the host lacks something for it."""
         offer = self._known() or self._ask(connection)
         if offer.architecture != "x86_64":
             raise NotReady(f"the host's architecture {offer.architecture} is not supported; x86_64 is")
@@ -135,6 +136,7 @@ class Virtualisation:
             cpu=(mode, model),
             firmware=self._settings.firmware,
             ports=self._settings.pcie_ports,
+            boot=boot,
         )
 
     def refresh(self, connection: Connection) -> None:

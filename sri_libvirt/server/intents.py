@@ -232,7 +232,8 @@ def _first_attachments(tx: Transaction, draft: Draft) -> Iterable[Attachment]:
     """A row for every device of a new machine."""
     spec, now = draft.spec, draft.now
     if spec.HasField("image"):
-        yield Attachment(draft.id, "image", "", 1, b"", True, now, target=names.IMAGE_TARGET, serial="image")
+        reference = spec.image.image.encode()
+        yield Attachment(draft.id, "image", "", 1, reference, True, now, target=names.IMAGE_TARGET, serial="image")
     if userdata.kind(spec.ignition_data) == "cloud-init":
         yield Attachment(draft.id, "seed", "", 1, b"", True, now, target=names.SEED_TARGET, serial="seed")
     targets: set[str] = set()

@@ -65,6 +65,11 @@ def backing(value: devices.Backing | None) -> str | None:
     return None if value is None else devices.to_json(value)
 
 
+def pin(value: devices.ImagePin | None) -> str | None:
+    """What an image reference meant, None where nobody has asked."""
+    return None if value is None else devices.pin_to_json(value)
+
+
 def _fields(value: Any) -> dict[str, Any]:
     """A record's fields. dataclasses.asdict copies them deeply, at ten times the cost."""
     return {name: getattr(value, name) for name in value.__slots__}
@@ -98,9 +103,11 @@ def _run(text: str) -> Run:
 def attachment(row: sqlite3.Row) -> Attachment:
     """The attachment of a row that has all its columns."""
     values = {key: row[key] for key in row.keys()}  # noqa: SIM118 (iterating a Row gives its values)
-    held = values.pop("backing")
+    held, image = values.pop("backing"), values.pop("image")
     return Attachment(
-        **{**values, "wanted": bool(values["wanted"]), "backing": None if held is None else devices.from_json(held)}
+        **values | {"wanted": bool(values["wanted"])},
+        backing=None if held is None else devices.from_json(held),
+        image=None if image is None else devices.pin_from_json(image),
     )
 
 

@@ -25,6 +25,7 @@ _LONGEST = (1 << 63) - 1
 
 _LONGEST_TEXT = str(_LONGEST)
 _LONGEST_HANDLE = "h" * HANDLE_BYTES
+_BY_CONTENT = f"@sha256:{'0' * 64}"
 
 
 def message(machine: Machine) -> pb.Machine:
@@ -66,7 +67,8 @@ def _largest(shown: pb.Machine) -> int:
     most.spec.power = pb.POWER_OFF
     status = most.status
     status.observed_generation, status.state = _LONGEST, pb.MACHINE_TERMINATED
-    status.image_ref = shown.spec.image.image
+    image = shown.spec.image.image
+    status.image_ref = image if not image or image.lower().startswith(("/", "file:")) else image + _BY_CONTENT
     for volume in shown.spec.volumes:
         status.volumes.add(name=volume.name, handle=_LONGEST_HANDLE, state=pb.VOLUME_ATTACHED)
     for nic in shown.spec.network_interfaces:

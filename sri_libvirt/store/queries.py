@@ -23,7 +23,7 @@ _MACHINE = """
 _ATTACHMENT = """
     SELECT machine, kind, name, incarnation, spec, wanted, changed_at, target, mac, serial, port,
            backing, problem, problem_advice, problem_at, unplug_at, problem_code, plugs,
-           plugged_at
+           plugged_at, image
     FROM attachment
 """
 

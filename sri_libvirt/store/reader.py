@@ -15,11 +15,12 @@ from types import TracebackType
 from typing import Self
 
 from sri_libvirt import clock as clocks
+from sri_libvirt.devices import ImagePin
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import META_DOUBT, Attachment, Event, Key, Machine
+from sri_libvirt.records import META_DOUBT, Attachment, CachedImage, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
-from sri_libvirt.store import database, queries, schema
+from sri_libvirt.store import database, images, queries, schema
 
 EVENTS = 1000
 """Events read of one machine unless asked otherwise; more than are kept."""
@@ -86,6 +87,21 @@ class Reader:
         """Wanted volumes of all machines that are ready."""
         with self._snapshot() as connection:
             return queries.prepared_volumes(connection)
+
+    def image(self, name: str) -> CachedImage | None:
+        """A file of the image cache, by what was fetched; None if it is not there."""
+        with self._snapshot() as connection:
+            return images.get(connection, name)
+
+    def images(self) -> list[tuple[CachedImage, int]]:
+        """The image cache, the longest unused first, each with how many machines need it."""
+        with self._snapshot() as connection:
+            return images.every(connection)
+
+    def reference(self, name: str) -> ImagePin | None:
+        """What an image reference by content holds; None where that is not known any more."""
+        with self._snapshot() as connection:
+            return images.reference(connection, name)
 
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""

@@ -124,6 +124,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP INDEX attachment_source",
         "CREATE INDEX attachment_disk ON attachment (json_extract(backing, '$.identity')) WHERE kind = 'volume'",
     ),
+    (
+        # What a machine's image reference meant when it was asked.
+        "ALTER TABLE attachment ADD COLUMN image TEXT",
+        "CREATE INDEX attachment_image ON attachment (machine) WHERE image IS NOT NULL",
+        # Files of the image cache by what was fetched, and what references by content hold.
+        """
+        CREATE TABLE image (
+            name TEXT PRIMARY KEY,
+            digest TEXT NOT NULL,
+            format TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            source TEXT NOT NULL,
+            used INTEGER NOT NULL
+        ) STRICT
+        """,
+        "CREATE TABLE reference (name TEXT PRIMARY KEY, pin TEXT NOT NULL, used INTEGER NOT NULL) STRICT",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

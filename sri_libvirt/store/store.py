@@ -16,10 +16,11 @@ from google.protobuf.message import DecodeError
 
 from sri_libvirt import clock as clocks
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import ImagePin
 from sri_libvirt.errors import StoreError
 from sri_libvirt.host.boot import Host
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Attachment, Event, Key, Machine
+from sri_libvirt.records import Attachment, CachedImage, Event, Key, Machine
 from sri_libvirt.resources import Usage
 from sri_libvirt.store import backup, database, queries, schema
 from sri_libvirt.store.frames import Frame, Listing
@@ -144,6 +145,18 @@ class Store:
     def prepared_volumes(self) -> list[Attachment]:
         """Wanted volumes of all machines that are ready."""
         return self._reader.prepared_volumes()
+
+    def image(self, name: str) -> CachedImage | None:
+        """A file of the image cache, by what was fetched; None if it is not there."""
+        return self._reader.image(name)
+
+    def images(self) -> list[tuple[CachedImage, int]]:
+        """The image cache, the longest unused first, each with how many machines need it."""
+        return self._reader.images()
+
+    def reference(self, name: str) -> ImagePin | None:
+        """What an image reference by content holds; None where that is not known any more."""
+        return self._reader.reference(name)
 
     def gone(self) -> set[str]:
         """Ids of machines that were here and are no more, as far back as that is kept."""

@@ -20,6 +20,7 @@ from sri_libvirt.records import (
     LABEL_NAMESPACE,
     LABEL_UID,
     Attachment,
+    CachedImage,
     Event,
     Key,
     Machine,
@@ -29,7 +30,7 @@ from sri_libvirt.records import (
     StopEvent,
 )
 from sri_libvirt.resources import Claim, Usage
-from sri_libvirt.store import codec, queries, timeline
+from sri_libvirt.store import codec, images, queries, timeline
 from sri_libvirt.store.frames import Frame, Listing
 
 _UNSEEN = frozenset({"run", "profile", "reasons", "unconfirmed_since"})
@@ -188,9 +189,8 @@ class Transaction:
     def put_attachment(self, attachment: Attachment) -> None:
         """A new incarnation of a device."""
         fields = {name: getattr(attachment, name) for name in Attachment.__slots__}
-        self._insert(
-            "attachment", {**fields, "wanted": int(attachment.wanted), "backing": codec.backing(attachment.backing)}
-        )
+        plain = {"backing": codec.backing(attachment.backing), "image": codec.pin(attachment.image)}
+        self._insert("attachment", {**fields, "wanted": int(attachment.wanted), **plain})
 
     def set_wanted(self, machine_id: str, key: Key, wanted: bool, changed_at: int, spec: bytes | None = None) -> None:
         """Whether a device should be plugged, and its spec if that changed with it."""
@@ -278,6 +278,30 @@ class Transaction:
             problem_code=code,
         )
 
+    def set_image(self, machine_id: str, key: Key, pin: devices.ImagePin) -> None:
+        """What the machine's image reference means, from now on; what is fetched for it stays as long as it has it."""
+        self._update_attachment(machine_id, key, image=codec.pin(pin))
+        images.use(self._connection, pin.parts, self._clock())
+
+    def keep_reference(self, name: str, pin: devices.ImagePin) -> None:
+        """What a reference by content holds."""
+        images.keep_reference(self._connection, name, pin, self._clock())
+
+    def keep_image(self, image: CachedImage) -> None:
+        """A file is in the image cache, whole. Its `used` is now."""
+        images.keep(self._connection, replace(image, used=self._clock()))
+
+    def drop_images(self, choose: Callable[[Sequence[CachedImage]], Sequence[CachedImage]]) -> list[CachedImage]:
+        """Forget files of the cache that `choose` takes of those that no machine needs; the oldest are first there.
+
+        Returns those of which nothing by the same digest is left.
+        """
+        return images.drop(self._connection, choose)
+
+    def forget_image(self, name: str) -> None:
+        """A file of the cache is not what it was, or not there any more."""
+        images.forget(self._connection, name)
+
     def retry_held(self) -> list[str]:
         """Let all devices that wait for another machine to give a volume up be tried at once; their machines."""
         waiting = self._connection.execute(
@@ -308,6 +332,7 @@ class Transaction:
     def forget(self, machine_id: str) -> None:
         """Remove the machine, its attachments and its claims; its events stay for a while."""
         self._end_claims("machine = ?", (machine_id,))
+        images.use(self._connection, images.pinned_by(self._connection, machine_id), self._clock())
         found = self._connection.execute(
             "DELETE FROM machine WHERE id = ? RETURNING json_extract(class, '$.name')", (machine_id,)
         ).fetchone()

@@ -10,11 +10,13 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sri_libvirt import app, failpoints, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
@@ -22,7 +24,12 @@ from sri_libvirt.domain.observed import glance, read
 from sri_libvirt.errors import NotFound, SRIError, StoreError
 from sri_libvirt.hypervisor.base import DiskError, DomainEvent, EventKind, Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.images.fetch import pull
+from sri_libvirt.images.fetch.job import Pull, Pulled, Resolve, Resolved
+from sri_libvirt.images.fetching import Progress
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.process import ProcessError
 from sri_libvirt.records import GIB, LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, SECOND, MachineClass
 from sri_libvirt.server import intents
 from sri_libvirt.store import Store
@@ -34,10 +41,33 @@ from tests.contract.loop import MIB, VAST, FakeHost, disk, let_looks_find, locke
 ID = "6b3ffb4e-8d3c-4f52-9d0a-0d2f3c1f0a01"
 LABELS = {LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"}
 KEY = b"open, sesame"
+IDLE = ((0, 0), (0, 0))
 NEVER = 2 * 3600 * SECOND
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([__name__])
+
+
+class Nearby:
+    """What a fetcher does, without a process for each: their starts would be most of what a test takes.
+
+    It begins once the pass of the lane has ended that wants it, so that a flow always passes the same points.
+    """
+
+    passed = threading.Event()
+
+    def __init__(self, _cancel: object = None) -> None:
+        pass
+
+    def resolve(self, job: Resolve) -> Resolved:
+        self.passed.wait()
+        with failpoints.around("fetch.resolve", ProcessError):
+            return pull.resolve(job)
+
+    def pull(self, job: Pull, progress: Progress) -> Pulled:
+        self.passed.wait()
+        with failpoints.around("fetch.pull", ProcessError):
+            return pull.pull(job, progress)
 
 
 @dataclass(frozen=True)
@@ -94,8 +124,13 @@ class World:
         """A provider of this world: its store, and a step that lets the machine come to rest."""
         store = Store.open(self.paths, lambda: self.now)
         hypervisor = self.hypervisor()
-        wishes = settings(self.root, shutdown_grace=self.grace, file_dir=(device_of(self.root).parent,))
-        with third_party.installed(self.root / "site"):
+        wishes = settings(
+            self.root,
+            shutdown_grace=self.grace,
+            file_dir=(device_of(self.root).parent,),
+            insecure_registry=tuple(registry_of(self.root).partition("/")[:1]),
+        )
+        with third_party.installed(self.root / "site"), patch.object(app, "Fetcher", Nearby):
             made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST)
         let_looks_find(made, self.found)
         ends = [hypervisor.watch(made.events), hypervisor.watch(self.starts)]
@@ -117,12 +152,14 @@ class World:
         begun = jobs_of(made)
         while True:
             begun.clear()
+            Nearby.passed.clear()
             try:
                 wake_at = made.lanes[0].reconcile(ID)
             except SRIError:
                 wake_at = self.now + 5 * SECOND
+            Nearby.passed.set()
             if begun:
-                wait_until(lambda: made._jobs.counts() == (0, 0), "the end of slow work")
+                wait_until(lambda: (made._jobs.counts(), made._pulls.counts()) == IDLE, "the end of slow work")
                 continue  # which has woken the machine
             if wake_at is None:
                 return
@@ -133,19 +170,30 @@ class World:
 def jobs_of(made: app.Provider) -> list[object]:
     """The slow work that a provider begins from now on, as it comes."""
     begun: list[object] = []
-    begin = made._jobs.begin
 
-    def noted(key: Hashable, *args: Any, **options: Any) -> None:
-        begun.append(key)
-        begin(key, *args, **options)
+    def note(jobs: Jobs) -> None:
+        begin = jobs.begin
 
-    made._jobs.begin = noted  # type: ignore[method-assign]
+        def noted(key: Hashable, *args: Any, **options: Any) -> None:
+            begun.append(key)
+            begin(key, *args, **options)
+
+        jobs.begin = noted  # type: ignore[method-assign]
+
+    note(made._jobs)
+    note(made._pulls)
     return begun
 
 
 def device_of(root: Path) -> Path:
     """Storage of others that a volume of this world is on."""
     return root / "storage" / "device.raw"
+
+
+def registry_of(root: Path) -> str:
+    """The reference of an image in a registry that serves while a test runs; "" where there is none."""
+    file = root.parent / "image"
+    return file.read_text() if file.exists() else ""
 
 
 def survey(made: app.Provider) -> None:
@@ -188,6 +236,14 @@ def create_connected(store: Store, now: int, device: Path) -> None:
 @OnDevice
 def attach_connected(store: Store, now: int, device: Path) -> None:
     store.write(lambda tx: intents.attach_volume(tx, ID, connected("late", device), now))
+
+
+@OnDevice
+def create_fetched(store: Store, now: int, device: Path) -> None:
+    spec = spec_of(disks=("data",))
+    spec.image.image = registry_of(device.parents[1])
+    draft = intents.Draft(ID, LABELS, {}, spec, now, now)
+    store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
 
 
 def create_off(store: Store, now: int) -> None:
@@ -318,6 +374,8 @@ FLOWS = {
         Flow("connected-attach", (create,), attach_connected, "RUNNING", disks=2),
         Flow("connected-detach", (create, attach_connected), detach, "RUNNING"),
         Flow("connected-delete", (create_connected,), delete, "GONE"),
+        Flow("fetched", (), create_fetched, "RUNNING", starts=1, files=2),
+        Flow("fetched-delete", (create_fetched,), delete, "GONE"),
         Flow("delete", (create,), delete, "GONE"),
         Flow("delete-off", (create, off), delete, "GONE"),
     )

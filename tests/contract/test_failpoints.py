@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +20,8 @@ from sri_libvirt.domain import observed
 from sri_libvirt.failpoints import Once
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
+from tests.backends import artifacts
+from tests.backends.registry import Registry
 from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsewhere, prepare, restore
 from tests.contract.loop import MIB
 from tests.points import distinct
@@ -66,13 +69,30 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
             live = observed.read(snapshot.live_xml)
             assert (live.run, set(live.devices)) == (machine.run.uuid, aliases), told
             assert machine.run.started_at, told
-            sizes = {row.target: row.backing.size for row in machine.attachments if isinstance(row.backing, DiskSource)}
+            volumes = [row for row in machine.attachments if row.kind == "volume"]
+            sizes = {row.target: row.backing.size for row in volumes if isinstance(row.backing, DiskSource)}
             assert set(sizes.values()) == {flow.found or MIB}, told
             assert hypervisor.disk_sizes(ID) == (sizes if flow.found else {}), told
         else:
             assert not snapshot.active, told
+        whole = {f"{image.digest.rpartition(':')[2]}" for image, _ in store.images()}
+        assert {path.stem for path in world.paths.image_cache.iterdir()} == whole, (told, "what is left of a pull")
     if before:
         assert world.starts.count() - before + 1 == flow.starts, told
+
+
+@pytest.fixture(autouse=True)
+def image(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[None]:
+    """An image in a registry, where a flow needs one; its reference is where flows look for it."""
+    flow = request.node.callspec.params["flow"] if hasattr(request.node, "callspec") else None
+    if flow is not None and not flow.name.startswith("fetched"):
+        yield
+        return
+    (tmp_path / "registry").mkdir()
+    with Registry(tmp_path / "registry") as registry:
+        artifacts.ironcore(registry, "org/image", "v1", parts={"rootfs": b"\xeb\x3c\x90" + bytes(MIB)})
+        (tmp_path / "image").write_text(f"{registry.host}/org/image:v1")
+        yield
 
 
 @pytest.mark.parametrize("kind", ["kill", "fail"])

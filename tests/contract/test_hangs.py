@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -22,6 +22,8 @@ from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
 from tests import third_party
+from tests.backends import artifacts
+from tests.backends.registry import Registry
 from tests.contract import crashing
 from tests.contract.hung import serving
 from tests.contract.loop import MIB, Loop, Witness, disk, let_looks_find, locked, serving_loop, spec_of, until
@@ -55,10 +57,27 @@ async def loop(
     grace = config.duration("0s" if call in ("destroy", "Destroy") else "5s")
     deadline = config.duration("1s")
     settle = config.duration("0s")
-    async with serving_loop(
-        tmp_path, hypervisor, call_deadline=deadline, shutdown_grace=grace, detach_settle=settle, lanes=1
-    ) as loop:
-        yield loop
+    with ExitStack() as stack:
+        insecure = (registry(stack, tmp_path),) if call == "ResolveImage" else ()
+        async with serving_loop(
+            tmp_path,
+            hypervisor,
+            call_deadline=deadline,
+            shutdown_grace=grace,
+            detach_settle=settle,
+            lanes=1,
+            insecure_registry=insecure,
+        ) as loop:
+            yield loop
+
+
+def registry(stack: ExitStack, root: Path) -> str:
+    """The host of a registry that has an image; the machine of `life` has it then."""
+    (root / "registry").mkdir()
+    made = stack.enter_context(Registry(root / "registry"))
+    artifacts.ironcore(made, "org/image", "v1", parts={"rootfs": b"\xeb\x3c\x90" + bytes(MIB)})
+    (root / "image").write_text(f"{made.host}/org/image:v1")
+    return made.host
 
 
 def sources(loop: Loop, machine_id: str) -> set[str]:
@@ -69,6 +88,10 @@ def sources(loop: Loop, machine_id: str) -> set[str]:
 async def life(loop: Loop, trap: failpoints.Once) -> None:
     """From create to gone, with a plug and an unplug; whatever hangs is let go once that was seen."""
     spec = spec_of(disks=("data",), nics=("network://net",))
+    reference = loop.paths.root.parent / "image"
+    image = reference.exists()
+    if image:
+        spec.image.image = reference.read_text()
     machine_id = await loop.create(spec)
 
     async def reach(what: str, condition: object) -> None:
@@ -85,7 +108,7 @@ async def life(loop: Loop, trap: failpoints.Once) -> None:
         return lambda: loop.stored(machine_id).status.state == wanted and not loop.codes(machine_id)
 
     def devices(count: int) -> object:
-        return lambda: len(loop.live(machine_id).devices) == count and not loop.codes(machine_id)
+        return lambda: len(loop.live(machine_id).devices) == count + image and not loop.codes(machine_id)
 
     await reach("running", state(pb.MACHINE_RUNNING))
     if trap.point.endswith("SetClock"):

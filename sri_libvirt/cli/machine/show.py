@@ -107,6 +107,7 @@ def full(
         "cpu_millis": machine.machine_class.cpu_millis,
         "memory_bytes": machine.machine_class.memory_bytes,
         "image": machine.spec.image.image,
+        "image_ref": machine.image.reference if machine.image else machine.spec.image.image,
         "ignition_bytes": len(machine.spec.ignition_data),
         "hardware": _hardware(machine),
         "devices": [_device(row, machine.status, heard) for row in sorted(machine.attachments, key=_order)],

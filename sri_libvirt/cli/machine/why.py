@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import show
+from sri_libvirt.cli.machine import pace, show
 from sri_libvirt.cli.machine.find import daemon_runs, find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
@@ -30,9 +30,12 @@ def why(machine: str, settings: Settings, output: str) -> None:
         clock = reader.clock()
     paths = StatePaths(settings.state_dir)
     running, full = daemon_runs(paths), reserve.lacks(paths.reserve)
+    image = pace.of_image(paths, found)
     if output == "text":
         for line in sentences(found, latest[-1] if latest else None, running, clock()):
             out.say(line)
+        if image:
+            out.say(pace.words(image))
         if full:
             out.say(f"The file system of {paths.root} is full, so this may be out of date: {ROOM}.")
         return
@@ -44,6 +47,7 @@ def why(machine: str, settings: Settings, output: str) -> None:
         "provider_running": running,
         "state_directory_full": full,
         "reasons": show.reasons(found.reasons, clock),
+        "image_pull": image,
         "notes": notes(found),
     }
     out.data(shown, output)

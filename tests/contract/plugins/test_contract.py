@@ -6,8 +6,10 @@ A driver that is registered and has no sample here fails `test_every_driver_is_t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,17 +18,22 @@ from sri_libvirt import devices, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import BackingFile, DiskSource
 from sri_libvirt.errors import InvalidSpec, NotReady
-from sri_libvirt.images.base import ImageDriver
-from sri_libvirt.images.registry import ImageRegistry
+from sri_libvirt.images.registry import ImageAccess, ImageRegistry
+from sri_libvirt.images.rules import Rules
+from sri_libvirt.images.sources import Sources
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.volumes.base import Found, VolumeDriver
 from sri_libvirt.volumes.connected import ConnectedVolumes
 from sri_libvirt.volumes.registry import HostAccess, VolumeRegistry
+from tests.backends import artifacts
+from tests.backends.registry import Registry
+from tests.backends.webserver import WebServer
 from tests.connected import StubAsking, volume
 from tests.contract.plugins.conftest import MACHINE
 from tests.contract.plugins.loop_device import loop_device
+from tests.image_house import House
 
 OTHER = "00000000-8d3c-4f52-9d0a-0d2f3c1f0a02"
 SIZE = 64 << 20
@@ -53,14 +60,17 @@ NICS = {
 }
 
 
+RAW = b"\xeb\x3c\x90" + b"x" * 4093
+
+
 def _raw(directory: Path) -> str:
     path = directory / "disk.raw"
-    path.write_bytes(b"\xeb\x3c\x90" + b"x" * 4093)
+    path.write_bytes(RAW)
     path.chmod(0o444)
     return str(path)
 
 
-IMAGES: dict[str, Callable[[Path], str]] = {"local": _raw}
+IMAGES = ("local", "oci", "web")
 
 
 def running(_: str) -> bool:
@@ -74,7 +84,7 @@ def files(paths: MachinePaths) -> set[str]:
 def test_every_driver_is_tested(images: Path) -> None:
     assert {driver.name for driver in VolumeRegistry.load([]).drivers} == VOLUMES.keys()
     assert {driver.name for driver in NicRegistry.load([]).drivers} == NICS.keys()
-    assert {driver.name for driver in ImageRegistry.load([images]).drivers} == IMAGES.keys()
+    assert {driver.name for driver in ImageRegistry.load(ImageAccess()).drivers} == set(IMAGES)
 
 
 @pytest.fixture(autouse=True)
@@ -331,48 +341,74 @@ class TestNics(NicContract):
     pass
 
 
-@dataclass
-class Image:
-    driver: ImageDriver
-    reference: str
+class Images:
+    """A reference that a driver is for, in a house where it is to be had."""
+
+    def __init__(self, house: House, reference: str) -> None:
+        self.house = house
+        self.reference = reference
+        self.driver = house.images.select(reference)
+        self.pin = house.resolve(reference)
+
+    def prepare(self, paths: MachinePaths, made: DiskSource | None = None) -> DiskSource:
+        return self.house.prepare(self.reference, paths, SIZE, made, self.pin)
+
+
+@pytest.fixture
+def image(name: str, images: Path, tmp_path: Path) -> Iterator[Images]:
+    with ExitStack() as stack:
+        rules = Rules()
+        reference = _raw(images)
+        if name == "oci":
+            (tmp_path / "registry").mkdir()
+            registry = stack.enter_context(Registry(tmp_path / "registry"))
+            artifacts.ironcore(registry, "org/image", "v1", parts={"rootfs": RAW})
+            rules, reference = Rules(insecure=(registry.host,)), f"{registry.host}/org/image:v1"
+        elif name == "web":
+            server = stack.enter_context(WebServer({"/disk.raw": RAW}))
+            rules = Rules(Sources((f"{server.url}/*",)), insecure=(server.host,))
+            reference = f"{server.url}/disk.raw"
+        house = stack.enter_context(House(tmp_path / "state", rules, directories=[images]))
+        yield Images(house, reference)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 class TestImages:
-    @pytest.fixture
-    def image(self, name: str, images: Path) -> Image:
-        reference = IMAGES[name](images)
-        return Image(ImageRegistry.load([images]).select(reference), reference)
-
-    def prepare(self, image: Image, paths: MachinePaths, made: DiskSource | None = None) -> DiskSource:
-        return image.driver.prepare(image.reference, paths, SIZE, made)
-
-    def test_it_is_the_one(self, name: str, image: Image) -> None:
+    def test_it_is_the_one(self, name: str, image: Images) -> None:
         assert image.driver.name == name
 
-    def test_prepare_again_is_the_same(self, image: Image, paths: MachinePaths) -> None:
-        made = self.prepare(image, paths)
+    def test_it_is_resolved_once_and_then_says_it_by_its_content(self, image: Images) -> None:
+        if image.pin is None:
+            return  # a path says it all
+        assert re.search("[@#]sha256[:=][0-9a-f]{64}$", image.pin.reference)
+        assert image.house.resolve(image.pin.reference) == image.pin
+        assert devices.pin_from_json(devices.pin_to_json(image.pin)) == image.pin
+
+    def test_prepare_again_is_the_same(self, image: Images, paths: MachinePaths) -> None:
+        made = image.prepare(paths)
         before = paths.image_disk.read_bytes()
-        assert self.prepare(image, paths, made) == made
+        assert image.prepare(paths, made) == made
         # ... also when the answer was lost before it was stored
-        assert self.prepare(image, paths) == made
+        assert image.prepare(paths) == made
         assert paths.image_disk.read_bytes() == before
         assert files(paths) == {"image.qcow2"}
 
-    def test_it_is_an_overlay_of_the_size_asked_for(self, image: Image, paths: MachinePaths) -> None:
-        made = self.prepare(image, paths)
+    def test_it_is_an_overlay_of_the_size_asked_for(self, image: Images, paths: MachinePaths) -> None:
+        made = image.prepare(paths)
         assert made.size == SIZE
         assert isinstance(made.backing, BackingFile)
+        assert Path(made.backing.path).read_bytes() == RAW
         assert not made.read_only
         assert Path(made.path).stat().st_blocks * 512 < 1 << 20
         assert devices.from_json(devices.to_json(made)) == made
 
-    def test_the_base_is_not_touched(self, image: Image, paths: MachinePaths) -> None:
-        made = self.prepare(image, paths)
+    def test_the_base_is_for_everybody_and_not_touched(self, image: Images, paths: MachinePaths) -> None:
+        made = image.prepare(paths)
         assert made.backing is not None
         before = Path(made.backing.path).stat()
-        self.prepare(image, paths, made)
-        image.driver.release(paths)
+        assert before.st_mode & 0o777 == 0o444
+        image.prepare(paths, made)
+        paths.image_disk.unlink()
         after = Path(made.backing.path).stat()
         assert (after.st_mode, after.st_mtime_ns, after.st_size) == (
             before.st_mode,
@@ -380,16 +416,15 @@ class TestImages:
             before.st_size,
         )
 
-    def test_release_is_idempotent_and_needs_no_prepare(self, image: Image, paths: MachinePaths) -> None:
-        image.driver.release(paths)
-        self.prepare(image, paths)
-        image.driver.release(paths)
-        image.driver.release(paths)
+    def test_a_base_that_is_larger_than_the_disk_is_refused(self, image: Images, paths: MachinePaths) -> None:
+        base = image.house.base(image.reference, image.pin)
+        with pytest.raises(NotReady, match="more than the class's root disk") as caught:
+            image.house.overlays.prepare(base, image.reference, paths.image_disk, 2048, None)
+        assert caught.value.advice
         assert files(paths) == set()
-        self.prepare(image, paths)
 
-    def test_an_interrupted_prepare_is_made_good(self, image: Image, paths: MachinePaths) -> None:
+    def test_an_interrupted_prepare_is_made_good(self, image: Images, paths: MachinePaths) -> None:
         disk = paths.image_disk
         disk.with_name(f"{disk.stem}.part{disk.suffix}").write_bytes(b"half")
-        self.prepare(image, paths)
+        image.prepare(paths)
         assert files(paths) == {"image.qcow2"}

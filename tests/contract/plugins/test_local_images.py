@@ -16,6 +16,7 @@ from sri_libvirt import process, qcow2
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images.local import LocalImages
+from sri_libvirt.images.overlay import Overlays
 from sri_libvirt.looks import Looks
 from sri_libvirt.paths import MachinePaths, make_directory
 from tests.contract.hung import Hung, serving
@@ -44,7 +45,19 @@ def plain(images: Path) -> Path:
 
 
 def prepare(images: Path, reference: object, paths: MachinePaths, made: DiskSource | None = None) -> DiskSource:
-    return LocalImages([images]).prepare(str(reference), paths, ROOT_DISK, made)
+    return disk(LocalImages([images]), reference, paths, made)
+
+
+def disk(
+    driver: LocalImages,
+    reference: object,
+    paths: MachinePaths,
+    made: DiskSource | None = None,
+    looks: Looks | None = None,
+) -> DiskSource:
+    overlays = Overlays(looks)
+    base = driver.base(str(reference), None, "", overlays.before(paths.image_disk, made))
+    return overlays.prepare(base, str(reference), paths.image_disk, ROOT_DISK, made)
 
 
 def refused(images: Path, reference: object, paths: MachinePaths, words: str) -> NotReady:
@@ -61,7 +74,7 @@ def test_raw_and_qcow2(images: Path, raw: Path, plain: Path, paths: MachinePaths
         assert (info.backing, info.backing_format, info.size) == (str(path), kind, ROOT_DISK)
         assert made.backing is not None
         assert made.backing.format == kind
-        LocalImages([images]).release(paths)
+        paths.image_disk.unlink()
 
 
 def test_the_guest_sees_the_image(images: Path, raw: Path, paths: MachinePaths, tmp_path: Path) -> None:
@@ -163,7 +176,7 @@ def test_the_formats_that_qemu_makes_are_told(images: Path, paths: MachinePaths)
 def test_a_raw_disk_in_which_nothing_is_known_is_told_of(images: Path, raw: Path, paths: MachinePaths) -> None:
     made = prepare(images, raw, paths)
     assert "may not boot" in made.note
-    LocalImages([images]).release(paths)
+    paths.image_disk.unlink()
     whole = bytearray(raw.read_bytes())
     whole[510:512] = b"\x55\xaa"
     (images / "boots.raw").write_bytes(whole)
@@ -321,7 +334,7 @@ def test_a_damaged_disk_is_kept(images: Path, raw: Path, paths: MachinePaths) ->
 def test_an_unrecorded_disk_on_a_file_from_elsewhere_is_kept(images: Path, raw: Path, paths: MachinePaths) -> None:
     prepare(images, raw, paths)
     before = paths.image_disk.read_bytes()
-    with pytest.raises(NotReady, match="not a disk of its image"):
+    with pytest.raises(NotReady, match="not below an image directory"):
         prepare(images / "other", raw, paths)
     assert paths.image_disk.read_bytes() == before
 
@@ -348,7 +361,7 @@ def test_an_image_is_checked_once(images: Path, plain: Path, tmp_path: Path, mon
     for number in range(4):
         if number == 2:
             os.utime(plain, ns=(1, 1))
-        driver.prepare(str(plain), MachinePaths(make_directory(tmp_path / str(number), 0o711)), ROOT_DISK, None)
+        disk(driver, plain, MachinePaths(make_directory(tmp_path / str(number), 0o711)))
     assert checked == [plain, plain]
 
 
@@ -369,7 +382,7 @@ def test_an_image_on_a_file_system_that_hangs_waits_with_the_directory_and_since
     hung.stop()
     begun = time.monotonic()
     with pytest.raises(NotReady) as first:
-        driver.prepare(str(hung.path), paths, ROOT_DISK, None)
+        disk(driver, hung.path, paths)
     words = rf"looking at the image {hung.path} goes on since .* UTC, and nothing more is begun at the image directory"
     assert re.match(words, str(first.value))
     assert str(images) in str(first.value)
@@ -377,7 +390,7 @@ def test_an_image_on_a_file_system_that_hangs_waits_with_the_directory_and_since
     waited = time.monotonic()
     for reference in (hung.path, raw):  # neither is tried: who asks is told at once
         with pytest.raises(NotReady, match="nothing more is begun") as again:
-            driver.prepare(str(reference), paths, ROOT_DISK, None)
+            disk(driver, reference, paths)
         assert str(again.value) == str(first.value), "one reason, not one each second"
     assert time.monotonic() - waited < 5
     assert waited - begun < 30
@@ -387,7 +400,7 @@ def test_an_image_on_a_file_system_that_hangs_waits_with_the_directory_and_since
     while looks.late():
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert driver.prepare(str(raw), paths, ROOT_DISK, None)
+    assert disk(driver, raw, paths)
 
 
 def test_what_hangs_in_one_directory_is_nothing_to_another(
@@ -400,5 +413,5 @@ def test_what_hangs_in_one_directory_is_nothing_to_another(
     driver = LocalImages([images, other], Looks(patience=0.3))
     hung.stop()
     with pytest.raises(NotReady, match="goes on since"):
-        driver.prepare(str(hung.path), paths, ROOT_DISK, None)
-    assert driver.prepare(str(other / "disk.raw"), paths, ROOT_DISK, None)
+        disk(driver, hung.path, paths)
+    assert disk(driver, other / "disk.raw", paths)

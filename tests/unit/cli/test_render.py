@@ -153,7 +153,7 @@ def test_classes_and_templates_of_the_operator(cli: Cli, file: Path, tmp_path: P
     [
         (("c2-m4", "c9-m9"), "machine.spec.class: 'c9-m9' is not one of c1-m1"),
         (("device: odb", "device: nonsense"), "machine.spec.volumes[0].device"),
-        (("file:///images", "https://images"), "machine.spec.image.image"),
+        (("file:///images", "ftp://images"), "machine.spec.image.image"),
         (("metadata:", "metadata: ["), "not YAML"),
     ],
 )

@@ -16,6 +16,7 @@ def test_counts() -> None:
     metrics.rpc("CreateMachine", "OK", 0.003)
     metrics.loop_pass("ok", 0.01)
     metrics.action("start", "HypervisorError", 2.0)
+    metrics.pull("ok", 4096, 1.5)
     metrics.probe("ceph", "backend-silent", 10.0)
     metrics.hypervisor_reachable(True)
     text = scrape(metrics)
@@ -27,6 +28,8 @@ def test_counts() -> None:
     assert 'sri_libvirt_probes_total{driver="ceph",outcome="backend-silent"} 1.0' in text
     assert 'sri_libvirt_probe_seconds_bucket{driver="ceph",le="5.0"} 0.0' in text
     assert 'sri_libvirt_probe_seconds_count{driver="ceph"} 1.0' in text
+    assert 'sri_libvirt_image_pulls_total{outcome="ok"} 1.0' in text
+    assert "sri_libvirt_image_pull_bytes_total 4096.0" in text
     assert "sri_libvirt_hypervisor_reachable 1.0" in text
     metrics.hypervisor_reachable(False)
     assert "sri_libvirt_hypervisor_reachable 0.0" in scrape(metrics)
@@ -42,7 +45,9 @@ def test_followed_values_are_read_at_the_scrape() -> None:
         store_full=lambda: full[0],
         unconfirmed=lambda: 5,
         volumes_waiting=lambda: 7,
+        image_bytes=lambda: 9,
     )
+    assert "sri_libvirt_image_cache_bytes 9.0" in scrape(metrics)
     assert "sri_libvirt_volumes_waiting 7.0" in scrape(metrics)
     assert "sri_libvirt_unconfirmed 5.0" in scrape(metrics)
     assert "sri_libvirt_queue_depth 3.0" in scrape(metrics)

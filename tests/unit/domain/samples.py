@@ -16,6 +16,7 @@ from sri_libvirt.devices import (
     DiskSource,
     Encryption,
     FileIdentity,
+    ImagePin,
     NicBackend,
     SecretReference,
 )
@@ -241,6 +242,17 @@ def spec_of(made: Machine, run: str = RUN) -> DomainSpec:
     assert made.profile is not None
     rows = [row for row in made.attachments if row.port]
     return build(made, made.profile, rows, paths=PATHS, instance=INSTANCE, run=run)
+
+
+KERNEL_PIN = ImagePin(
+    "registry.example.org/debian@sha256:" + "0" * 64, "kernel", True, "console=ttyS0 root='LABEL=a&b'", ("sha256:a",)
+)
+UKI_PIN = replace(KERNEL_PIN, boot="uki", initramfs=False, command_line="")
+
+
+def booting(pin: ImagePin, profile: Profile) -> Machine:
+    """A machine whose image has a kernel."""
+    return machine(image_row(image=pin), profile=replace(profile, boot=pin.boot))
 
 
 def full(profile: Profile = BIOS, ignition: bytes = b'{"ignition": {"version": "3.4.0"}}') -> Machine:

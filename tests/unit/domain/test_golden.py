@@ -23,6 +23,8 @@ MACHINES: dict[str, Machine] = {
     "uefi-cloud-config": samples.full(samples.UEFI, b"#cloud-config\npackages: []\n"),
     "bios-volumes-only": samples.machine(samples.volume_row("b", "odb"), samples.volume_row("a", "oda")),
     "bios-every-disk": samples.every_disk(),
+    "bios-kernel": samples.booting(samples.KERNEL_PIN, samples.BIOS),
+    "uefi-uki": samples.booting(samples.UKI_PIN, samples.UEFI),
 }
 
 

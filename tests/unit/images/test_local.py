@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.errors import InvalidSpec, NotReady
-from sri_libvirt.images.local import look_at, path_of
-from sri_libvirt.images.registry import ImageRegistry
+from sri_libvirt.images.formats import look_at
+from sri_libvirt.images.local import path_of
+from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from tests.unit.test_qcow2 import header
 
 
@@ -24,20 +25,20 @@ from tests.unit.test_qcow2 import header
 )
 def test_what_is_a_path(reference: str, path: str) -> None:
     assert path_of(reference) == Path(path)
-    assert ImageRegistry.load([]).select(reference).name == "local"
+    assert ImageRegistry.load(ImageAccess()).select(reference).name == "local"
 
 
 @pytest.mark.parametrize(
     "reference",
     [
         "", "a.raw", "./a.raw", "../a.raw", "file://a.raw", "file:a.raw", "file://host/a.raw", "file:///a?b",
-        "file:///a%00b", "/" + "a" * 4096, "http://host/a.raw", "ghcr.io/org/image:tag", "file://[",
+        "file:///a%00b", "/" + "a" * 4096, "debian", "user/repo", "file://[",
     ],
 )  # fmt: skip
 def test_what_is_none_is_refused_in_the_rpc(reference: str) -> None:
     assert path_of(reference) is None
     with pytest.raises(InvalidSpec, match="an absolute path or file://") as caught:
-        ImageRegistry.load([]).select(reference)
+        ImageRegistry.load(ImageAccess()).select(reference)
     assert caught.value.field == ""
 
 

@@ -6,20 +6,20 @@ Machines and their rows come from `world.py`; what must be true does not belong 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sri_libvirt import names
-from sri_libvirt.devices import DiskSource, NicBackend, SecretPurpose, SecretReference
+from sri_libvirt.devices import DiskSource, ImagePin, NicBackend, SecretPurpose, SecretReference
 from sri_libvirt.domain import chain, compare, observed
-from sri_libvirt.errors import InvalidSpec
+from sri_libvirt.errors import InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection, LastWords
 from sri_libvirt.paths import MachinePaths, StatePaths
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.secrets import Lending, Loans
 from sri_libvirt.records import Attachment, Machine
 from sri_libvirt.store import Store
-from tests.unit.reconcile.world import PROFILE, T0
+from tests.unit.reconcile.world import PIN, PROFILE, T0
 
 
 @dataclass
@@ -45,8 +45,25 @@ class Drivers:
     passphrases: dict[str, bytes] = field(default_factory=dict)
     """Of volumes that are encrypted, by name."""
 
-    def image(self, reference: str) -> ImageDriver:
-        return ImageDriver(self)
+    pin: ImagePin = PIN
+    """What image references mean."""
+    unfit: set[str] = field(default_factory=set)
+    """Meanings of references that are no images."""
+
+    def resolve_image(self, machine: Machine) -> ImagePin:
+        self.call("resolve", "image", machine.spec.image.image)
+        return self.pin
+
+    def image_disk(self, machine: Machine, row: Attachment, paths: MachinePaths) -> DiskSource:
+        self.call("prepare", "image", machine.spec.image.image)
+        if row.image is not None and row.image.reference in self.unfit:
+            raise NotReady("it is not an image", "Use one.", "image-refused")
+        size = machine.machine_class.policy.root_disk_bytes
+        made = row.backing if isinstance(row.backing, DiskSource) else None
+        return made or DiskSource("image", str(paths.image_disk), "qcow2", size)
+
+    def remove_image_disk(self, paths: MachinePaths) -> None:
+        self.call("release", "image")
 
     def volume(self, row: Attachment) -> DeviceDriver:
         if row.name in self.absent:
@@ -70,22 +87,6 @@ class Drivers:
         self.meanwhile()
         if what[1] in self.broken:
             raise self.broken[what[1]]
-
-
-@dataclass
-class ImageDriver:
-    drivers: Drivers
-    name: str = "image"
-
-    def supports(self, image: str) -> bool:
-        return True
-
-    def prepare(self, image: str, paths: MachinePaths, disk_bytes: int, made: DiskSource | None) -> DiskSource:
-        self.drivers.call("prepare", "image", image)
-        return made or DiskSource("image", str(paths.image_disk), "qcow2", disk_bytes)
-
-    def release(self, paths: MachinePaths) -> None:
-        self.drivers.call("release", "image")
 
 
 @dataclass
@@ -181,7 +182,7 @@ def performer(store: Store, root: Path, clock: Callable[[], int], drivers: Drive
         paths=StatePaths(root),
         plugins=drivers,  # type: ignore[arg-type]  # its drivers take what both kinds get
         compiler=compiler,
-        choose_profile=lambda _connection, _class: PROFILE,
+        choose_profile=lambda _connection, _class, boot: replace(PROFILE, boot=boot),
         boot_id=lambda: "boot-1",
         clock=clock,
         lend=Lending(store.instance, Loans(), drivers.secrets_of).lend,

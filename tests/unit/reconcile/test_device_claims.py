@@ -12,6 +12,7 @@ from sri_libvirt.capacity.budget import Hardware, Reserves, Resources, budget
 from sri_libvirt.capacity.devices import DeviceClaims
 from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.images.registry import ImageAccess
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.perform import Performer
@@ -33,7 +34,7 @@ class Bench:
         self._store = store
         self._paths = StatePaths(root)
         self._root = self._paths.machine(ID)
-        plugins = PluginTables([])
+        plugins = PluginTables(ImageAccess())
         self._devices = DeviceClaims(Pool({}, budget(HOST, Reserves())), plugins.claims_of)
         plain = performer(store, root, clock, Drivers(), Compiler(store.instance))
         self._performer: Performer = replace(plain, plugins=plugins, give_back=self._devices.give_back)

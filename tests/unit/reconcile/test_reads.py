@@ -33,7 +33,7 @@ class Reads:
         self.drivers = Drivers()
         working: Performer = replace(
             performer(store, root, clock, self.drivers, Compiler(store.instance)),
-            choose_profile=lambda _connection, _class: PORTS,
+            choose_profile=lambda _connection, _class, _boot: PORTS,
         )
         observer = Observer(store.instance, HostStub(), lambda connection: None)
         queue, policy = WakeQueue(clock), replace(POLICY, ports=MOST_DEVICES)

@@ -50,7 +50,16 @@ SAMPLES = {
     "open-elsewhere": why.device_not_ready(replace(ROW, problem_code="open-elsewhere")),
     **{
         code: why.device_not_ready(replace(ROW, problem_code=code))
-        for code in ("held", "under-way", "backend-silent", "volume-refused", "in-use")
+        for code in (
+            "held",
+            "under-way",
+            "backend-silent",
+            "volume-refused",
+            "in-use",
+            "image-unreachable",
+            "image-refused",
+            "image-not-allowed",
+        )
     },
     "cold-only": why.cold_only(ROW, "this libvirt cannot plug it"),
     "release-failed": why.release_failed(ROW),

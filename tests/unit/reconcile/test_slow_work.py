@@ -99,7 +99,17 @@ def test_it_leaves_at_once_when_it_is_not_wanted_any_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "tries"), [("under-way", 0), ("backend-silent", 0), ("volume-refused", 0), ("in-use", 0), ("held", 1)]
+    ("code", "tries"),
+    [
+        ("under-way", 0),
+        ("backend-silent", 0),
+        ("volume-refused", 0),
+        ("in-use", 0),
+        ("image-unreachable", 0),
+        ("image-refused", 0),
+        ("image-not-allowed", 1),
+        ("held", 1),
+    ],
 )
 def test_each_wait_has_its_reason_and_slow_work_its_own_times(code: str, tries: int) -> None:
     """Of 8 seconds, of which slow work has said that it is of no use to ask; without it there is a try after 5."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.devices import DiskSource, ImagePin, NicBackend
 from sri_libvirt.domain import ports
 from sri_libvirt.domain.observed import Place
 from sri_libvirt.errors import HypervisorError, UnusableSave
@@ -41,6 +41,14 @@ POLICY = Policy(handle_of=lambda row: f"handle-{row.name}", start_blocked=lambda
 
 STRANGER = Stranger("", target="vdz", serial="odz-1", port=4)
 """What the XML says of a device without a row, whatever its alias."""
+
+
+PIN = ImagePin(f"registry.example.org/debian@sha256:{'0' * 64}", parts=("sha256:disk",))
+
+
+def image_row(reference: str = "registry.example.org/debian:12", **changes: object) -> Attachment:
+    row = Attachment(ID, "image", "", 1, reference.encode(), True, T0, target="vdaaa", serial="image")
+    return replace(row, **changes)  # type: ignore[arg-type]
 
 
 def volume_row(name: str = "data", **changes: object) -> Attachment:
@@ -203,6 +211,11 @@ class World:
                     return False
                 backing = NicBackend("h", "network", "net") if key[0] == "nic" else DiskSource("h", "/d", "qcow2", GIB)
                 self._row(key, backing=backing, problem="", problem_code="", problem_at=0)
+            case act.ResolveImage(key=key):
+                if self.now < self.slow.get("the reference", 0):
+                    self._row(key, problem="is being asked for", problem_code=UNDER_WAY, problem_at=self.now)
+                    return False
+                self._row(key, image=PIN, problem="", problem_code="", problem_at=0)
             case act.ChooseProfile():
                 self.record = replace(record, profile=record.profile or replace(PROFILE, ports=self.policy.ports))
             case act.AssignPorts():

@@ -69,10 +69,10 @@ def test_digits_that_are_no_number_of_a_poollet_count_as_they_are() -> None:
 
 
 def test_the_most_is_no_more_than_what_it_can_become() -> None:
-    spec = pb.MachineSpec(power=pb.POWER_OFF, image=pb.ImageSpec(image="i"))
+    spec = pb.MachineSpec(power=pb.POWER_OFF, image=pb.ImageSpec(image="r.io/i"))
     spec.volumes.add(name="v")
     spec.network_interfaces.add(name="n")
-    status = pb.MachineStatus(state=pb.MACHINE_TERMINATED, image_ref="i")
+    status = pb.MachineStatus(state=pb.MACHINE_TERMINATED, image_ref=f"r.io/i@sha256:{'0' * 64}")
     status.volumes.add(name="v", handle="h" * HANDLE_BYTES, state=pb.VOLUME_ATTACHED)
     status.network_interfaces.add(name="n", handle="h" * HANDLE_BYTES, state=pb.NETWORK_INTERFACE_ATTACHED)
     frame = Frame.of(

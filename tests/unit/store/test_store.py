@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskHost, DiskSource, to_json
+from sri_libvirt.devices import DiskHost, DiskSource, ImagePin, to_json
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Event, Key, Run
+from sri_libvirt.records import Attachment, CachedImage, Event, Key, Run
 from sri_libvirt.store import Store, Transaction, database, schema
 from tests.unit.store.records import PROFILE, full, labelled, machine, row
 
@@ -294,11 +294,17 @@ def test_a_volume_of_an_earlier_schema_is_known_by_what_it_is(
     monkeypatch.setattr(schema, "MIGRATIONS", new[:4])
     monkeypatch.setattr(schema, "VERSION", 4)
     with closing(Store.open(paths, lambda: 1)) as store:
-        store.write(lambda tx: tx.insert(machine("m1", attachments=(row("m1", backing=disk),))))
+        store.write(lambda tx: tx.insert(machine("m1")))
     with closing(sqlite3.connect(paths.database)) as connection:
         data = {**json.loads(to_json(disk)), "source": source}
         del data["identity"]
-        connection.execute("UPDATE attachment SET backing = ?", (json.dumps(data),))
+        old = row("m1")
+        columns = [name for name in Attachment.__slots__ if name not in ("image", "backing")]
+        values = [getattr(old, name) for name in columns]
+        connection.execute(
+            f"INSERT INTO attachment ({', '.join(columns)}, backing) VALUES ({', '.join('?' * len(columns))}, ?)",
+            (*values, json.dumps(data)),
+        )
         connection.commit()
     monkeypatch.setattr(schema, "MIGRATIONS", new)
     monkeypatch.setattr(schema, "VERSION", len(new))
@@ -449,3 +455,23 @@ def test_a_database_of_schema_1_is_migrated_and_loses_nothing(paths: StatePaths)
         assert [row.unplug_at for row in found.attachments if row.key == key] == [7]
         assert migrated.write(lambda tx: tx.unclaimed()) == ["m1"]
         assert migrated.usage().machines == {"c": 1}
+
+
+def test_what_an_image_means_comes_back_and_is_needed_as_long_as_its_machine_is(store: Store) -> None:
+    pin = ImagePin("r.example/i@sha256:0", "kernel", True, "quiet", ("sha256:1", "sha256:2"), "{}")
+    image = replace(row("m1", "image", ""), spec=b"r.example/i:1")
+    store.write(lambda tx: tx.insert(machine("m1", attachments=(image,))))
+    kept = [CachedImage(name, name, "raw", 1, 2, "r.example/i") for name in ("sha256:1", "sha256:3")]
+    for each in kept:
+        store.write(lambda tx, each=each: tx.keep_image(each))  # type: ignore[misc]
+    store.write(lambda tx: tx.set_image("m1", image.key, pin))
+    store.write(lambda tx: tx.keep_reference(pin.reference, pin))
+    found = store.machine("m1")
+    assert found is not None
+    assert found.image == pin
+    assert store.reference(pin.reference) == pin
+    assert {each.name: machines for each, machines in store.images()} == {"sha256:1": 1, "sha256:3": 0}
+    assert [each.name for each in store.write(lambda tx: tx.drop_images(lambda free: free))] == ["sha256:3"]
+    store.write(lambda tx: tx.forget("m1"))
+    assert store.write(lambda tx: tx.drop_images(lambda free: free)) != []
+    assert (store.images(), store.reference(pin.reference)) == ([], None)

@@ -1,0 +1,1 @@
+"""The fetcher: a process of its own that asks strangers' servers and handles their bytes."""

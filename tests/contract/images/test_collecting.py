@@ -1,0 +1,241 @@
+"""What the image cache gives up, and what it never does: files that a machine needs, whoever asks for room."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sri_libvirt.devices import ImagePin
+from sri_libvirt.errors import NotReady
+from sri_libvirt.images.base import Base
+from sri_libvirt.images.collecting import Collector
+from sri_libvirt.images.content import Blob, Content
+from sri_libvirt.images.fetch.job import Failure, Pull, Pulled, Resolve, Resolved
+from sri_libvirt.images.fetching import Progress
+from sri_libvirt.paths import MachinePaths
+from sri_libvirt.records import SECOND, Attachment
+from tests.image_house import House
+from tests.unit.store.records import machine
+
+DAY = 24 * 3600 * SECOND
+KEEP = 7 * DAY
+SIZE = 1 << 20
+
+
+class Shelf:
+    """A registry of one-disk images, in memory: `names` are its tags."""
+
+    def __init__(self) -> None:
+        self.pulls: list[str] = []
+
+    def resolve(self, job: Resolve) -> Resolved:
+        disk = Blob(digest(job.version), SIZE)
+        return Resolved(digest(f"manifest of {job.version}"), Content(disk=disk))
+
+    def pull(self, job: Pull, progress: Progress) -> Pulled:
+        (blob,) = job.part.blobs
+        self.pulls.append(blob.digest)
+        for tag in map(str, range(100)):
+            if digest(tag) == blob.digest:
+                part = Path(job.directory) / f"{job.part.file}.part"
+                part.write_bytes(content(tag))
+                return Pulled(str(part), blob.digest, SIZE, blob.digest)
+        raise Failure("not-found", "there is no such blob")
+
+
+def content(tag: str) -> bytes:
+    return hashlib.sha512(tag.encode()).digest() * (SIZE // 64)
+
+
+def digest(tag: str) -> str:
+    return f"sha256:{hashlib.sha256(content(tag) if tag.isdecimal() else tag.encode()).hexdigest()}"
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def house(tmp_path: Path, shelf: Shelf) -> Iterator[House]:
+    with House(tmp_path / "state", fetcher=shelf) as house:
+        yield house
+
+
+def have(house: House, tag: str) -> tuple[ImagePin, Base]:
+    image = f"registry.example.org/disk:{tag}"
+    pin = house.resolve(image)
+    assert pin is not None
+    return pin, house.base(image, pin)
+
+
+def machine_with(house: House, machine_id: str, pin: ImagePin) -> None:
+    row = Attachment(machine_id, "image", "", 1, b"registry.example.org/disk:1", True, 0, image=pin)
+    house.store.write(lambda tx: tx.insert(machine(machine_id, attachments=(row,))))
+
+
+def files(house: House) -> set[str]:
+    return {path.name for path in house.paths.image_cache.iterdir()}
+
+
+def name(tag: str) -> str:
+    return f"{digest(tag).removeprefix('sha256:')}.raw"
+
+
+def collector(house: House, *, min_free: int = 0, available: Sequence[int] = ()) -> Collector:
+    free = iter(available)
+    return Collector(house.cache, KEEP, min_free, house.clock, lambda: next(free, 1 << 40))
+
+
+def test_what_a_machine_needs_stays_and_is_kept_for_a_while_after_it(house: House) -> None:
+    pin, _ = have(house, "1")
+    machine_with(house, "m1", pin)
+    house.later(30 * 24 * 3600)
+    assert collector(house).prune(everything=True) == 0
+    collector(house).collect()
+    assert files(house) == {name("1")}
+    house.store.write(lambda tx: tx.forget("m1"))
+    collector(house).collect()
+    assert files(house) == {name("1")}, "it was needed a moment ago"
+    house.later(8 * 24 * 3600)
+    collector(house).collect()
+    assert files(house) == set()
+    assert house.store.images() == []
+
+
+def test_age_counts_from_when_it_was_needed_last(house: House) -> None:
+    have(house, "1")
+    house.later(5 * 24 * 3600)
+    have(house, "2")
+    house.later(3 * 24 * 3600)
+    collector(house).collect()
+    assert files(house) == {name("2")}
+
+
+def test_where_room_lacks_the_longest_unused_go_first_and_no_more_than_need_be(house: House) -> None:
+    for tag in "1234":
+        have(house, tag)
+        house.later(60)
+    pin, _ = have(house, "1")
+    machine_with(house, "m1", pin)
+    collector(house, min_free=10 * SIZE, available=[10 * SIZE - 1]).collect()
+    assert files(house) == {name(tag) for tag in "134"}, "the oldest is needed, the next one's room is enough"
+    assert collector(house).evict(2 * SIZE) >= 2 * SIZE
+    assert files(house) == {name("1")}
+    assert collector(house).evict(1) == 0
+
+
+def test_prune_leaves_what_is_young_unless_everything_is_to_go(house: House) -> None:
+    have(house, "1")
+    house.later(8 * 24 * 3600)
+    have(house, "2")
+    assert collector(house).prune(everything=False) >= SIZE
+    assert files(house) == {name("2")}
+    assert collector(house).prune(everything=True) >= SIZE
+    assert files(house) == set()
+
+
+def test_what_was_given_up_is_fetched_again_by_its_digest_alone(house: House, shelf: Shelf) -> None:
+    pin, _ = have(house, "1")
+    collector(house).prune(everything=True)
+    before = len(shelf.pulls)
+    assert house.base("registry.example.org/disk:1", pin).disk is not None
+    assert shelf.pulls[before:] == [digest("1")]
+
+
+def test_a_base_that_an_overlay_names_stays_whatever_the_store_says(house: House) -> None:
+    """As after a backup was put back that does not know the machine yet."""
+    pin, _ = have(house, "1")
+    paths = MachinePaths(house.paths.machines / "00000000-8d3c-4f52-9d0a-0d2f3c1f0a02")
+    paths.root.mkdir()
+    house.prepare("registry.example.org/disk:1", paths, 4 * SIZE, pin=pin)
+    have(house, "2")
+    collector(house).prune(everything=True)
+    assert files(house) == {name("1")}
+    house.store.write(lambda tx: tx.forget_image(digest("1")))
+    house.cache.tidy()
+    assert files(house) == {name("1")}
+    paths.image_disk.unlink()
+    house.cache.tidy()
+    assert files(house) == set()
+
+
+def test_one_file_of_two_names_goes_with_the_last_of_them(house: House) -> None:
+    have(house, "1")
+    row, _ = house.store.images()[0]
+    house.store.write(lambda tx: tx.keep_image(replace(row, name="layers:other")))
+    house.store.write(lambda tx: tx.forget_image(digest("1")))
+    assert house.cache.find("layers:other") is not None
+    collector(house).prune(everything=True)
+    assert files(house) == set()
+
+
+def test_a_start_removes_parts_that_nobody_goes_on_with(house: House) -> None:
+    have(house, "1")
+    cache = house.paths.image_cache
+    for part, age in (("old.part", 25 * 3600), ("young.part", 3600)):
+        (cache / part).write_bytes(b"half")
+        os.utime(cache / part, (time.time() - age,) * 2)
+    (cache / f"{'0' * 64}.raw").write_bytes(b"of nobody")
+    house.cache.tidy()
+    assert files(house) == {name("1"), "young.part"}
+
+
+def test_prune_while_machines_are_made_takes_no_base_of_any(house: House) -> None:
+    """For two seconds: each machine that is told that its base is there has it, and keeps it."""
+    ended = threading.Event()
+    pruning = threading.Thread(target=lambda: prune_until(house, ended))
+    pruning.start()
+    made: list[tuple[str, Path]] = []
+    try:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            tag, machine_id = str(len(made) % 5), f"m{len(made)}"
+            pin = house.resolve(f"registry.example.org/disk:{tag}")
+            assert pin is not None
+            machine_with(house, machine_id, pin)
+            base = house.base(f"registry.example.org/disk:{tag}", pin)
+            assert base.disk is not None
+            made.append((machine_id, Path(base.disk.path)))
+            for _, path in made[-3:]:
+                assert path.exists()
+            if len(made) > 3:
+                house.store.write(lambda tx, old=made[-4][0]: tx.forget(old))  # type: ignore[misc]
+    finally:
+        ended.set()
+        pruning.join()
+    assert len(made) > 10
+    assert all(path.exists() for _, path in made[-3:])
+
+
+def prune_until(house: House, ended: threading.Event) -> None:
+    while not ended.is_set():
+        collector(house).prune(everything=True)
+
+
+def test_what_was_changed_is_told_of_and_mended_by_a_check(house: House, shelf: Shelf) -> None:
+    pin, base = have(house, "1")
+    assert base.disk is not None
+    path = Path(base.disk.path)
+    os.utime(path)
+    with pytest.raises(NotReady, match="was changed since") as caught:
+        house.base("registry.example.org/disk:1", pin)
+    assert "images check" in caught.value.advice
+    assert [found.problem for found in house.cache.check()] == [""]
+    assert house.base("registry.example.org/disk:1", pin).disk is not None, "its bytes are the same"
+    path.chmod(0o644)
+    path.write_bytes(b"x" * SIZE)
+    (found,) = house.cache.check()
+    assert "has" in found.problem or "digest" in found.problem
+    assert not path.exists()
+    again = house.base("registry.example.org/disk:1", pin)
+    assert again.disk is not None
+    assert path.read_bytes() == content("1")
+    assert len(shelf.pulls) == 2
