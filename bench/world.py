@@ -80,7 +80,8 @@ class World:
 
 
 @contextmanager
-def world(private: PrivateLibvirt) -> Iterator[World]:
+def world(private: PrivateLibvirt, *options: str) -> Iterator[World]:
+    """One with these options besides."""
     root = private.directory("bench")
     images = root / "images"
     images.mkdir(mode=0o755)
@@ -88,7 +89,7 @@ def world(private: PrivateLibvirt) -> Iterator[World]:
         sys.executable, "-m", "sri_libvirt", "serve", "--address", f"unix://{root}/sri.sock", "--state-dir",
         str(root / "state"), "--image-dir", str(images), "--domain-type", "qemu", "--log-format", "json",
         "--shutdown-grace", "100ms", "--detach-settle", "0s", "--ceph-conf", str(root / "librados.conf"),
-        "--cpu-overcommit", "100", "--disk-overcommit", "1000", "--reserved-memory", "0",
+        "--cpu-overcommit", "100", "--disk-overcommit", "1000", "--reserved-memory", "0", *options,
     ]  # fmt: skip
     served = Provider(root, command, private.popen)
     watch = Watch()

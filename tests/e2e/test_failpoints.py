@@ -19,8 +19,9 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
 from tests import guest, third_party
-from tests.backends import luks
+from tests.backends import artifacts, luks
 from tests.backends.nbd import NbdServer
+from tests.backends.registry import PORT, Registry
 from tests.e2e.connected import connected, expect_released
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, wait_for
@@ -32,7 +33,13 @@ from tests.points import distinct
 pytestmark = pytest.mark.e2e
 
 VARIABLE = "SRI_LIBVIRT_FAILPOINT"
-OPTIONS = ("--firmware", "bios", "--shutdown-grace", "1s", "--detach-settle", "0s", "--call-deadline", "20s")
+REGISTRY = "127.86.86.86"
+"""Where a registry is in a worker's own network, for flows that need one."""
+
+OPTIONS = (
+    "--firmware", "bios", "--shutdown-grace", "1s", "--detach-settle", "0s", "--call-deadline", "20s",
+    "--insecure-registry", REGISTRY,
+)  # fmt: skip
 PATIENCE = 120.0
 PASSPHRASE = b"open, sesame"
 PARTS = 4
@@ -40,6 +47,13 @@ PARTS = 4
 
 def create(provider: Provider, _: str) -> None:
     machine = pb.Machine(spec=spec(disks={"data": "oda"}, nics={"nic": "isolated"}))
+    machine.metadata.labels.update({LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"})
+    provider.stub.CreateMachine(pb.CreateMachineRequest(machine=machine), timeout=10)
+
+
+def create_fetched(provider: Provider, _: str) -> None:
+    machine = pb.Machine(spec=spec(disks={"data": "oda"}))
+    machine.spec.image.image = f"{REGISTRY}:{PORT}/org/image:v1"
     machine.metadata.labels.update({LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"})
     provider.stub.CreateMachine(pb.CreateMachineRequest(machine=machine), timeout=10)
 
@@ -101,6 +115,7 @@ class Flow:
 
 FLOWS = {
     "create": Flow((), create, "MACHINE_RUNNING"),
+    "fetched": Flow((), create_fetched, "MACHINE_RUNNING"),
     "attach": Flow((create,), attach, "MACHINE_RUNNING", disks=2),
     "locked": Flow((create,), attach_locked, "MACHINE_RUNNING", disks=2),
     "connected": Flow((create,), attach_connected, "MACHINE_RUNNING", disks=2),
@@ -121,6 +136,12 @@ CHOSEN = [
     ("create", "fail 1 after libvirt.define"),
     ("create", "fail 1 after libvirt.start"),
     ("create", "hang 1 before libvirt.start"),
+    ("fetched", "kill 1 before process.image-fetcher"),
+    ("fetched", "kill 1 after store.Performer._resolve_image"),
+    ("fetched", "kill 2 after process.image-fetcher"),
+    ("fetched", "fail 2 after process.image-fetcher"),
+    ("fetched", "kill 1 after images.install"),
+    ("fetched", "kill 1 after store.Cache.keep"),
     ("attach", "kill 1 before libvirt.attach_device"),
     ("attach", "kill 1 after libvirt.attach_device"),
     ("attach", "fail 1 after libvirt.attach_device"),
@@ -165,6 +186,18 @@ def backend(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[NbdServ
     with NbdServer(file, "e", private_libvirt.inside) as server:
         address_file(private_libvirt).write_text(f"{server.host} {server.port}")
         yield server
+
+
+@pytest.fixture(autouse=True)
+def registry(request: pytest.FixtureRequest, private_libvirt: PrivateLibvirt) -> Iterator[None]:
+    """A registry with an image, where guests run."""
+    if request.node.callspec.params["name"] != "fetched":
+        yield
+        return
+    directory = private_libvirt.directory("registry")
+    with Registry(directory, inside=private_libvirt.inside, address=REGISTRY), Registry(directory) as fill:
+        artifacts.ironcore(fill, "org/image", "v1", parts={"rootfs": b"\xeb\x3c\x90" + bytes(1 << 20)})
+        yield
 
 
 def machine_id(provider: Provider) -> str:
@@ -258,7 +291,7 @@ def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: 
     elif ended(provider):  # it could not begin, and is begun again, as by systemd
         provider.start(*OPTIONS)
     wait_for("a list", lambda: lists(provider), PATIENCE)
-    if machine_id(provider) or flow.wish is create:
+    if machine_id(provider) or flow.wish in (create, create_fetched):
         ask(provider, flow)
     try:
         wait_for(f"rest after {armed}", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
@@ -271,6 +304,7 @@ def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: 
         provider.delete(found)
         wait_for("end of the machine", lambda: not provider.machines(), PATIENCE)
     expect_nothing_left(provider)
+    assert list((provider.state / "images" / "sha256").glob("*.part")) == []
     host, port = address_file(provider.libvirt).read_text().split()
     expect_released(provider, (host, int(port)))
     provider.stop()
