@@ -44,4 +44,4 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
         return
     address = arguments[1]
     if isinstance(address, tuple) and (words := forbidden(str(address[0]))):
-        raise Forbidden(f"{address[0]} is {words}")
+        raise Forbidden(f"{address[0]}, {words}")

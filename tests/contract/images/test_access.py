@@ -188,7 +188,7 @@ def test_tokens_that_open_nothing_are_not_asked_for_without_end(
         ('Bearer realm="file:///etc/shadow"', "the server sends one to .*file:///etc/shadow"),
         ('Bearer realm="http://[/"', "the server sends one to"),
         ('Bearer realm="http://token.example.org/"', "--insecure-registry does not name it"),
-        ('Bearer realm="https://169.254.169.254/"', "169.254.169.254 is a link-local address"),
+        ('Bearer realm="https://169.254.169.254/"', "169.254.169.254, a link-local address"),
     ],
 )
 def test_what_a_registry_wants_is_not_done_blindly(
@@ -287,7 +287,7 @@ def test_a_host_is_asked_by_plain_http_only_if_it_is_named_for_it(tmp_path: Path
 def test_an_address_of_this_host_itself_is_refused_by_whatever_name(tmp_path: Path, host: str) -> None:
     with trap("127.0.0.1") as (where, server), House(tmp_path / "state") as house:
         image = f"{host}:{where.rpartition(':')[2]}/org/disk:1"
-        words = "(is a loopback address|is no address of a host), and no --image-source names that host"
+        words = "(, a loopback address|, no address of a host), and no --image-source names that host"
         refused(lambda: house.resolve(image), "image-refused", image, words)
         untouched(server)
 
@@ -304,7 +304,7 @@ def test_an_address_of_this_host_itself_is_asked_where_the_operator_names_it(
 ) -> None:
     image = f"{trusted.host}/org/disk:1"
     with House(tmp_path / "one", Rules(Sources(("oci://127.*/*",)), ca=trusted.ca)) as house:
-        refused(lambda: house.resolve(image), "image-refused", image, "is a loopback address")
+        refused(lambda: house.resolve(image), "image-refused", image, ", a loopback address")
     with House(tmp_path / "two", Rules(Sources((f"oci://{trusted.host}/*",)), ca=trusted.ca)) as house:
         assert house.resolve(image)
     with WebServer({"/disk.raw": DISK}, address="127.0.0.1") as server:
@@ -327,7 +327,7 @@ def test_an_address_of_this_host_itself_is_asked_where_the_operator_names_it(
     [
         ("https://TRAP/disk.raw", "TRAP leads to .* a loopback address"),
         ("http://TRAP/disk.raw", "TRAP is to be asked by plain http"),
-        ("https://169.254.169.254/latest/meta-data", "is a link-local address"),
+        ("https://169.254.169.254/latest/meta-data", ", a link-local address"),
         ("https://168.63.129.16/", "the address of a cloud's metadata service"),
         ("file:///etc/shadow", "the server sends one to"),
         ("https:///nowhere", "the server sends one to"),
@@ -353,7 +353,7 @@ def test_nor_is_one_of_a_registry(house: House, registry: Registry, front: WebSe
     image = f"{front.host}/org/disk:1"
     with trap("127.9.8.7") as (where, server):
         front.misbehave(f"/v2/*/{what}/*", Fault(redirect=f"https://{where}/{{name}}"))
-        refused(lambda: house.resolve(image), "image-refused", image, "127.9.8.7 is a loopback address")
+        refused(lambda: house.resolve(image), "image-refused", image, "127.9.8.7, a loopback address")
         untouched(server)
 
 
