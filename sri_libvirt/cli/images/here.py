@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sri_libvirt import process
+from sri_libvirt import log, process
 from sri_libvirt.config import Settings
 from sri_libvirt.host import space
 from sri_libvirt.images.cache import Cache
@@ -49,6 +49,7 @@ def commands(settings: Settings) -> Iterator[ImageCommands]:
     """What an operator asks of the image cache, answered by this process. The caller holds the lock."""
     from sri_libvirt.store.store import Store
 
+    log.set_up("error", "auto")  # what the daemon logs is told by the command, and standard output is its answer's
     paths = StatePaths(settings.state_dir)
     store = Store.open(paths)
     cancel = process.Cancel()
