@@ -9,12 +9,11 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import Backing, Boot, DiskSource, ImagePin
+from sri_libvirt.devices import Backing, DiskSource
 from sri_libvirt.domain import ports
 from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
@@ -24,17 +23,15 @@ from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_direct
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import disks, plugging
 from sri_libvirt.reconcile.actions import Action
+from sri_libvirt.reconcile.imaging import ChooseProfile, Images, MachineImage
 from sri_libvirt.reconcile.power import GuestPower
 from sri_libvirt.reconcile.reasons import action_failed, device_words
 from sri_libvirt.reconcile.secrets import Lend, lend_nothing
-from sri_libvirt.records import Attachment, ClassPolicy, Event, Machine, MachineClass, Profile, Run
+from sri_libvirt.records import Attachment, ClassPolicy, Event, Machine, Run
 from sri_libvirt.resources import byte_words
 from sri_libvirt.store.store import Store
 from sri_libvirt.store.transaction import Transaction
 from sri_libvirt.volumes.base import VolumeDriver
-
-IMAGE_REFUSED = "image-refused"
-"""The code of an image that its server does not give, or that is none (images/questions.py)."""
 
 ROOM_ADVICE = (
     "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity` shows "
@@ -43,17 +40,8 @@ ROOM_ADVICE = (
 GONE_ADVICE = "Install the driver's package on this host again and restart the provider."
 
 
-class Plugins(Protocol):
+class Plugins(Images, Protocol):
     """The driver of each device; raises InvalidSpec when there is none (any more)."""
-
-    def resolve_image(self, machine: Machine) -> ImagePin:
-        """What a machine's image reference means now. Raises NotReady."""
-
-    def image_disk(self, machine: Machine, row: Attachment, paths: MachinePaths) -> DiskSource:
-        """A machine's boot disk, made unless it is there, and what it boots besides. Raises NotReady."""
-
-    def remove_image_disk(self, paths: MachinePaths) -> None:
-        """Both are gone then."""
 
     def volume(self, row: Attachment) -> VolumeDriver: ...
 
@@ -93,7 +81,7 @@ class Performer:
     paths: StatePaths
     plugins: Plugins
     compiler: Compiler
-    choose_profile: Callable[[Connection, MachineClass, Boot], Profile]
+    choose_profile: ChooseProfile
     boot_id: Callable[[], str]
     clock: Callable[[], int]
     take: Callable[[Transaction, Attachment], str] = lambda _tx, _row: ""
@@ -126,7 +114,7 @@ class Performer:
             case act.PrepareDevice():
                 self._prepare(machine, row, connection, plugged=action.plugged)
             case act.ResolveImage():
-                self._resolve_image(machine, row)
+                self._image.resolve(machine, row)
             case act.PlugDevice():
                 self._plug(machine, row, connection)
             case act.UnplugDevice():
@@ -164,6 +152,10 @@ class Performer:
                 self._remove_files(machine.id)
             case act.Forget():
                 self.store.write(lambda tx: tx.forget(machine.id), relieving=True)
+
+    @property
+    def _image(self) -> MachineImage:
+        return MachineImage(self.store, self.plugins, self.choose_profile)
 
     @property
     def _power(self) -> GuestPower:
@@ -222,38 +214,6 @@ class Performer:
         if made != row.backing or row.problem:
             self._refuse_if_held(self.store.write(lambda tx: _keep_prepared(tx, row, made, self.clock()), synced=False))
 
-    def _resolve_image(self, machine: Machine, row: Attachment) -> None:
-        if row.image is None:
-            pin = self.plugins.resolve_image(machine)
-
-            def work(tx: Transaction) -> None:
-                tx.set_image(row.machine, row.key, pin)
-                tx.set_backing(row.machine, row.key, row.backing)
-
-            # Synced: what a machine's disk is made of must not be another thing after a power loss.
-            self.store.write(work)
-
-    def _image_disk(self, machine: Machine, row: Attachment, paths: MachinePaths, connection: Connection) -> DiskSource:
-        try:
-            return self.plugins.image_disk(machine, row, paths)
-        except NotReady as error:
-            if error.code == IMAGE_REFUSED and row.backing is None and row.image is not None:
-                self._resolve_anew(machine, row, connection)
-            raise
-
-    def _resolve_anew(self, machine: Machine, row: Attachment, connection: Connection) -> None:
-        """What the reference means is no good, and nothing was made of it: it may mean something else by now."""
-        with suppress(NotReady):
-            pin = self.plugins.resolve_image(machine)
-            if pin != row.image:
-                profile = self.choose_profile(connection, machine.machine_class, pin.boot)
-
-                def work(tx: Transaction) -> None:
-                    tx.set_image(row.machine, row.key, pin)
-                    tx.set_profile(row.machine, profile)
-
-                self.store.write(work)
-
     def _refuse_if_held(self, other: str) -> None:
         """A backend's lock is cooperative, if there is one, and the poollet gives a volume to the next machine before
         it detaches it from this one (contract A.5): there is never a second writer.
@@ -276,7 +236,7 @@ class Performer:
     ) -> Backing:
         match row.kind:
             case "image":
-                return self._image_disk(machine, row, paths, connection)
+                return self._image.disk(machine, row, paths, connection)
             case "seed":
                 return seed.write_seed(paths, machine.spec.ignition_data, machine.id, machine.name)
             case "volume":

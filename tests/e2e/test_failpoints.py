@@ -137,7 +137,7 @@ CHOSEN = [
     ("create", "fail 1 after libvirt.start"),
     ("create", "hang 1 before libvirt.start"),
     ("fetched", "kill 1 before process.image-fetcher"),
-    ("fetched", "kill 1 after store.Performer._resolve_image"),
+    ("fetched", "kill 1 after store.MachineImage.resolve"),
     ("fetched", "kill 2 after process.image-fetcher"),
     ("fetched", "fail 2 after process.image-fetcher"),
     ("fetched", "kill 1 after images.install"),
