@@ -144,9 +144,7 @@ class Provider:
         access = HostAccess.of(settings, store.instance, self._virtualisation.libvirt_version, looks, probing)
         self._paths = paths
         cache = self._cache = Cache(paths.image_cache, paths.machines, store)
-        self._hardware = hardware or partial(
-            read_hardware, sysfs=settings.sysfs, procfs=settings.procfs, parts=cache.part_bytes
-        )
+        self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
         self._hardware_is_live = hardware is None and live.is_own(settings.sysfs, settings.procfs)
         self.cordon = CordonKeeper(store, clock, wake_everybody)
         self.beginning = Beginning(store, paths.root, self._hypervisor.connect, self._tell)
@@ -439,22 +437,13 @@ class Provider:
         return Counter(pb.MachineState.Name(state) for state, _ in self.store.states().values())
 
 
-def read_hardware(
-    paths: StatePaths,
-    *,
-    sysfs: Path = inventory.SYSFS,
-    procfs: Path = inventory.PROCFS,
-    parts: Callable[[], int] = lambda: 0,
-) -> Hardware:
-    """The host of these roots as it is now. `parts` gives the bytes of what is being fetched, which has its room.
-
-    Raises ConfigError when its CPUs, memory or file system are not told.
-    """
+def read_hardware(paths: StatePaths, *, sysfs: Path = inventory.SYSFS, procfs: Path = inventory.PROCFS) -> Hardware:
+    """The host of these roots as it is now. Raises ConfigError when its CPUs, memory or file system are not told."""
     found = of_inventory(inventory.read(sysfs, procfs))
     if not found.total.cpus or not found.total.memory_bytes:
         raise ConfigError(f"--sysfs {sysfs}, --procfs {procfs}: they show no CPU or no memory of this host")
     try:
-        disk = space.space(paths.root, paths.machines, parts)
+        disk = space.space(paths.root, paths.machines)
     except OSError as error:
         raise ConfigError(f"--state-dir {paths.root}: its file system cannot be measured: {error.strerror}") from error
     return replace(found, disk_bytes=disk.total_bytes, disk_others_bytes=disk.others_bytes)

@@ -1,7 +1,7 @@
 """What pulls of images take of the host's disk: beside all machines, and given up to what is measured when they end.
 
-The cache counts as what others hold of the file system, so that it shrinks what is sold (`host/space.py`); a part of a
-file that is being fetched does not, for its pull has the room of the whole. What is fetched does not belong here.
+The cache counts as what others hold of the file system, so that it shrinks what is sold (`host/space.py`), and so do
+parts of files that are being fetched. What is fetched does not belong here.
 """
 
 from __future__ import annotations

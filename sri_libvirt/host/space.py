@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +19,14 @@ class Space:
     others_bytes: int
 
 
-def space(root: Path, ours: Path, more: Callable[[], int] = lambda: 0) -> Space:
-    """The file system that `root` is on. What lies in the directories of `ours` is not others', nor so many bytes
-    `more`. Raises OSError.
+def space(root: Path, ours: Path) -> Space:
+    """The file system that `root` is on. What lies in the directories of `ours` is not others'. Raises OSError.
 
     What of ours cannot be read counts as others': less is for sale then, never more.
     """
     found = os.statvfs(root)
     total, available = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-    return Space(total, max(0, total - available - held(ours) - more()))
+    return Space(total, max(0, total - available - held(ours)))
 
 
 def available(path: Path) -> int:

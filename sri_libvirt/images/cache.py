@@ -203,9 +203,9 @@ class Cache:
         """Bytes that its files take, of sparse ones what is written."""
         return sum(self._bytes(path) for path in self._files())
 
-    def part_bytes(self) -> int:
-        """Those of what is being fetched."""
-        return sum(self._bytes(path) for path in self._files() if path.suffix == PART)
+    def part_bytes(self, file: str) -> int:
+        """Those of what has come of a part so far."""
+        return sum(self._bytes(path) for path in self._files() if path.suffix == PART and path.name.startswith(file))
 
     def _has(self, path: Path, digest: str) -> bool:
         """Whether a file is there that the store knows, and that nobody has written to since."""

@@ -8,7 +8,8 @@ end. How bytes come does not belong here (`fetching.py`), nor when a failure is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -143,11 +144,13 @@ class Pulling:
         """A file of a web server whose digest nobody has named: it is fetched to know it."""
         known = self._cache.reference(wanted.url)
         here = known if known is not None and self._is_here(known) else None
-        pulled = self._pulled(key, unknown(wanted, validator_of(here) if here else ""))
-        if pulled == UNCHANGED and here is not None:
-            return pin_of_file(wanted, digest_of(here))
-        pin = pin_of_file(wanted, pulled.fetched)
-        self._keep(pin.reference, pulled, pin.reference, "disk", final=False)
+        part = unknown(wanted, validator_of(here) if here else "")
+        with self._room_for(key, part):
+            pulled = self._pulled(key, part)
+            if pulled == UNCHANGED and here is not None:
+                return pin_of_file(wanted, digest_of(here))
+            pin = pin_of_file(wanted, pulled.fetched)
+            self._keep(pin.reference, pulled, pin.reference, "disk", final=False)
         self._cache.keep_reference(wanted.url, pin_of_file(wanted, pulled.fetched, pulled.validator))
         return pin
 
@@ -158,17 +161,31 @@ class Pulling:
             return False  # somebody has written to it
 
     def _fetch(self, key: Key, part: Part) -> None:
-        pulled = self._pulled(key, part)
-        self._keep(part.name, pulled, part.source, part.kind, final=True)
+        with self._room_for(key, part):
+            pulled = self._pulled(key, part)
+            self._keep(part.name, pulled, part.source, part.kind, final=True)
+
+    @contextmanager
+    def _room_for(self, key: Key, part: Part) -> Iterator[None]:
+        """What is to come of a part has its room until it is named: then the whole of it is measured. Raises NotReady.
+
+        What has come before is measured as others': less is for sale meanwhile, never more.
+        """
+        holder = str(key)
+        if lacking := self._room.take(holder, max(0, part.size - self._cache.part_bytes(part.file))):
+            self._count(NO_ROOM, 0, 0.0)
+            problem = f"the image {part.source} does not fit on this host: {lacking}"
+            raise NotReady(problem, ADVICE["no-room"], NO_ROOM)
+        try:
+            yield
+        finally:
+            self._room.give_back(holder)
 
     def _pulled(self, key: Key, part: Part) -> Pulled:
         """A part that is whole. Raises Failure, NotReady, Cancelled."""
-        holder, begun = str(key), time.monotonic()
+        begun = time.monotonic()
         outcome, size = "ok", 0
         try:
-            if lacking := self._room.take(holder, part.size):
-                problem = f"the image {part.source} does not fit on this host: {lacking}"
-                raise NotReady(problem, ADVICE["no-room"], NO_ROOM)
             self._asked.begun(key, part.size)
             most = part.size + self._room.free()
             job = Pull(str(self._cache.directory), most, self._rules.access(_wanted(part)), part)
@@ -183,7 +200,6 @@ class Pulling:
             log.warning("not fetched", source=part.source, code=outcome, error=str(error))
             raise
         finally:
-            self._room.give_back(holder)
             self._asked.ended(key)
             self._count(outcome, size, time.monotonic() - begun)
         return pulled

@@ -239,3 +239,28 @@ def test_what_was_changed_is_told_of_and_mended_by_a_check(house: House, shelf: 
     assert again.disk is not None
     assert path.read_bytes() == content("1")
     assert len(shelf.pulls) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_pull_has_its_room_until_its_file_is_named(house: House, shelf: Shelf, fails: bool) -> None:
+    """Given back before, what it has written would be nobody's until the host is measured again."""
+    given_back: list[set[str]] = []
+    give_back = house.room.give_back
+
+    def noted(holder: str) -> None:
+        given_back.append(files(house))
+        give_back(holder)
+
+    house.room.give_back = noted  # type: ignore[method-assign]
+    if fails:
+        shelf.pull = refuse  # type: ignore[method-assign]
+        with pytest.raises(NotReady):
+            have(house, "1")
+    else:
+        have(house, "1")
+    assert given_back == [set() if fails else {name("1")}]
+    assert house.room.held == {}
+
+
+def refuse(job: Pull, progress: Progress) -> Pulled:
+    raise Failure("not-found", "there is no such blob")
