@@ -8,8 +8,8 @@
 3. `base(...)` gives the files that such content is on this host, whole and checked. It is called before every cold
    start, and raises `NotReady` when they are not there (yet), are not usable, or are not any more what the machine's
    disk was made of; nothing half-made stays behind. It knows nothing of machines but whom to wake (`waiter`).
-4. Both begin what takes long as a job and answer at once. A driver that does so may have `busy_until(image, pin)`:
-   until when it is of no use to ask again, None where nothing is known.
+4. Both begin what takes long as a job and answer at once. A driver that does so has `busy_until(image, pin, heard)`:
+   until when it is of no use to ask again for one who heard last why it waits, None where there is news.
 
 Drivers hand out plain data and no domain XML, and keep no state of their own about machines. What becomes of a base
 does not belong here (`overlay.py`).

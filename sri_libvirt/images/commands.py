@@ -87,7 +87,7 @@ class ImageCommands:
         except NotReady as error:
             if error.code != UNDER_WAY:
                 raise FailedPrecondition(f"{error}. {error.advice}") from error
-            pace = self.pulling.pace()
+            pace = [each for each in self.pulling.pace() if each.source in (reference, str(wanted))]
             done, of = sum(each.done for each in pace), [each.of for each in pace]
             return {"reference": reference, "ready": False, "bytes": done, "of": sum(filter(None, of)) or None}
         return {"reference": reference, "ready": True, "bytes": None, "of": None}

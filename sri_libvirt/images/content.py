@@ -34,12 +34,6 @@ class Content:
     uki: Blob | None = None
     command_line: str = ""
 
-    @property
-    def blobs(self) -> tuple[Blob, ...]:
-        """All that has to be fetched."""
-        single = (self.disk, self.kernel, self.initramfs, self.uki)
-        return (*(each for each in single if each is not None), *self.layers)
-
     def to_json(self) -> dict[str, Any]:
         """Plain data, of which `content_of` makes an equal content."""
         return asdict(self)

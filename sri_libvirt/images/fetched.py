@@ -14,7 +14,7 @@ from sri_libvirt.errors import NotReady
 from sri_libvirt.images import formats
 from sri_libvirt.images.base import Base, Before
 from sri_libvirt.images.cache import Cache
-from sri_libvirt.images.identity import identity, restored, same_content, sampled, untouched
+from sri_libvirt.images.identity import identity, same_content, sampled, untouched
 from sri_libvirt.images.parts import parts_of
 from sri_libvirt.images.pulling import Pulling
 from sri_libvirt.images.reference import Reference, WebFile, parse
@@ -101,7 +101,7 @@ def _disk(image: CachedImage, path: Path, called: str, before: Before | None) ->
             f"the machine's disk was made of {before.path}, and its image {called} is {path} now",
             "The store was put back, or edited: delete the machine and create it anew, or put that file back.",
         )
-    if kept is not None and not untouched(kept, now) and not restored(kept, now) and not same_content(kept, now):
+    if kept is not None and not untouched(kept, now) and not same_content(kept, now):
         raise NotReady(
             f"{path} is not the file any more that the machine's disk was made of (image {called})",
             "`sri-libvirt images check` hashes the cache anew and removes what is not as it was.",

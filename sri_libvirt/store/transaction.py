@@ -288,8 +288,8 @@ class Transaction:
         images.keep_reference(self._connection, name, pin, self._clock())
 
     def keep_image(self, image: CachedImage) -> None:
-        """A file is in the image cache, whole. Its `used` is now."""
-        images.keep(self._connection, replace(image, used=self._clock()))
+        """A file is in the image cache, whole. Of a new one `used` is now; one that was hashed anew was not needed."""
+        images.keep(self._connection, replace(image, used=image.used or self._clock()))
 
     def drop_images(self, choose: Callable[[Sequence[CachedImage]], Sequence[CachedImage]]) -> list[CachedImage]:
         """Forget files of the cache that `choose` takes of those that no machine needs; the oldest are first there.

@@ -228,7 +228,10 @@ def test_what_was_changed_is_told_of_and_mended_by_a_check(house: House, shelf: 
     with pytest.raises(NotReady, match="was changed since") as caught:
         house.base("registry.example.org/disk:1", pin)
     assert "images check" in caught.value.advice
+    needed = house.store.images()[0][0].used
+    house.later(60)
     assert [found.problem for found in house.cache.check()] == [""]
+    assert house.store.images()[0][0].used == needed, "to look at it is not to need it"
     assert house.base("registry.example.org/disk:1", pin).disk is not None, "its bytes are the same"
     path.chmod(0o644)
     path.write_bytes(b"x" * SIZE)

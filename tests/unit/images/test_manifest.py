@@ -154,7 +154,7 @@ def test_only_configs_of_artifacts_are_read_and_none_that_is_large(config: str) 
 def test_a_container_image_is_its_layers_in_their_order(config: str, layer: str, packing: str) -> None:
     found = read(config, layer, layer)
     assert found == Content(layers=tuple(Blob(digest(number), 10, layer, packing) for number in (1, 2)))
-    assert found.blobs == found.layers
+    assert (found.disk, found.kernel, found.initramfs, found.uki) == (None, None, None, None)
 
 
 # Indices.
@@ -343,6 +343,6 @@ def test_any_document_is_an_image_or_told_why_not(
             assert len(words) < 1000
             continue
         if isinstance(found, Content):
-            assert found.blobs
+            assert found.disk or found.layers or found.kernel or found.uki
             assert found.command_line.isprintable()
             assert content_of(json.loads(json.dumps(found.to_json()))) == found
