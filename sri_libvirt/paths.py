@@ -53,15 +53,20 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def install(unfinished: Path, path: Path, mode: int = 0o600) -> None:
+def unfinished(path: Path) -> Path:
+    """Where a file is made that `install` gives the name `path`: beside it, and no `*.qcow2` or `*.raw` names it."""
+    return path.with_name(f"{path.name}.part")
+
+
+def install(made: Path, path: Path, mode: int = 0o600) -> None:
     """Give a finished file its name and mode; it is durable when this returns. Replaces what is there."""
-    fd = os.open(unfinished, os.O_RDWR | os.O_CLOEXEC)
+    fd = os.open(made, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fchmod(fd, mode)
         os.fsync(fd)
     finally:
         os.close(fd)
-    unfinished.rename(path)
+    made.rename(path)
     sync_directory(path.parent)
 
 

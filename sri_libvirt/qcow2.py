@@ -148,7 +148,7 @@ def make_unfinished(path: Path, size: int, base: BackingFile | None = None) -> P
 
     Raises ProcessError or OSError.
     """
-    unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
+    unfinished = paths.unfinished(path)
     unfinished.unlink(missing_ok=True)
     backing = ["-b", base.path, "-F", base.format] if base else []
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, "--", str(unfinished), str(size)]

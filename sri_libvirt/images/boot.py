@@ -11,9 +11,7 @@ from pathlib import Path
 
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images.base import Base
-from sri_libvirt.paths import MachinePaths, install
-
-_PART = ".part"
+from sri_libvirt.paths import MachinePaths, install, unfinished
 
 
 def copy(base: Base, paths: MachinePaths) -> None:
@@ -30,10 +28,10 @@ def remove(paths: MachinePaths) -> None:
 
 
 def _copy(source: Path, path: Path) -> None:
-    unfinished = path.with_name(path.name + _PART)
+    made = unfinished(path)
     try:
-        shutil.copyfile(source, unfinished)
-        install(unfinished, path)
+        shutil.copyfile(source, made)
+        install(made, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
         raise NotReady(f"{path} cannot be made: {error.strerror}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from sri_libvirt import printable, userdata
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import NotReady
-from sri_libvirt.paths import MachinePaths, install
+from sri_libvirt.paths import MachinePaths, install, unfinished
 
 HANDLE = "seed"
 
@@ -73,13 +73,13 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
+    made = unfinished(path)
     try:
-        unfinished.unlink(missing_ok=True)
-        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        made.unlink(missing_ok=True)
+        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-        install(unfinished, path)
+        install(made, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
         raise NotReady(f"{path} cannot be written: {error.strerror}") from error

@@ -23,7 +23,7 @@ from sri_libvirt.images.rules import Rules
 from sri_libvirt.images.sources import Sources
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
-from sri_libvirt.paths import MachinePaths
+from sri_libvirt.paths import MachinePaths, unfinished
 from sri_libvirt.volumes.base import Found, VolumeDriver
 from sri_libvirt.volumes.connected import ConnectedVolumes
 from sri_libvirt.volumes.registry import HostAccess, VolumeRegistry
@@ -186,10 +186,10 @@ class VolumeContract:
         if not Path(source.path).is_relative_to(paths.root):
             assert files(paths) == set()
             return  # nothing is made of it
-        unfinished = Path(source.path)
-        unfinished.with_name(f"{unfinished.stem}.part{unfinished.suffix}").write_bytes(b"half")
+        disk = Path(source.path)
+        unfinished(disk).write_bytes(b"half")
         assert driver.prepare(MACHINE, VOLUMES[name], paths) == source
-        assert files(paths) <= {unfinished.name}
+        assert files(paths) <= {disk.name}
 
 
 @pytest.mark.parametrize("name", VOLUMES)
@@ -425,6 +425,6 @@ class TestImages:
 
     def test_an_interrupted_prepare_is_made_good(self, image: Images, paths: MachinePaths) -> None:
         disk = paths.image_disk
-        disk.with_name(f"{disk.stem}.part{disk.suffix}").write_bytes(b"half")
+        unfinished(disk).write_bytes(b"half")
         image.prepare(paths)
         assert files(paths) == {"image.qcow2"}
