@@ -230,6 +230,7 @@ class NicBackend:
     """What a guest's NIC is joined to: a libvirt network by name, or a link without peers. `note` as of a disk.
 
     The latter is a tap by name, `device`, that its driver has made and that is never up; libvirt makes none for us.
+    `address` is what DHCP gives it, "" where that is nobody's promise.
     """
 
     handle: str  # never empty; goes to the API's providerID
@@ -237,6 +238,7 @@ class NicBackend:
     network: str = ""
     device: str = ""
     note: str = ""
+    address: str = ""
 
 
 Backing = DiskSource | NicBackend

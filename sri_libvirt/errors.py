@@ -60,6 +60,21 @@ class NotReady(SRIError):
         self.code = code
 
 
+class AddressHeld(NotReady):
+    """Another network interface has the address: that of `mac`, "" if that is not known. `how` says in what way."""
+
+    def __init__(self, address: str, how: str, mac: str, holder: str = "") -> None:
+        super().__init__(
+            f"{address} is {f'that of {holder}' if holder else 'taken'}: {how}",
+            "It is tried again every few seconds: detach the other interface, or wait until its lease has run out, or "
+            "give this one another address in its spec.",
+            code="address-taken",
+        )
+        self.address = address
+        self.how = how
+        self.mac = mac
+
+
 class HypervisorError(SRIError):
     """libvirt or QEMU refused an operation. `code` is libvirt's error number, for the log only."""
 

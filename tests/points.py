@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sri_libvirt.reconcile.lane import LOOKS
 
-READS = tuple(f"libvirt.{name}" for name in (*LOOKS, "network_active"))
+READS = tuple(f"libvirt.{name}" for name in (*LOOKS, "network", "leases"))
 """Calls that change nothing."""
 
 

@@ -17,6 +17,7 @@ from sri_libvirt.devices import Backing, BackingFile, DiskSource, FileIdentity
 from sri_libvirt.domain import ports, profile, settings
 from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.base import Offer
+from sri_libvirt.hypervisor.networks import PlannedNetworks
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.records import GIB, Attachment, Machine, MachineClass, Profile, class_name
@@ -118,7 +119,7 @@ def _backing(
             return _volume(machine, row, paths, plugins, tell)
         case "nic":
             nic = row.nic()
-            return plugins.nic(row).prepare(machine.id, nic, lambda _: True)
+            return plugins.nic(row).prepare(machine.id, nic, row.mac, PlannedNetworks())
 
 
 def _disk_on(base: str, form: Literal["raw", "qcow2"], machine: Machine, paths: MachinePaths) -> DiskSource:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from sri_libvirt.hypervisor.networks import Networks
+
 
 class DomainState(StrEnum):
     """A domain's state, as virDomainState has it."""
@@ -120,7 +122,7 @@ class Secret:
     instance: str
 
 
-class Connection(Protocol):
+class Connection(Networks, Protocol):
     """One connection, used by one thread."""
 
     def close(self) -> None:
@@ -195,9 +197,6 @@ class Connection(Protocol):
 
     def secret_ids(self) -> dict[str, str]:
         """The UUIDs of all secrets with a provider's mark, each with the instance of its store."""
-
-    def network_active(self, name: str) -> bool | None:
-        """Whether the libvirt network runs; None if there is no such network."""
 
     def domain_ids(self) -> list[str]:
         """UUIDs of all domains on this libvirt, ours or not."""

@@ -11,13 +11,15 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import libvirt
 
 from sri_libvirt.errors import HypervisorError, Unreachable
-from sri_libvirt.hypervisor import capabilities, disks, faults, firmware, qemulog, secrets, words
+from sri_libvirt.hypervisor import capabilities, dhcp, disks, faults, firmware, qemulog, secrets, words
 from sri_libvirt.hypervisor.base import DiskError, DomainSnapshot, DomainState, LastWords, Offer, Secret
+from sri_libvirt.hypervisor.networks import Lease, Network
 
 TPM_SINCE = 8_009_000
 """The first libvirt that knows VIR_DOMAIN_UNDEFINE_TPM; older ones refuse the flag."""
@@ -206,14 +208,25 @@ class LibvirtConnection:
         with self._asking("list the secrets"):
             return secrets.marked(self._connection)
 
-    def network_active(self, name: str) -> bool | None:
+    def network(self, name: str) -> Network | None:
         with self._asking(f"look up the network {name}"):
-            try:
-                return bool(self._connection.networkLookupByName(name).isActive())
-            except libvirt.libvirtError as error:
-                if faults.is_code(error, libvirt.VIR_ERR_NO_NETWORK):
-                    return None
-                raise
+            return dhcp.find(self._connection, name)
+
+    def leases(self, name: str) -> frozenset[Lease]:
+        with self._asking(f"tell the leases of the network {name}"):
+            return dhcp.leases(self._connection, name)
+
+    def reserve(self, name: str, mac: str, address: IPv4Address) -> None:
+        with self._asking(f"reserve {address} on the network {name}"):
+            dhcp.reserve(self._connection, name, mac, address)
+
+    def unreserve(self, name: str, mac: str, address: IPv4Address) -> None:
+        with self._asking(f"take back the reservation of {address} on the network {name}"):
+            dhcp.unreserve(self._connection, name, mac, address)
+
+    def end_leases(self, name: str, mac: str) -> None:
+        with self._asking(f"tell the leases of the network {name}"):
+            dhcp.end_leases(self._connection, name, mac)
 
     def domain_ids(self) -> list[str]:
         with self._asking("list the domains"):

@@ -15,6 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from lxml import etree
@@ -33,6 +34,8 @@ from sri_libvirt.hypervisor.base import (
     Secret,
     SecretUsage,
 )
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
+from sri_libvirt.hypervisor.networks import Lease, Network
 
 _UUID = re.compile(r"<uuid>\s*([0-9a-fA-F-]{36})\s*</uuid>")
 _LIVE = frozenset(DomainState) - {DomainState.OFF}
@@ -100,7 +103,7 @@ class FakeHypervisor:
     def __init__(self, state: Path | None = None) -> None:
         self.offered = OFFER
         self.taps = FakeTaps()
-        self.networks: dict[str, bool] = {}
+        self.networks: dict[str, FakeNetwork] = {}
         self.secrets: dict[str, Secret] = {}
         self.values: dict[str, bytes] = {}  # of secrets that are set; those of a process before are not known
         self.opened_with: dict[str, bytes] = {}  # the values that disks were last opened with, by the secret's UUID
@@ -115,7 +118,7 @@ class FakeHypervisor:
         self._domains: dict[str, Domain] = {}
         if state and state.exists():
             data = json.loads(state.read_text())
-            self.networks = data["networks"]
+            self.networks = {name: FakeNetwork(**each) for name, each in data["networks"].items()}
             kept = [Secret(**{**each, "usage": SecretUsage(each["usage"])}) for each in data["secrets"]]
             self.secrets = {each.uuid: each for each in kept}
             self._domains = {
@@ -145,6 +148,12 @@ class FakeHypervisor:
         return stop
 
     # What tests do to it.
+
+    def add_network(self, name: str, network: FakeNetwork) -> None:
+        """Let there be a network, which survives a kill of the provider as domains do."""
+        with self._lock:
+            self.networks[name] = network
+            self._save()
 
     def fail_next(self, method: str, *errors: SRIError) -> None:
         """Let the next calls of a method ("start", "define" …) raise these errors, one each."""
@@ -353,7 +362,8 @@ class FakeHypervisor:
         domains = {key: asdict(domain) for key, domain in self._domains.items()}
         new = self._file.with_suffix(".new")
         secrets = [asdict(each) for each in self.secrets.values()]
-        new.write_text(json.dumps({"networks": self.networks, "domains": domains, "secrets": secrets}))
+        networks = {name: asdict(each) for name, each in self.networks.items()}
+        new.write_text(json.dumps({"networks": networks, "domains": domains, "secrets": secrets}))
         new.replace(self._file)
 
     def _open_disks(self, xml: str, doing: str) -> None:
@@ -547,9 +557,31 @@ class FakeConnection:
         with self._call("secret_ids"):
             return {each.uuid: each.instance for each in self._hypervisor.secrets.values()}
 
-    def network_active(self, name: str) -> bool | None:
-        with self._call("network_active"):
-            return self._hypervisor.networks.get(name)
+    def network(self, name: str) -> Network | None:
+        with self._call("network"):
+            found = self._hypervisor.networks.get(name)
+            return found.seen(name) if found else None
+
+    def leases(self, name: str) -> frozenset[Lease]:
+        with self._call("leases"):
+            found = self._hypervisor.networks.get(name)
+            return found.leases() if found else frozenset()
+
+    def reserve(self, name: str, mac: str, address: IPv4Address) -> None:
+        with self._call("reserve"):
+            if (found := self._hypervisor.networks.get(name)) is None:
+                raise HypervisorError(f"libvirt could not reserve {address}: network not found: {name}", 43)
+            found.reserve(mac, str(address))
+
+    def unreserve(self, name: str, mac: str, address: IPv4Address) -> None:
+        with self._call("unreserve"):
+            if (found := self._hypervisor.networks.get(name)) is not None:
+                found.unreserve(mac, str(address))
+
+    def end_leases(self, name: str, mac: str) -> None:
+        with self._call("end_leases"):
+            if (found := self._hypervisor.networks.get(name)) is not None:
+                found.leased = [each for each in found.leased if each[0] != mac]
 
     def domain_ids(self) -> list[str]:
         with self._call("domain_ids"):

@@ -1,8 +1,12 @@
 """The contract of a NIC driver: from a NetworkInterface of the spec to what the guest's NIC is joined to.
 
 The rules are those of `volumes/base.py`: `supports`, `validate` and `handle` are pure, `prepare` and `release`
-idempotent, `prepare` raises `NotReady` when the network is not there yet. `network_active` is how a driver asks the
-hypervisor whether a libvirt network runs: True, False, or None when there is none of that name.
+idempotent, `prepare` raises `NotReady` when the network is not there yet, or cannot give the interface what its spec
+says. `mac` is the interface's, which no driver chooses; `networks` is how a driver asks the hypervisor about libvirt's
+networks. What `prepare` has had reserved for the interface `release` gives up, after the guest's device is gone, and
+also where `prepare` never came to its end; `then` is the interface of the same name that comes after it, if one does:
+what that one has reserved as well may stay. Either raises `NotReady` of the code `jobs.UNDER_WAY` for slow work; such a
+driver has `busy_until(nic, mac)`, pure: until when it is of no use to ask again, None where nothing is under way.
 What of the host is on the guest's link is part of what a backend promises:
 
 - a libvirt network is the operator's, and so is the host's place on it (its bridge has the addresses, the DHCP server
@@ -19,13 +23,11 @@ Third parties register under the entry point group `sri_libvirt.nics`: a callabl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
-
-NetworkActive = Callable[[str], bool | None]
+from sri_libvirt.hypervisor.networks import Networks
 
 
 class NicDriver(Protocol):
@@ -39,6 +41,13 @@ class NicDriver(Protocol):
 
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str: ...
 
-    def prepare(self, machine_id: str, nic: pb.NetworkInterface, network_active: NetworkActive) -> NicBackend: ...
+    def prepare(self, machine_id: str, nic: pb.NetworkInterface, mac: str, networks: Networks) -> NicBackend: ...
 
-    def release(self, machine_id: str, nic: pb.NetworkInterface) -> None: ...
+    def release(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        mac: str,
+        networks: Networks,
+        then: pb.NetworkInterface | None = None,
+    ) -> None: ...

@@ -1,5 +1,7 @@
 """NICs without peers, `isolated`: the guest has a NIC with link, and nothing is at the other end (contract G.13).
 
+Addresses are for the guest to set: nobody is there who could give or refuse them.
+
 The other end is a tap of the host that is never up (`hypervisor/taps.py`). Networks of any kind do not belong here.
 """
 
@@ -9,7 +11,7 @@ from sri_libvirt import names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.hypervisor.base import NoTaps, Taps
-from sri_libvirt.nics.base import NetworkActive
+from sri_libvirt.hypervisor.networks import Networks
 
 
 class IsolatedNics:
@@ -33,13 +35,21 @@ class IsolatedNics:
         self,
         machine_id: str,
         nic: pb.NetworkInterface,
-        network_active: NetworkActive,  # noqa: ARG002 of the contract
+        mac: str,  # noqa: ARG002 of the contract
+        networks: Networks,  # noqa: ARG002
     ) -> NicBackend:
         device = tap_name(machine_id, nic)
         self._taps.make(device)
         return NicBackend(handle=self.handle(machine_id, nic), kind="isolated", device=device)
 
-    def release(self, machine_id: str, nic: pb.NetworkInterface) -> None:
+    def release(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        mac: str,  # noqa: ARG002 of the contract
+        networks: Networks,  # noqa: ARG002
+        then: pb.NetworkInterface | None = None,  # noqa: ARG002
+    ) -> None:
         self._taps.remove(tap_name(machine_id, nic))
 
 

@@ -1,27 +1,39 @@
 """NICs on a libvirt network, `network://NAME` or a bare NAME (contract G.13).
 
-The network is the operator's: it is never made, started or changed here. Addresses do not belong here either.
+The network is the operator's: it is never made, started or changed here, but for one thing. The first IPv4 address of
+`ips` is reserved at its DHCP server before the guest has the NIC, so that the guest's DHCP client gets exactly it.
+libvirt takes every reservation, and its DHCP server gives another address in silence where it cannot be: so all that
+could be wrong is looked at first.
 """
 
 from __future__ import annotations
 
 import shlex
+from ipaddress import IPv4Address, IPv4Interface
 
 from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
-from sri_libvirt.errors import InvalidSpec, NotReady
-from sri_libvirt.nics.base import NetworkActive
+from sri_libvirt.errors import AddressHeld, InvalidSpec, NotReady
+from sri_libvirt.hypervisor.networks import Network, Networks, subnet_of
+from sri_libvirt.nics import addresses
+from sri_libvirt.nics.reserving import Reserving
 
 SCHEME = "network://"
 ISOLATED = "isolated"
 """The bare word that is no network's name."""
+
+_LEAST_HOSTS = 2  # bits; of smaller subnets every address is a host's
+_OTHER_ADDRESS = "Give the network interface another address in its spec."
 
 
 class NetworkNics:
     """The NIC driver for libvirt networks."""
 
     name = "network"
+
+    def __init__(self, reserving: Reserving | None = None) -> None:
+        self._reserving = Reserving() if reserving is None else reserving
 
     def supports(self, nic: pb.NetworkInterface) -> bool:
         reference = nic.network_id
@@ -35,25 +47,85 @@ class NetworkNics:
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
         return f"{SCHEME}{network_name(nic)}/{names.digest(machine_id, nic.name, length=16)}"
 
-    def prepare(self, machine_id: str, nic: pb.NetworkInterface, network_active: NetworkActive) -> NicBackend:
+    def prepare(self, machine_id: str, nic: pb.NetworkInterface, mac: str, networks: Networks) -> NicBackend:
         name = network_name(nic)
-        active = network_active(name)
-        if active is None:
+        network = networks.network(name)
+        if network is None:
             raise NotReady(
                 f"there is no libvirt network {printable.quote(name)}",
                 "See `virsh net-list --all`; define it and start it.",
             )
-        if not active:
+        if not network.active:
             raise NotReady(
                 f"the libvirt network {printable.quote(name)} is not running",
                 f"Start it: virsh net-start {shlex.quote(name)}",
             )
-        return NicBackend(handle=self.handle(machine_id, nic), kind="network", network=name)
+        try:
+            address = _to_reserve(network, nic)
+        except InvalidSpec as error:  # an earlier version has let it in
+            raise NotReady(str(error), _OTHER_ADDRESS) from error
+        if address is not None:
+            _check(network, mac, address, networks)
+            self._reserving.hold(machine_id, network, mac, address, networks)
+        return NicBackend(handle=self.handle(machine_id, nic), kind="network", network=name, address=str(address or ""))
 
-    def release(self, machine_id: str, nic: pb.NetworkInterface) -> None:
-        """Nothing was made."""
+    def release(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        mac: str,
+        networks: Networks,
+        then: pb.NetworkInterface | None = None,
+    ) -> None:
+        name, address = network_name(nic), _asked(nic)
+        if then is not None and (network_name(then), _asked(then)) == (name, address):
+            return
+        if address is not None and (network := networks.network(name)) is not None:
+            self._reserving.give_up(machine_id, network, mac, address, networks)
+        networks.end_leases(name, mac)
+
+    def busy_until(self, nic: pb.NetworkInterface, mac: str) -> int | None:
+        return self._reserving.busy_until(network_name(nic), mac)
 
 
 def network_name(nic: pb.NetworkInterface) -> str:
     """The libvirt network that is meant."""
     return nic.network_id.removeprefix(SCHEME)
+
+
+def _asked(nic: pb.NetworkInterface) -> IPv4Address | None:
+    """The address that DHCP is to give; None of what an earlier version let in, for which nothing was reserved."""
+    try:
+        return addresses.by_dhcp(nic)
+    except InvalidSpec:
+        return None
+
+
+def _to_reserve(network: Network, nic: pb.NetworkInterface) -> IPv4Address | None:
+    """The address for DHCP to give; None where the network has no subnet of IPv4, so that libvirt serves none."""
+    own = any(isinstance(each.interface, IPv4Interface) for each in network.subnets)
+    return addresses.by_dhcp(nic) if own else None
+
+
+def _check(network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
+    """Raise NotReady for an address that the guest would not get."""
+    called = f"the libvirt network {printable.quote(network.name)}"
+    subnet = subnet_of(network, address)
+    served = [each for each in network.subnets if each.serves and isinstance(each.interface, IPv4Interface)]
+    if subnet is None or (served and subnet not in served):
+        there = served or [each for each in network.subnets if isinstance(each.interface, IPv4Interface)]
+        subnets = ", ".join(str(each.interface.network) for each in there)
+        raise NotReady(f"{called} gives no address outside {subnets}, and {address} is", _OTHER_ADDRESS)
+    within = subnet.interface.network
+    if address == subnet.interface.ip:
+        raise NotReady(f"{address} is the address of {called} itself", _OTHER_ADDRESS)
+    wide = within.max_prefixlen - within.prefixlen >= _LEAST_HOSTS
+    if wide and address in (within.network_address, within.broadcast_address):
+        raise NotReady(f"{address} stands for all of {within}, no interface can have it", _OTHER_ADDRESS)
+    for each in sorted(network.all_reservations, key=lambda one: (one.mac, one.name)):
+        if each.address == address and each.mac != mac:
+            holder = f"the MAC {each.mac}" if each.mac else f"the host {printable.quote(each.name)}"
+            raise AddressHeld(str(address), f"{called} keeps it for {holder}", each.mac)
+    for lease in networks.leases(network.name):
+        if lease.address == address and lease.mac != mac:
+            raise AddressHeld(str(address), f"{called} has leased it to the MAC {lease.mac}", lease.mac)

@@ -16,6 +16,7 @@ from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.isolated import IsolatedNics
 from sri_libvirt.nics.network import NetworkNics
+from sri_libvirt.nics.reserving import Reserving
 
 GROUP = "sri_libvirt.nics"
 
@@ -32,13 +33,15 @@ class NicRegistry:
         self._drivers = tuple(drivers)
 
     @classmethod
-    def load(cls, found: Iterable[EntryPoint] | None = None, taps: Taps | None = None) -> NicRegistry:
+    def load(
+        cls, found: Iterable[EntryPoint] | None = None, taps: Taps | None = None, reserving: Reserving | None = None
+    ) -> NicRegistry:
         """Ours and the installed ones. Raises ConfigError, naming the entry point, when one cannot be used.
 
         Without `taps` none is made: for machines that are only planned.
         """
         points = entry_points(group=GROUP) if found is None else found
-        return cls([NetworkNics(), IsolatedNics(taps), *(_load(point) for point in points)])
+        return cls([NetworkNics(reserving), IsolatedNics(taps), *(_load(point) for point in points)])
 
     @property
     def drivers(self) -> tuple[NicDriver, ...]:

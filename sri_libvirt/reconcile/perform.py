@@ -15,7 +15,7 @@ from typing import Protocol
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import Backing, DiskSource
 from sri_libvirt.domain import ports
-from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady
+from sri_libvirt.errors import AddressHeld, HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.images import seed
 from sri_libvirt.nics.base import NicDriver
@@ -124,7 +124,7 @@ class Performer:
             case act.ResizeDisk():
                 self._resize(row, action.size, connection)
             case act.ReleaseDevice():
-                self._release(machine, row, final=action.final)
+                self._release(machine, row, connection, final=action.final)
 
     def _of_machine(self, action: Action, machine: Machine, connection: Connection) -> None:
         match action:
@@ -245,7 +245,15 @@ class Performer:
                 in_use: Callable[[str, pb.Volume], DiskSource] | None = getattr(driver, "prepare_plugged", None)
                 return in_use(machine.id, volume) if plugged and in_use else driver.prepare(machine.id, volume, paths)
             case "nic":
-                return self.plugins.nic(row).prepare(machine.id, row.nic(), connection.network_active)
+                try:
+                    return self.plugins.nic(row).prepare(machine.id, row.nic(), row.mac, connection)
+                except AddressHeld as error:
+                    raise self._with_holder(error) from error
+
+    def _with_holder(self, error: AddressHeld) -> AddressHeld:
+        """The same, naming the machine if the one that has the address is this store's."""
+        owner = self.store.mac_owner(error.mac) if error.mac else None
+        return AddressHeld(error.address, error.how, error.mac, f"machine {owner[0]}") if owner else error
 
     def _choose_profile(self, machine: Machine, connection: Connection) -> None:
         if machine.profile is None:
@@ -354,13 +362,13 @@ class Performer:
         event = Event(kind="device", reason=reason, message=message, time=now, took=max(now - row.changed_at, 0))
         self._note(lambda tx: tx.add_event(row.machine, event), relieving=not row.wanted)
 
-    def _release(self, machine: Machine, row: Attachment, *, final: bool) -> None:
+    def _release(self, machine: Machine, row: Attachment, connection: Connection, *, final: bool) -> None:
         if row.wanted and not final:
             return  # it came back while other actions ran
         paths = self.paths.machine(machine.id)
         left_nothing = False
         try:
-            self._undo(machine, row, paths, final=final)
+            self._undo(machine, row, paths, connection, final=final)
             # With the machine all its claims end.
             left_nothing = not final and not self.plugins.keeps_data(row, paths)
         except InvalidSpec as error:  # its driver was removed from this host; what it never made ready may go
@@ -379,7 +387,9 @@ class Performer:
         for each in waiting:
             self.wake(each)
 
-    def _undo(self, machine: Machine, row: Attachment, paths: MachinePaths, *, final: bool) -> None:
+    def _undo(
+        self, machine: Machine, row: Attachment, paths: MachinePaths, connection: Connection, *, final: bool
+    ) -> None:
         match row.kind:
             case "image":
                 self.plugins.remove_image_disk(paths)
@@ -388,8 +398,9 @@ class Performer:
             case "volume":
                 self.plugins.volume(row).release(machine.id, row.volume(), paths, final=final)
             case "nic":
-                if row.nic().network_id:
-                    self.plugins.nic(row).release(machine.id, row.nic())
+                if (nic := row.nic()).network_id:
+                    followers = [] if final else [each.nic() for each in machine.attachments if _follows(each, row)]
+                    self.plugins.nic(row).release(machine.id, nic, row.mac, connection, next(iter(followers), None))
 
     def _remove_files(self, machine_id: str) -> None:
         root = self.paths.machine(machine_id).root
@@ -431,6 +442,11 @@ def _keep_prepared(tx: Transaction, row: Attachment, made: Backing, now: int) ->
         message = f"{device_words(row)}: {made.note}"
         tx.add_event(row.machine, Event(kind="device", reason="noted", message=message, time=now))
     return ""
+
+
+def _follows(row: Attachment, other: Attachment) -> bool:
+    """Whether a row is the wanted one of the other's name, and takes its place when that is released."""
+    return row.wanted and (row.kind, row.name) == (other.kind, other.name) and row.key != other.key
 
 
 def _drop(tx: Transaction, row: Attachment, *, final: bool) -> bool:

@@ -17,8 +17,10 @@ from sri_libvirt.images import boot
 from sri_libvirt.images.local import path_of
 from sri_libvirt.images.overlay import Overlays
 from sri_libvirt.images.registry import ImageAccess, ImageRegistry
+from sri_libvirt.nics import addresses
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import NicRegistry
+from sri_libvirt.nics.reserving import Reserving
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import Attachment, Machine
 from sri_libvirt.resources import Claim
@@ -38,11 +40,12 @@ class PluginTables:
         images: ImageAccess,
         taps: Taps | None = None,
         access: HostAccess | None = None,
+        reserving: Reserving | None = None,
     ) -> None:
         self._images = ImageRegistry.load(images)
         self._overlays = Overlays(images.looks)
         self._volumes = VolumeRegistry.load(access=access)
-        self._nics = NicRegistry.load(taps=taps)
+        self._nics = NicRegistry.load(taps=taps, reserving=reserving)
 
     def check_volume(self, volume: pb.Volume) -> None:
         """Raise InvalidSpec, its path relative to the volume, for what is wrong in itself."""
@@ -50,6 +53,7 @@ class PluginTables:
 
     def check_nic(self, nic: pb.NetworkInterface) -> None:
         """The same for a network interface; one without a network_id waits for it and is right (contract G.13)."""
+        addresses.of(nic)
         if nic.network_id:
             self._nics.select(nic).validate(nic)
 
@@ -108,6 +112,8 @@ class PluginTables:
         """Until when it is of no use to prepare a device again; None where its driver knows of no slow work for it."""
         if row.kind == "image":
             return self._image_busy_until(row)
+        if row.kind == "nic":
+            return self._nic_busy_until(row)
         asked: Callable[[str, pb.Volume], int | None] | None = self._method(row, "busy_until")
         return asked(row.machine, row.volume()) if asked else None
 
@@ -117,6 +123,14 @@ class PluginTables:
         asked: Callable[[str, ImagePin | None, str], int | None] | None
         asked = getattr(self._images.select(row.reference), "busy_until", None)
         return asked(row.reference, row.image, row.problem) if asked else None
+
+    def _nic_busy_until(self, row: Attachment) -> int | None:
+        asked: Callable[[pb.NetworkInterface, str], int | None] | None
+        try:
+            asked = getattr(self.nic(row), "busy_until", None)
+        except InvalidSpec:
+            return None  # it is gone, or the row has no network yet
+        return asked(row.nic(), row.mac) if asked else None
 
     def can_look(self, row: Attachment) -> bool:
         """Whether there is a backend that can be asked for a volume."""

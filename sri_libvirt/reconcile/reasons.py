@@ -7,6 +7,7 @@ of it all the same is a note. When a reason applies does not belong here (that i
 from __future__ import annotations
 
 from sri_libvirt import printable, userdata
+from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, StopCause, Stranger
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
@@ -47,6 +48,7 @@ CODES = frozenset(
         "no-progress",
         "define-failed",
         "network-unknown",
+        "address-taken",
         "foreign-disk-source",
         "block-job",
         "nic-astray",
@@ -220,6 +222,8 @@ def cold_only(row: Attachment, words: str) -> Reason:
 
 
 def release_failed(row: Attachment) -> Reason:
+    if row.problem_code == UNDER_WAY:
+        return Reason(UNDER_WAY, f"{device_words(row)} is not released yet: {row.problem}")
     return Reason(
         "release-failed", f"{device_words(row)} cannot be released, tried again: {row.problem}", row.problem_advice
     )

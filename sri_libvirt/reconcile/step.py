@@ -49,10 +49,12 @@ def soonest(*times: int | None) -> int | None:
 
 def release(rows: Sequence[Attachment], deleted_at: int, now: int, policy: Policy, *, final: bool) -> Step:
     """Release each; those whose last release failed after a while, with a reason. None holds up the others."""
-    stuck = [row for row in rows if _release_cooling(row, deleted_at or row.changed_at, now, policy)]
-    actions = tuple(ReleaseDevice(row.key, final=final) for row in rows if row not in stuck)
-    wake = min((row.problem_at + policy.prepare_retry for row in stuck), default=None)
-    return Step(actions=actions, reasons=tuple(why.release_failed(row) for row in stuck), wake_at=wake)
+    stuck = {
+        row.key: wake for row in rows if (wake := _release_cooling(row, deleted_at or row.changed_at, now, policy))
+    }
+    actions = tuple(ReleaseDevice(row.key, final=final) for row in rows if row.key not in stuck)
+    reasons = tuple(why.release_failed(row) for row in rows if row.key in stuck)
+    return Step(actions=actions, reasons=reasons, wake_at=soonest(*stuck.values()))
 
 
 def cooling(row: Attachment, now: int, policy: Policy) -> int | None:
@@ -66,6 +68,8 @@ def cooling(row: Attachment, now: int, policy: Policy) -> int | None:
     return until if until is not None and now < until else None
 
 
-def _release_cooling(row: Attachment, unwanted_since: int, now: int, policy: Policy) -> bool:
-    """Its last release failed. A problem from before it became unwanted was a prepare's and delays nothing."""
-    return row.problem_at >= unwanted_since and bool(row.problem) and now < row.problem_at + policy.prepare_retry
+def _release_cooling(row: Attachment, unwanted_since: int, now: int, policy: Policy) -> int | None:
+    """The same of one whose last release failed. A problem from before it became unwanted was a prepare's and delays
+    nothing.
+    """
+    return cooling(row, now, policy) if row.problem_at >= unwanted_since else None

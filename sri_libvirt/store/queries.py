@@ -157,6 +157,12 @@ def holder(connection: sqlite3.Connection, handle: str, identity: str, besides: 
     return str(found[0]) if found else ""
 
 
+def mac_owner(connection: sqlite3.Connection, mac: str) -> tuple[str, str] | None:
+    """The machine and network interface that hold a MAC, plugged or not."""
+    row = connection.execute("SELECT machine, name FROM attachment WHERE mac = ? LIMIT 1", (mac,)).fetchone()
+    return None if row is None else (row["machine"], row["name"])
+
+
 def prepared_volumes(connection: sqlite3.Connection) -> list[Attachment]:
     """Wanted volumes of all machines that are ready; without those whose record cannot be read."""
     found = []

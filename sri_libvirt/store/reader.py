@@ -83,6 +83,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.holder(connection, handle, "", besides)
 
+    def mac_owner(self, mac: str) -> tuple[str, str] | None:
+        """The machine and network interface that hold a MAC, plugged or not."""
+        with self._snapshot() as connection:
+            return queries.mac_owner(connection, mac)
+
     def prepared_volumes(self) -> list[Attachment]:
         """Wanted volumes of all machines that are ready."""
         with self._snapshot() as connection:

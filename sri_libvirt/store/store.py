@@ -142,6 +142,10 @@ class Store:
         """The machine, other than that one, that has a volume of this handle ready, wanted or not; "" for none."""
         return self._reader.holder(handle, besides)
 
+    def mac_owner(self, mac: str) -> tuple[str, str] | None:
+        """The machine and network interface that hold a MAC, plugged or not."""
+        return self._reader.mac_owner(mac)
+
     def prepared_volumes(self) -> list[Attachment]:
         """Wanted volumes of all machines that are ready."""
         return self._reader.prepared_volumes()

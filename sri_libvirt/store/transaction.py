@@ -96,8 +96,7 @@ class Transaction:
 
     def mac_owner(self, mac: str) -> tuple[str, str] | None:
         """The machine and network interface that hold a MAC, plugged or not."""
-        row = self._connection.execute("SELECT machine, name FROM attachment WHERE mac = ? LIMIT 1", (mac,)).fetchone()
-        return None if row is None else (row["machine"], row["name"])
+        return queries.mac_owner(self._connection, mac)
 
     def machines_on(self, network: str) -> list[str]:
         """Ids of the machines that have a network interface prepared for a libvirt network."""

@@ -23,7 +23,8 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain.observed import glance, read
 from sri_libvirt.errors import NotFound, SRIError, StoreError
 from sri_libvirt.hypervisor.base import DiskError, DomainEvent, EventKind, Secret, SecretUsage
-from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from sri_libvirt.images.fetch import pull
 from sri_libvirt.images.fetch.job import Pull, Pulled, Resolve, Resolved
 from sri_libvirt.images.fetching import Progress
@@ -104,6 +105,15 @@ class Starts:
         return len(self._path.read_text().splitlines()) if self._path.exists() else 0
 
 
+class Patient(FakeHypervisor):
+    """Lets slow work begin when the lane's pass has ended: so points are passed in one order."""
+
+    def connect(self) -> FakeConnection:
+        if threading.current_thread().name == "job":
+            Nearby.passed.wait()
+        return super().connect()
+
+
 class World:
     """What outlives a provider, below one directory, and the time."""
 
@@ -117,7 +127,7 @@ class World:
         self.starts = Starts(root / "starts")
 
     def hypervisor(self) -> FakeHypervisor:
-        return FakeHypervisor(self.root / "fake.json")
+        return Patient(self.root / "fake.json")
 
     @contextmanager
     def provider(self) -> Iterator[tuple[Store, Callable[[], None]]]:
@@ -238,6 +248,25 @@ def attach_connected(store: Store, now: int, device: Path) -> None:
     store.write(lambda tx: intents.attach_volume(tx, ID, connected("late", device), now))
 
 
+def create_addressed(store: Store, now: int) -> None:
+    spec = spec_of(disks=("data",))
+    spec.network_interfaces.append(addressed("first", "10.0.0.7"))
+    draft = intents.Draft(ID, LABELS, {}, spec, now, now)
+    store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
+
+
+def addressed(name: str, address: str) -> pb.NetworkInterface:
+    return pb.NetworkInterface(name=name, network_id="lan", ips=["2001:db8::7", address])
+
+
+def attach_addressed(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.attach_nic(tx, ID, addressed("late", "10.0.0.8"), now))
+
+
+def detach_addressed(store: Store, now: int) -> None:
+    store.write(lambda tx: intents.detach_nic(tx, ID, "late", now))
+
+
 @OnDevice
 def create_fetched(store: Store, now: int, device: Path) -> None:
     spec = spec_of(disks=("data",))
@@ -342,6 +371,10 @@ class Flow:
     grace: int = 30 * SECOND
     happens: Callable[[FakeHypervisor], None] | None = None
     reason: str = ""
+    network: str | None = None
+    """How the libvirt network `lan` forwards, if there is one."""
+    held: tuple[str, ...] = ()
+    """The addresses that it keeps for NICs in the end."""
     found: int = 0
     """What looks at the backends of plugged volumes find, in bytes."""
 
@@ -374,6 +407,10 @@ FLOWS = {
         Flow("connected-attach", (create,), attach_connected, "RUNNING", disks=2),
         Flow("connected-detach", (create, attach_connected), detach, "RUNNING"),
         Flow("connected-delete", (create_connected,), delete, "GONE"),
+        Flow("addressed", (), create_addressed, "RUNNING", starts=1, network="nat", held=("10.0.0.7",)),
+        Flow("addressed-attach", (create,), attach_addressed, "RUNNING", network="open", held=("10.0.0.8",)),
+        Flow("addressed-detach", (create, attach_addressed), detach_addressed, "RUNNING", network="nat"),
+        Flow("addressed-delete", (create_addressed,), delete, "GONE", network="nat"),
         Flow("fetched", (), create_fetched, "RUNNING", starts=1, files=2),
         Flow("fetched-delete", (create_fetched,), delete, "GONE"),
         Flow("delete", (create,), delete, "GONE"),
@@ -388,6 +425,8 @@ def prepare(root: Path, flow: Flow) -> int:
         device_of(root).parent.mkdir(parents=True)
         luks.make(device_of(root), MIB, KEY, 1)
     world = World(root, flow.grace)
+    if flow.network is not None:
+        world.hypervisor().add_network("lan", FakeNetwork(forward=flow.network))
     with world.provider() as (store, rest):
         for wish in flow.before:
             _do(wish, store, world.now, root)

@@ -47,6 +47,8 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
     hypervisor = world.hypervisor()
     domains = hypervisor.connect().domain_ids()
     assert hypervisor.connect().secret_ids() == {}, told
+    held = [address for network in hypervisor.networks.values() for _, address in network.reserved]
+    assert held == list(flow.held), told
     directories = [path.name for path in world.paths.machines.iterdir()]
     with world.provider() as (store, _):
         machine = store.machine(ID)

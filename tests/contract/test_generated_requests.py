@@ -20,6 +20,7 @@ from sri_libvirt import qcow2
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import BackingFile, DiskSource
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.server import intents
 from sri_libvirt.volumes.empty_disk import EmptyDisks
@@ -43,11 +44,11 @@ KNOWN = {
 ALL_METHODS = {method.name for method in pb.DESCRIPTOR.services_by_name["MachineRuntime"].methods}
 
 
-class EveryNetwork(dict[str, bool]):
+class EveryNetwork(dict[str, FakeNetwork]):
     """Whatever network is asked for is there and runs."""
 
-    def get(self, name: str, default: object = None) -> bool:
-        return True
+    def get(self, name: str, default: object = None) -> FakeNetwork:
+        return self.setdefault(name, FakeNetwork())
 
 
 class Connections:

@@ -18,6 +18,7 @@ from sri_libvirt import config, failpoints
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
@@ -29,7 +30,7 @@ from tests.contract.hung import serving
 from tests.contract.loop import MIB, Loop, Witness, disk, let_looks_find, locked, serving_loop, spec_of, until
 
 CALLS = (
-    "connect", "offer", "snapshot", "network_active", "define", "start", "attach_device", "detach_device",
+    "connect", "offer", "snapshot", "network", "define", "start", "attach_device", "detach_device",
     "press_power_button", "destroy", "undefine", "disk_errors", "resize_disk", "set_secret", "drop_secret",
 )  # fmt: skip
 
@@ -147,7 +148,7 @@ async def life(loop: Loop, trap: failpoints.Once) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_call_that_hangs_is_survived(loop: Loop, call: str, when: str) -> None:
-    loop.hypervisor.networks["net"] = True
+    loop.hypervisor.networks["net"] = FakeNetwork()
     witness = Witness()
     loop.hypervisor.watch(witness)
     trap = failpoints.Once("hang", f"{when} libvirt.{call}")
@@ -161,7 +162,7 @@ async def test_a_call_that_hangs_is_survived(loop: Loop, call: str, when: str) -
 @pytest.mark.parametrize("call", ACTIONS)
 async def test_an_action_that_hangs_is_survived(loop: Loop, call: str) -> None:
     """Whatever it hangs in: a file, a program, a driver of somebody else's."""
-    loop.hypervisor.networks["net"] = True
+    loop.hypervisor.networks["net"] = FakeNetwork()
     trap = failpoints.Once("hang", f"before perform.{call}")
     failpoints.arm(trap)
     await life(loop, trap)

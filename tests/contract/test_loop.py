@@ -12,6 +12,7 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from sri_libvirt.reconcile.sources import wake_all
 from sri_libvirt.records import SECOND, StopCause
 from tests.contract.loop import MIB, FakeHost, Loop, Witness, disk, serving_loop, spec_of, until
@@ -250,6 +251,35 @@ async def test_a_network_interface_gets_its_network_later(loop: Loop) -> None:
     await until("rest", lambda: loop.codes(machine_id) == [])
 
 
+async def test_an_address_is_one_machines_until_it_lets_it_go(loop: Loop) -> None:
+    """Reserved before the guest has its device, given up when that is gone, and said whose it is meanwhile."""
+    loop.hypervisor.networks["lan"] = network = FakeNetwork(forward="nat")
+    spec = spec_of()
+    spec.network_interfaces.add(name="eth", network_id="lan", ips=["10.0.0.7", "2001:db8::7"])
+    first = await loop.created(spec)
+    mac = loop.stored(first).attachments[0].mac
+    assert network.reserved == [[mac, "10.0.0.7"]]
+    second = await loop.create(spec)
+    message = await loop.reason(second, "address-taken")
+    assert f"10.0.0.7 is that of machine {first}" in message
+    await loop.delete(first)
+    await loop.gone(first)
+    await loop.state(second, "RUNNING")
+    assert network.reserved == [[loop.stored(second).attachments[0].mac, "10.0.0.7"]]
+    await loop.stub.DetachNetworkInterface(pb.DetachNetworkInterfaceRequest(machine_id=second, name="eth"))
+    await until("the release", lambda: not loop.stored(second).attachments)
+    assert network.reserved == []
+
+
+async def test_addresses_that_no_interface_can_have_are_refused(loop: Loop) -> None:
+    spec = spec_of()
+    spec.network_interfaces.add(name="eth", network_id="", ips=["10.0.0.7", "10.0.0.300"])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await loop.create(spec)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "network_interfaces[0].ips[1]" in str(caught.value.details())
+
+
 async def test_annotations_are_no_new_generation_and_restart_nothing(loop: Loop, witness: Witness) -> None:
     machine_id = await loop.created()
     before = await loop.machine(machine_id)
@@ -334,7 +364,7 @@ async def test_a_call_that_hangs_holds_up_its_own_machine_only(loop: Loop) -> No
 async def test_a_device_that_is_not_ready_is_waited_for(loop: Loop) -> None:
     machine_id = await loop.create(spec_of(nics=("lan",)))
     assert "lan" in await loop.reason(machine_id, "device-not-ready")
-    loop.hypervisor.networks["lan"] = True
+    loop.hypervisor.networks["lan"] = FakeNetwork()
     await loop.state(machine_id, "RUNNING")
     assert loop.codes(machine_id) == []
 

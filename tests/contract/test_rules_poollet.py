@@ -13,6 +13,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain.observed import read
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from sri_libvirt.records import GIB, Attachment
 from tests import third_party
 from tests.contract.compressed import CompressedProvider
@@ -217,7 +218,7 @@ def test_what_cannot_be_attached_yet_is_seen_pending_and_comes(
     assert scenario.poollet.errors == []
     assert set(provider.loop.codes(machine_id(wanted))) == {"device-not-ready"}
     missing.mkdir()
-    provider.hypervisor.networks["dmz"] = True
+    provider.hypervisor.networks["dmz"] = FakeNetwork()
     scenario.attached(wanted)
     scenario.rest()
 

@@ -136,23 +136,41 @@ class PrivateLibvirt:
         """Start a program inside; it ends with `close()` at the latest."""
         return subprocess.Popen(self.inside(argv), **options)
 
-    def network(self, name: str, forward: str = "open", subnet: int = 71, *, dhcp: bool = True) -> None:
-        """Make and start a transient libvirt network with bridge `br-<name>` and addresses 10.99.<subnet>.0/24.
+    def network(
+        self, name: str, forward: str = "open", subnet: int = 71, *, dhcp: bool = True, kept: bool = False
+    ) -> None:
+        """Make and start a libvirt network with bridge `br-<name>` and addresses 10.99.<subnet>.0/24.
 
-        `forward` is "open" or "isolated". Without the spanning tree protocol a plugged guest has its address at once.
+        `forward` is "open", "nat" or "isolated". One that is not `kept` is gone when it is stopped. Without the
+        spanning tree protocol a plugged guest has its address at once.
         """
         mode = "" if forward == "isolated" else f"<forward mode='{forward}'/>"
         leases = f"<dhcp><range start='10.99.{subnet}.100' end='10.99.{subnet}.200'/></dhcp>" if dhcp else ""
-        self._with_libvirt(
-            lambda c: c.networkCreateXML(
-                f"<network><name>{name}</name>{mode}<bridge name='{f'br-{name}'[:15]}' stp='off' delay='0'/>"
-                f"<ip address='10.99.{subnet}.1' netmask='255.255.255.0'>{leases}</ip></network>"
-            )
+        xml = (
+            f"<network><name>{name}</name>{mode}<bridge name='{f'br-{name}'[:15]}' stp='off' delay='0'/>"
+            f"<ip address='10.99.{subnet}.1' netmask='255.255.255.0'>{leases}</ip></network>"
         )
+        self._with_libvirt(lambda c: c.networkDefineXML(xml).create() if kept else c.networkCreateXML(xml))
+
+    def stop_network(self, name: str) -> None:
+        """Stop a network; one that is kept stays defined."""
+        self._with_libvirt(lambda c: c.networkLookupByName(name).destroy())
+
+    def start_network(self, name: str) -> None:
+        """Start one that is kept."""
+        self._with_libvirt(lambda c: c.networkLookupByName(name).create())
 
     def remove_network(self, name: str) -> None:
-        """Stop a network that `network()` made."""
-        self._with_libvirt(lambda c: c.networkLookupByName(name).destroy())
+        """End a network that `network()` made, whether it runs or not."""
+
+        def remove(connection: libvirt.virConnect) -> None:
+            network = connection.networkLookupByName(name)
+            if network.isPersistent():
+                network.undefine()
+            with contextlib.suppress(libvirt.libvirtError):
+                network.destroy()  # gone already if it did not run
+
+        self._with_libvirt(remove)
 
     def remove_domains(self) -> None:
         """Destroy and undefine every domain, and every secret; for the end of a test, failed or not."""

@@ -6,7 +6,8 @@ import itertools
 import os
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import libvirt
@@ -30,6 +31,7 @@ class LibvirtWorld:
         self.private = private
         self.hypervisor = LibvirtHypervisor(private.uri, qemu_log_dir=private.log_dir)
         self._directory = private.directory("guests")
+        self._networks: set[str] = set()
 
     def guest(self, machine_id: str) -> Guest:
         return Guest(machine_id, self._directory)
@@ -116,8 +118,18 @@ class LibvirtWorld:
         self.private.run(["cp", "--sparse=always", disk, small / disk.name])
         return xml.replace(str(disk), str(small / disk.name))
 
-    def make_network(self, name: str) -> None:
-        self.private.network(name, subnet=next(_subnets))
+    def make_network(self, name: str, *, kept: bool = False) -> IPv4Interface:
+        subnet = next(_subnets)
+        self.private.network(name, subnet=subnet, kept=kept)
+        self._networks.add(name)
+        return IPv4Interface(f"10.99.{subnet}.1/24")
+
+    def stop_network(self, name: str) -> None:
+        self.private.stop_network(name)
+
+    def remove_networks(self) -> None:
+        for name in self._networks:
+            self.private.remove_network(name)
 
     def _as_an_operator(self, action: Callable[[libvirt.virConnect], object]) -> None:
         connection = libvirt.open(self.private.uri)
@@ -132,8 +144,10 @@ class LibvirtWorld:
 
 class TestLibvirt(HypervisorContract):
     @pytest.fixture
-    def world(self, private_libvirt: PrivateLibvirt) -> World:
-        return LibvirtWorld(private_libvirt)
+    def world(self, private_libvirt: PrivateLibvirt) -> Iterator[World]:
+        world = LibvirtWorld(private_libvirt)
+        yield world
+        world.remove_networks()
 
     def test_a_hung_libvirtd_is_noticed_by_every_connection(self, private_libvirt: PrivateLibvirt) -> None:
         hypervisor = LibvirtHypervisor(private_libvirt.uri, keepalive=(1, 1))

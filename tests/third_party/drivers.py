@@ -13,7 +13,7 @@ from sri_libvirt import names, qcow2
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource, Encryption, NicBackend, SecretPurpose, SecretReference
 from sri_libvirt.errors import InvalidSpec, NotReady
-from sri_libvirt.nics.base import NetworkActive
+from sri_libvirt.hypervisor.networks import Networks
 from sri_libvirt.paths import MachinePaths
 
 
@@ -98,8 +98,15 @@ class Links:
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
         return f"{nic.network_id}/{machine_id}/{nic.name}"
 
-    def prepare(self, machine_id: str, nic: pb.NetworkInterface, network_active: NetworkActive) -> NicBackend:
+    def prepare(self, machine_id: str, nic: pb.NetworkInterface, mac: str, networks: Networks) -> NicBackend:
         return NicBackend(handle=self.handle(machine_id, nic), kind="isolated", device=f"ex{nic.name}"[:15])
 
-    def release(self, machine_id: str, nic: pb.NetworkInterface) -> None:
+    def release(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        mac: str,
+        networks: Networks,
+        then: pb.NetworkInterface | None = None,
+    ) -> None:
         """Nothing was made."""

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Protocol
 
 import pytest
@@ -31,6 +32,7 @@ DEADLINE = 30.0
 INSTANCE, OTHERS = str(uuid.uuid4()), str(uuid.uuid4())
 PASSPHRASE = b"open sesame"
 NO_SECRET = 66
+MAC, OTHER_MAC = "52:54:00:12:34:56", "52:54:00:12:34:57"
 
 
 class World(Protocol):
@@ -86,7 +88,11 @@ class World(Protocol):
     def disk_bytes(self, machine_id: str, target: str) -> int:
         """How large QEMU has a disk; no less than its storage is."""
 
-    def make_network(self, name: str) -> None: ...
+    def make_network(self, name: str, *, kept: bool = False) -> IPv4Interface:
+        """Make and start a network that serves DHCP, and return its own address. It is `kept` when it is stopped, or
+        not."""
+
+    def stop_network(self, name: str) -> None: ...
 
 
 class Recorder:
@@ -413,9 +419,50 @@ class HypervisorContract:
         assert watched.details(machine.id, EventKind.SHUTDOWN) == []
 
     def test_networks(self, world: World, connection: Connection) -> None:
-        assert connection.network_active("nowhere") is None
-        world.make_network("here")
-        assert connection.network_active("here") is True
+        assert connection.network("nowhere") is None
+        assert connection.leases("nowhere") == frozenset()
+        own = world.make_network("here")
+        found = connection.network("here")
+        assert found is not None
+        assert (found.name, found.active, found.forward, found.kept) == ("here", True, "open", None)
+        assert [(each.interface, each.serves) for each in found.subnets] == [(own, True)]
+        assert connection.leases("here") == frozenset()
+
+    def test_a_network_that_does_not_run(self, world: World, connection: Connection) -> None:
+        world.make_network("there", kept=True)
+        world.stop_network("there")
+        found = connection.network("there")
+        assert found is not None
+        assert (found.active, found.reservations, found.kept) == (False, frozenset(), frozenset())
+        assert connection.leases("there") == frozenset()
+
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_reservations(self, world: World, connection: Connection, kept: bool) -> None:
+        address = world.make_network("here", kept=kept).ip + 7
+        for _ in range(2):
+            connection.reserve("here", MAC, address)
+        assert _held(connection, "here") == {(MAC, address)}
+        with pytest.raises(HypervisorError):
+            connection.reserve("here", OTHER_MAC, address)
+        connection.unreserve("here", OTHER_MAC, address)
+        assert _held(connection, "here") == {(MAC, address)}, "only what is meant goes"
+        for _ in range(2):
+            connection.unreserve("here", MAC, address)
+        assert _held(connection, "here") == set()
+        connection.unreserve("nowhere", MAC, address)
+        with pytest.raises(HypervisorError):
+            connection.reserve("nowhere", MAC, address)
+
+    def test_a_reservation_stays_with_a_network_that_is_kept(self, world: World, connection: Connection) -> None:
+        address = world.make_network("here", kept=True).ip + 7
+        connection.reserve("here", MAC, address)
+        world.stop_network("here")
+        found = connection.network("here")
+        assert found is not None
+        assert not found.active
+        assert {(each.mac, each.address) for each in found.all_reservations} == {(MAC, address)}
+        connection.unreserve("here", MAC, address)
+        assert _held(connection, "here") == set()
 
     def test_the_offer_is_enough_for_a_machine(self, connection: Connection) -> None:
         offer = connection.offer()
@@ -581,3 +628,12 @@ class HypervisorContract:
         world.stop_libvirt()
         world.start_libvirt()
         assert secret.uuid not in reconnect(world.hypervisor).secret_ids()
+
+
+def _held(connection: Connection, network: str) -> set[tuple[str, IPv4Address]]:
+    """What a network has reserved, the same wherever it is looked for."""
+    found = connection.network(network)
+    assert found is not None
+    held = {(each.mac, each.address) for each in found.all_reservations}
+    assert all(found.has(*each) for each in held) or not found.active
+    return held

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface
+
 import pytest
 
 from sri_libvirt.hypervisor.base import DiskError
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from tests.contract.hypervisor.suite import HypervisorContract, World
 
 
@@ -73,8 +76,12 @@ class FakeWorld:
     def disk_bytes(self, machine_id: str, target: str) -> int:
         return self.hypervisor.disk_sizes(machine_id)[target]
 
-    def make_network(self, name: str) -> None:
-        self.hypervisor.networks[name] = True
+    def make_network(self, name: str, *, kept: bool = False) -> IPv4Interface:
+        self.hypervisor.networks[name] = FakeNetwork(own=["10.0.7.1/24"], kept=kept)
+        return IPv4Interface("10.0.7.1/24")
+
+    def stop_network(self, name: str) -> None:
+        self.hypervisor.networks[name].active = False
 
 
 class TestFake(HypervisorContract):

@@ -18,6 +18,7 @@ from sri_libvirt import devices, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import BackingFile, DiskSource
 from sri_libvirt.errors import InvalidSpec, NotReady
+from sri_libvirt.hypervisor.networks import PlannedNetworks
 from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from sri_libvirt.images.rules import Rules
 from sri_libvirt.images.sources import Sources
@@ -73,8 +74,8 @@ def _raw(directory: Path) -> str:
 IMAGES = ("local", "oci", "web")
 
 
-def running(_: str) -> bool:
-    return True
+MAC = "52:54:00:00:00:01"
+NETWORKS = PlannedNetworks()
 
 
 def files(paths: MachinePaths) -> set[str]:
@@ -309,8 +310,8 @@ class NicContract:
         nic = pb.NetworkInterface.FromString(NICS[name].SerializeToString())
         driver = self.driver(name)
         driver.validate(nic)
-        driver.prepare(MACHINE, nic, running)
-        driver.release(MACHINE, nic)
+        driver.prepare(MACHINE, nic, MAC, NETWORKS)
+        driver.release(MACHINE, nic, MAC, NETWORKS)
         assert nic == NICS[name]
 
     def test_the_handle_is_unique_known_beforehand_and_stays(self, name: str) -> None:
@@ -319,21 +320,21 @@ class NicContract:
         handles = [driver.handle(MACHINE, nic), driver.handle(OTHER, nic), driver.handle(MACHINE, other)]
         assert all(handles)
         assert len(set(handles)) == 3
-        assert handles[0] == driver.prepare(MACHINE, nic, running).handle == driver.handle(MACHINE, nic)
+        assert handles[0] == driver.prepare(MACHINE, nic, MAC, NETWORKS).handle == driver.handle(MACHINE, nic)
 
     def test_prepare_again_is_the_same_and_can_be_stored(self, name: str) -> None:
-        backend = self.driver(name).prepare(MACHINE, NICS[name], running)
-        assert backend == self.driver(name).prepare(MACHINE, NICS[name], running)
+        backend = self.driver(name).prepare(MACHINE, NICS[name], MAC, NETWORKS)
+        assert backend == self.driver(name).prepare(MACHINE, NICS[name], MAC, NETWORKS)
         assert devices.from_json(devices.to_json(backend)) == backend
         assert (backend.kind == "network") == bool(backend.network)
 
     def test_release_is_idempotent_and_needs_no_prepare(self, name: str) -> None:
         driver = self.driver(name)
-        driver.release(MACHINE, NICS[name])
-        first = driver.prepare(MACHINE, NICS[name], running)
-        driver.release(MACHINE, NICS[name])
-        driver.release(MACHINE, NICS[name])
-        assert driver.prepare(MACHINE, NICS[name], running) == first
+        driver.release(MACHINE, NICS[name], MAC, NETWORKS)
+        first = driver.prepare(MACHINE, NICS[name], MAC, NETWORKS)
+        driver.release(MACHINE, NICS[name], MAC, NETWORKS)
+        driver.release(MACHINE, NICS[name], MAC, NETWORKS)
+        assert driver.prepare(MACHINE, NICS[name], MAC, NETWORKS) == first
 
 
 @pytest.mark.parametrize("name", NICS)

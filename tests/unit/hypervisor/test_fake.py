@@ -10,6 +10,7 @@ import pytest
 from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor.base import DiskError, DomainState, EventKind, Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from tests.contract.hypervisor.suite import Recorder
 
 ID = "6a1f7b0e-7d5a-4c56-9a6e-2f6f4f4f0001"
@@ -50,14 +51,14 @@ def test_a_hung_call_does_not_hang_the_others() -> None:
 def test_domains_survive_in_the_file(tmp_path: Path) -> None:
     state = tmp_path / "libvirt.json"
     first = FakeHypervisor(state)
-    first.networks["net"] = True
+    first.networks["net"] = FakeNetwork()
     connection = first.connect()
     connection.define(XML)
     connection.start(ID)
     before = connection.snapshot(ID)
     second = FakeHypervisor(state).connect()
     assert second.snapshot(ID) == before
-    assert second.network_active("net") is True
+    assert second.network("net") == first.connect().network("net")
 
 
 def test_a_secret_survives_in_the_file_without_its_value(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend, from_json
 from sri_libvirt.errors import ConfigError, InvalidSpec, NotReady
-from sri_libvirt.hypervisor.fake import FakeTaps
+from sri_libvirt.hypervisor.fake import FakeHypervisor, FakeTaps
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
+from sri_libvirt.hypervisor.networks import PlannedNetworks
 from sri_libvirt.nics.isolated import IsolatedNics, tap_name
 from sri_libvirt.nics.network import NetworkNics
 from sri_libvirt.nics.registry import GROUP, NicRegistry
 
 REGISTRY = NicRegistry.load([])
+MAC = "52:54:00:00:00:01"
 
 
 def nic(network_id: str, name: str = "eth") -> pb.NetworkInterface:
@@ -45,15 +48,18 @@ def test_what_no_network_can_be_called(network_id: str) -> None:
 
 @pytest.mark.parametrize(("active", "words"), [(None, "there is no"), (False, "is not running")])
 def test_a_network_that_does_not_run(active: bool | None, words: str) -> None:
+    there = FakeHypervisor()
+    if active is not None:
+        there.networks["lan"] = FakeNetwork(active=active)
     with pytest.raises(NotReady, match=f"{words}|libvirt network 'lan' {words}") as caught:
-        NetworkNics().prepare("id", nic("network://lan"), {"lan": active}.__getitem__)
+        NetworkNics().prepare("id", nic("network://lan"), MAC, there.connect())
     assert "virsh net-" in caught.value.advice
 
 
 @pytest.mark.parametrize("network_id", ["network://lan", "lan"])
 @pytest.mark.rule("R-G13-1")
 def test_both_spellings_are_one_network(network_id: str) -> None:
-    backend = NetworkNics().prepare("id", nic(network_id), {"lan": True}.__getitem__)
+    backend = NetworkNics().prepare("id", nic(network_id), MAC, PlannedNetworks())
     assert backend == NicBackend(handle=backend.handle, kind="network", network="lan")
     assert backend.handle.startswith("network://lan/")
 
@@ -66,12 +72,12 @@ def test_a_broken_third_party_is_named() -> None:
 def test_a_link_without_peers_is_a_tap_that_is_made_and_removed() -> None:
     taps = FakeTaps()
     driver, asked = IsolatedNics(taps), nic("isolated")
-    backend = driver.prepare("id", asked, lambda _: None)
+    backend = driver.prepare("id", asked, MAC, PlannedNetworks())
     assert backend.device == tap_name("id", asked)
     assert taps == {backend.device}
     assert len(backend.device) == 15, "all that the kernel allows"
     assert len({tap_name("id", asked), tap_name("other", asked), tap_name("id", nic("isolated", "b"))}) == 3
-    driver.release("id", asked)
+    driver.release("id", asked, MAC, PlannedNetworks())
     assert not taps
 
 

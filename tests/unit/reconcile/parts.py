@@ -106,7 +106,7 @@ class DeviceDriver:
     def handle(self, machine_id: str, spec: object) -> str:
         return f"handle-{self.row.name}"
 
-    def prepare(self, machine_id: str, spec: object, more: object) -> object:
+    def prepare(self, machine_id: str, spec: object, *more: object) -> object:
         self.drivers.call("prepare", self.row.name)
         handle = self.handle(machine_id, spec)
         if self.row.kind == "nic":
@@ -115,7 +115,7 @@ class DeviceDriver:
         secret = SecretReference("encryption", names.secret_uuid(machine_id, self.row.name, "encryption"))
         return DiskSource(handle, "/d", "raw", 512, secrets=(secret,) if locked else ())
 
-    def release(self, machine_id: str, spec: object, paths: object = None, *, final: bool = False) -> None:
+    def release(self, machine_id: str, spec: object, *more: object, final: bool = False) -> None:
         self.drivers.call("release", self.row.name, "final" if final else "kept")
 
 

@@ -56,7 +56,7 @@ def test_an_action_is_late_at_its_deadline_whatever_it_does() -> None:
     with calls.acting("PrepareDevice"):
         begun = time.monotonic()
         assert not calls.in_hypervisor
-        with calls.making("network_active"):
+        with calls.making("network"):
             assert calls.in_hypervisor
         assert calls.give_up(begun + 149, hold) is None
         assert calls.give_up(begun + 150, hold) is not None

@@ -10,7 +10,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSettings, DiskSource
-from sri_libvirt.errors import HypervisorError, NotReady
+from sri_libvirt.errors import AddressHeld, HypervisorError, NotReady
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.paths import StatePaths
@@ -684,3 +684,19 @@ def test_a_volume_whose_secret_is_gone_says_so_and_holds_up_no_other(bench: Benc
         assert bench.fail(action, refused.value)
     assert "has no secret for encryption" in bench.row().problem
     assert "has no secret for encryption" in bench.machine.run.error
+
+
+def test_reason_address_taken_names_the_machine_that_has_it(bench: Bench) -> None:
+    asked = nic_row("eth")
+    bench.put(machine(asked, nic_row("other", mac="02:00:00:00:00:02")))
+    owner = bench.row("other")
+    bench.do(act.ChooseProfile(), act.AssignPorts())
+    for mac, words in (
+        (owner.mac, f"that of machine {ID}: it is leased"),
+        ("52:54:00:00:00:99", "taken: it is leased"),
+    ):
+        bench.drivers.broken["eth"] = AddressHeld("10.0.0.7", "it is leased", mac)
+        with pytest.raises(AddressHeld, match=words) as caught:
+            bench.do(act.PrepareDevice(asked.key))
+        assert bench.fail(act.PrepareDevice(asked.key), caught.value)
+        assert bench.row("eth").problem_code == "address-taken"

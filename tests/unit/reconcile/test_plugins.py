@@ -9,6 +9,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import InvalidSpec
+from sri_libvirt.hypervisor.networks import PlannedNetworks
 from sri_libvirt.images.registry import ImageAccess
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.volumes.registry import HostAccess
@@ -96,7 +97,7 @@ def test_handles_are_those_that_a_prepare_gives(tables: PluginTables) -> None:
     disk, nic, isolated = volume_row(), nic_row(), nic_row(network="isolated")
     assert tables.handle_of(disk).startswith("empty-disk/")
     assert tables.handle_of(nic).startswith("network://net/")
-    prepared = tables.nic(isolated).prepare(isolated.machine, isolated.nic(), lambda name: None)
+    prepared = tables.nic(isolated).prepare(isolated.machine, isolated.nic(), isolated.mac, PlannedNetworks())
     assert tables.handle_of(isolated) == prepared.handle
     assert tables.handle_of(nic_row(network="")) == ""
 

@@ -59,6 +59,7 @@ SAMPLES = {
             "image-unreachable",
             "image-refused",
             "image-not-allowed",
+            "address-taken",
         )
     },
     "cold-only": why.cold_only(ROW, "this libvirt cannot plug it"),

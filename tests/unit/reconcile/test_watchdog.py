@@ -86,7 +86,7 @@ def test_only_what_a_restart_mends_is_a_problem(
             with ExitStack() as stack:
                 stack.enter_context(lane.calls.acting("PrepareDevice"))
                 if in_libvirt:
-                    stack.enter_context(lane.calls.making("network_active"))
+                    stack.enter_context(lane.calls.making("network"))
                 begun.release()
                 over.wait(30)
 

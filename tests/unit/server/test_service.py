@@ -17,7 +17,13 @@ from sri_libvirt.server.listener import Binding, parse_address
 from sri_libvirt.server.service import CODES, _verdict, stitch
 from sri_libvirt.store.frames import Frame
 
-NEVER_ANSWERED = {errors.SRIError, errors.HypervisorError, errors.UnusableSave, errors.ConfigError}
+NEVER_ANSWERED = {
+    errors.SRIError,
+    errors.HypervisorError,
+    errors.UnusableSave,
+    errors.AddressHeld,
+    errors.ConfigError,
+}
 
 
 @given(st.lists(st.integers(0, 70_000), max_size=5))

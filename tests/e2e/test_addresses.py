@@ -1,0 +1,60 @@
+"""Addresses of the spec on real networks: a guest gets the one that it was given, and no other; nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.e2e.libvirtd import PrivateLibvirt
+from tests.e2e.provider import Provider, spec, wait_for
+
+pytestmark = pytest.mark.e2e
+
+ADDRESS = "10.99.71.57"
+
+
+@pytest.fixture(params=["open", "nat", "isolated"])
+def lan(private_libvirt: PrivateLibvirt, request: pytest.FixtureRequest) -> Iterator[str]:
+    private_libvirt.network("lan", request.param, kept=True)
+    yield "lan"
+    private_libvirt.remove_network("lan")
+
+
+def wished(image: Path, *ips: str, name: str = "m") -> pb.MachineSpec:
+    wish = spec(image=image)
+    wish.network_interfaces.add(name="eth", network_id="lan", ips=ips)
+    return wish
+
+
+def seen(private: PrivateLibvirt) -> tuple[list[str], list[str]]:
+    """The addresses that the network keeps, and those that it has leased."""
+    connection = libvirt.open(private.uri)
+    try:
+        network = connection.networkLookupByName("lan")
+        texts = {network.XMLDesc(0), network.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)}
+        held = {line.strip() for text in texts for line in text.splitlines() if "<host " in line}
+        return sorted(held), sorted(each["ipaddr"] for each in network.DHCPLeases())
+    finally:
+        connection.close()
+
+
+def test_a_guest_gets_its_address_and_the_next_one_when_it_is_gone(
+    provider: Provider, tiny_image: Path, lan: str
+) -> None:
+    provider.start("--firmware", "bios")
+    wish = wished(tiny_image, "2001:db8::7", ADDRESS)
+    first = provider.create(wish).metadata.id
+    provider.wait_console(first, f"nic eth0 ip={ADDRESS}")
+    held, leased = seen(provider.libvirt)
+    assert (len(held), leased) == (1, [ADDRESS])
+    second = provider.create(wish).metadata.id
+    wait_for("the reason", lambda: "address-taken" in provider.reasons(second))
+    assert f"{ADDRESS} is that of machine {first}" in provider.why(second)
+    provider.delete(first)
+    provider.wait_console(second, f"nic eth0 ip={ADDRESS}")
+    provider.delete(second)
+    wait_for("nothing left", lambda: seen(provider.libvirt) == ([], []))
