@@ -7,8 +7,7 @@ A file holds Kubernetes MachineClass manifests (several documents, lists) or the
 
 Names and capabilities must equal those of the API's MachineClass objects, else the poollet does not find the class
 (contract A.8). In a manifest the policy (`policy.py`) stands in annotations: `sri-libvirt.spheric.cloud/root-disk`,
-`…/firmware` and so on. A file is read as YAML nodes, never as values: so every mistake has its line, a duplicate key is
-one, and `010` or `1_000` cannot turn into a number that nobody meant.
+`…/firmware` and so on.
 How many machines of a class fit does not belong here (that is `placement.py`), nor what is offered without a file
 (`ladder.py`).
 """
@@ -16,17 +15,16 @@ How many machines of a class fit does not belong here (that is `placement.py`), 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from sri_libvirt import quantity
+from sri_libvirt import documents, quantity
 from sri_libvirt.capacity import deliverable
 from sri_libvirt.capacity.policy import NOT_YET, WORDS, contradictions, deliverable_or_wrong, positive_bytes
-from sri_libvirt.errors import ConfigError
 from sri_libvirt.records import ClassPolicy, MachineClass
 
 KINDS = ("MachineClass", "MachineClassList", "List")
@@ -39,20 +37,11 @@ _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 
 _POLICY = frozenset((*WORDS, *NOT_YET))
-_STRING = "tag:yaml.org,2002:str"
-
-T = TypeVar("T")
 
 
 def load(path: Path) -> dict[str, MachineClass]:
     """The classes of a file, in its order. Raises ConfigError with all its mistakes, each with its line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"machine classes {path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"machine classes {path}: not UTF-8 text") from None
-    return parse(text, str(path))
+    return parse(documents.read(path, "machine classes"), str(path))
 
 
 def parse(text: str, source: str, *, of_cluster: bool = False) -> dict[str, MachineClass]:
@@ -60,35 +49,21 @@ def parse(text: str, source: str, *, of_cluster: bool = False) -> dict[str, Mach
 
     `of_cluster`: only names and capabilities are read, for the rest is not for us; what we could not run is no mistake.
     """
-    try:
-        documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"machine classes {source}: line {line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"machine classes {source}: not YAML: {error}") from None
-    reader = _Reader(of_cluster)
-    for document in documents:
-        if not _is_null(document):
-            reader.document(document)
+    reader, called = _Reader(of_cluster=of_cluster), f"machine classes {source}"
+    for document in documents.nodes(text, called):
+        reader.document(document)
     if not reader.classes and not reader.mistakes:
         reader.mistakes.append((1, "there is no machine class in it"))
-    if reader.mistakes:
-        lines = [f"line {line}: {problem}" for line, problem in sorted(reader.mistakes)]
-        raise ConfigError("\n  ".join([f"machine classes {source}: {len(lines)} mistake(s)", *lines]))
+    reader.refuse(called)
     return reader.classes
 
 
 @dataclass
-class _Reader:
-    """Reads nodes into classes and collects mistakes: (line, problem)."""
+class _Reader(documents.Reader):
+    """Reads nodes into classes."""
 
     of_cluster: bool = False
     classes: dict[str, MachineClass] = field(default_factory=dict)
-    mistakes: list[tuple[int, str]] = field(default_factory=list)
-
-    def wrong(self, node: yaml.Node, problem: str) -> None:
-        self.mistakes.append((node.start_mark.line + 1, problem))
 
     def document(self, node: yaml.Node) -> None:
         """One document: a manifest, a list of manifests, or the short form."""
@@ -173,54 +148,6 @@ class _Reader:
         for key, problem in contradictions(found).items():
             self.wrong(nodes[key], f"{key}: {problem}")
         return found if len(self.mistakes) == before else None
-
-    def value(
-        self, parent: yaml.Node, node: yaml.Node | None, key: str, convert: Callable[[str], T], *, string: bool = False
-    ) -> T | None:
-        """A scalar through `convert`, whose ValueError becomes a mistake; None after a mistake."""
-        if node is None:
-            self.wrong(parent, f"{key} is missing")
-        elif not isinstance(node, yaml.ScalarNode) or (string and node.tag != _STRING):
-            self.wrong(node, f"{key} must be a {'string' if string else 'single value'}")
-        else:
-            try:
-                return convert(node.value)
-            except ValueError as error:
-                self.wrong(node, f"{key}: {error}")
-        return None
-
-    def text(self, fields: Mapping[str, yaml.Node], key: str, parent: yaml.Node) -> str | None:
-        return self.value(parent, fields.get(key), key, str, string=True)
-
-    def mapping(self, node: yaml.Node | None, what: str, allowed: set[str] | None = None) -> dict[str, yaml.Node]:
-        """A mapping's values by key; unknown and duplicate keys are mistakes. Nothing is an empty mapping."""
-        if node is None or _is_null(node):
-            return {}
-        if not isinstance(node, yaml.MappingNode):
-            self.wrong(node, f"{what} must be a mapping")
-            return {}
-        fields: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.wrong(key, f"a key of {what} must be a string")
-            elif key.value in fields:
-                self.wrong(key, f"key {key.value!r} is there twice in {what}")
-            elif allowed is not None and key.value not in allowed:
-                self.wrong(key, f"unknown key {key.value!r} in {what}; known are {', '.join(sorted(allowed))}")
-            else:
-                fields[key.value] = value
-        return fields
-
-    def sequence(self, node: yaml.Node | None, what: str) -> Iterator[yaml.Node]:
-        if isinstance(node, yaml.SequenceNode):
-            yield from node.value
-        elif node is not None and not _is_null(node):
-            self.wrong(node, f"{what} must be a list")
-
-
-def _is_null(node: yaml.Node) -> bool:
-    """An empty document, or a key without a value."""
-    return bool(node.tag == "tag:yaml.org,2002:null")
 
 
 def _name(text: str) -> str:

@@ -22,6 +22,7 @@ STOREYS = (
         "clock",
         "config",
         "devices",
+        "documents",
         "errors",
         "failpoints",
         "jobs",
