@@ -49,6 +49,7 @@ from sri_libvirt.images.rules import Rules
 from sri_libvirt.jobs import Jobs
 from sri_libvirt.looks import Looks
 from sri_libvirt.metrics import Metrics
+from sri_libvirt.nics.registry import LinkAccess
 from sri_libvirt.nics.reserving import Reserving
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import StatePaths
@@ -167,8 +168,14 @@ class Provider:
             count=self.metrics.pull,
         )
         images = ImageAccess(settings.image_dirs, (paths.image_cache,), looks, cache, pulling)
-        reserving = Reserving(self._jobs, self._hypervisor.connect, clock)
-        plugins = PluginTables(images, self._hypervisor.taps, access, reserving)
+        links = LinkAccess(
+            self._hypervisor.taps,
+            Reserving(self._jobs, self._hypervisor.connect, clock),
+            settings.network_map,
+            settings.sysfs,
+            self._virtualisation.libvirt_version,
+        )
+        plugins = PluginTables(images, access, links)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
         self._confirmation = Confirmation(store, clock, self.queue.wake)
         runtime = MachineRuntime(

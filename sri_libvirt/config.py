@@ -52,6 +52,7 @@ class Settings:
     ceph_conf: Path
     probe_timeout: int
     machine_classes: Path | None
+    network_map: Path | None
     reserved_memory: int | None
     reserved_cpus: int
     cpu_overcommit: Fraction
@@ -413,6 +414,13 @@ OPTIONS: tuple[Option, ...] = (
         auto_path,
         "auto",
         "File of machine classes; auto is a ladder that fits the host, as of the first run.",
+        "FILE",
+    ),
+    Option(
+        "network_map",
+        optional_path,
+        "",
+        "File that says which network ids lead to which driver; without one isolated and libvirt networks are had.",
         "FILE",
     ),
     Option(

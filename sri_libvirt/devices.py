@@ -21,6 +21,7 @@ DiskCache = Literal["none", "writeback"]
 DiskIo = Literal["", "io_uring", "native", "threads"]
 DiskDiscard = Literal["unmap", "ignore"]
 DetectZeroes = Literal["off", "on", "unmap"]
+NicKind = Literal["network", "isolated", "bridge"]
 Boot = Literal["disk", "kernel", "uki"]
 
 DEFAULT_PORTS = {"nbd": 10809, "iscsi": 3260}
@@ -227,18 +228,29 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NicBackend:
-    """What a guest's NIC is joined to: a libvirt network by name, or a link without peers. `note` as of a disk.
+    """What a guest's NIC is joined to: a libvirt network, a bridge of the host, or a link without peers. `note` as of a
+    disk.
 
-    The latter is a tap by name, `device`, that its driver has made and that is never up; libvirt makes none for us.
-    `address` is what DHCP gives it, "" where that is nobody's promise.
+    The last is a tap by name, `device`, that its driver has made and that is never up; libvirt makes none for us. On a
+    bridge it may be in a `vlan` (0: untagged), and an `isolated_port` exchanges nothing with others that are.
+    `address` is what DHCP gives it, "" where that is nobody's promise. The loop sets `driver`, whose it is.
     """
 
     handle: str  # never empty; goes to the API's providerID
-    kind: Literal["network", "isolated"]
+    kind: NicKind
     network: str = ""
     device: str = ""
     note: str = ""
     address: str = ""
+    driver: str = ""
+    bridge: str = ""
+    vlan: int = 0
+    isolated_port: bool = False
+
+    @property
+    def source(self) -> str:
+        """What it is joined to, by name. Domain XML tells it, too."""
+        return self.network or self.device or self.bridge
 
 
 Backing = DiskSource | NicBackend
@@ -261,7 +273,7 @@ def from_json(text: str) -> Backing | None:
             return _disk(data)
         case "NicBackend":
             backend = NicBackend(**data)
-            return backend if backend.network or backend.device else None
+            return backend if backend.source else None
         case other:
             raise ValueError(f"unknown backing type {other!r}: written by a newer version?")
 

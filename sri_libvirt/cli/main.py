@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": ("sri_libvirt.cli.serve:serve", "Serve this host as a pool of machines."),
     "machine": ("sri_libvirt.cli.machine:machine", "Look at machines: list, get, events, why."),
     "volume": ("sri_libvirt.cli.volume:volume", "Ask backends for volumes: probe, rescan."),
+    "network": ("sri_libvirt.cli.network:network", "Network ids: check what one leads to."),
     "images": ("sri_libvirt.cli.images:images", "Fetched images: list, pull, prune, check."),
     "capacity": ("sri_libvirt.cli.capacity:capacity", "Show what this host is, can sell, and what limits that."),
     "render": ("sri_libvirt.cli.render:render", "Print a machine's domain XML; touches nothing."),

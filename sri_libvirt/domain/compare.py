@@ -8,12 +8,12 @@ have lost something, so what is rendered and what was defined are read and compa
 from __future__ import annotations
 
 from sri_libvirt.domain import access, observed
-from sri_libvirt.domain.observed import ObservedDevice, ObservedDomain, place_of
+from sri_libvirt.domain.observed import ObservedDevice, ObservedDomain, link_words, place_of
 from sri_libvirt.domain.spec import Disk, DomainSpec, Nic
 
 _BOOT = ("loader", "nvram_template", "kernel", "initramfs", "command_line")
 _OF_DEVICE = ("port", "target", "serial", "mac")
-_OF_INTERFACE = (*_OF_DEVICE, "source")
+_OF_INTERFACE = (*_OF_DEVICE, "source", "link")
 
 
 def expected(spec: DomainSpec) -> ObservedDomain:
@@ -89,8 +89,8 @@ def verify_device(device: Disk | Nic, text: str) -> list[str]:
 
 def _expected(device: Disk | Nic) -> ObservedDevice:
     if isinstance(device, Nic):
-        joined = device.network or device.device
-        return ObservedDevice(device.alias, "interface", device.port, joined, mac=device.mac)
+        link = link_words(device.vlan, isolated=device.isolated_port)
+        return ObservedDevice(device.alias, "interface", device.port, device.source, mac=device.mac, link=link)
     return ObservedDevice(
         alias=device.alias,
         kind="disk",
@@ -104,7 +104,7 @@ def _expected(device: Disk | Nic) -> ObservedDevice:
 
 def _of_device(asked: ObservedDevice, got: ObservedDevice) -> list[str]:
     found = []
-    for word in ("kind", "port", "source", "target", "serial", "mac"):
+    for word in ("kind", "port", "source", "target", "serial", "mac", "link"):
         found += _difference(f"{word} of {asked.alias}", str(getattr(asked, word)), str(getattr(got, word)))
     for word in dict.fromkeys((*asked.access, *got.access)):
         found += _difference(f"{word} of {asked.alias}", asked.access.get(word, ""), got.access.get(word, ""))

@@ -26,7 +26,8 @@ def one(row: Attachment) -> Nic:
         alias=row.alias,
         mac=row.mac,
         kind=backend.kind,
-        network=backend.network,
-        device=backend.device,
+        source=backend.source,
         port=row.port,
+        vlan=backend.vlan,
+        isolated_port=backend.isolated_port,
     )

@@ -35,7 +35,7 @@ class ObservedDevice:
     """One of our devices. `port` is the index of its root port, 0 if it is elsewhere.
 
     `source` is a path, where a network disk is (`devices.network_source`), a network, or the tap of a link without
-    peers. `access` is how a disk is opened beside it.
+    peers. `access` is how a disk is opened beside it, `link` in which way a NIC is joined (`link_words`).
     """
 
     alias: str
@@ -46,6 +46,7 @@ class ObservedDevice:
     serial: str = ""
     mac: str = ""
     access: access.Access = field(default_factory=dict)
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,18 @@ def _device(node: etree._Element) -> ObservedDevice:
         serial=node.findtext("serial") or "",
         mac=attribute(node.find("mac"), "address"),
         access=access.of_xml(node) if kind == "disk" else {},
+        link=_link(node) if kind == "interface" else "",
     )
+
+
+def link_words(vlan: int, *, isolated: bool) -> str:
+    """In which way a NIC is on a bridge: `vlan 42, isolated port`; "" of one without either."""
+    return ", ".join(filter(None, [f"vlan {vlan}" if vlan else "", "isolated port" if isolated else ""]))
+
+
+def _link(node: etree._Element) -> str:
+    tag, port = node.find("vlan/tag"), node.find("port")
+    return link_words(0 if tag is None else _number(tag, "id"), isolated=attribute(port, "isolated") == "yes")
 
 
 def _place_of(node: etree._Element) -> Place:

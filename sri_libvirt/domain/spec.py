@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sri_libvirt.devices import BackingFile, DiskFormat, DiskHost, DiskKind, DiskSettings, network_source
+from sri_libvirt.devices import BackingFile, DiskFormat, DiskHost, DiskKind, DiskSettings, NicKind, network_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +147,18 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """One virtio NIC behind a root port. `network` is "" of an isolated one, `device` of one on a network."""
+    """One virtio NIC behind a root port, joined to `source`: by its kind a libvirt network, a tap, or a bridge.
+
+    `vlan` 0 = untagged; `isolated_port` = nothing is exchanged with other such ports of the bridge.
+    """
 
     alias: str
     mac: str
-    kind: Literal["network", "isolated"]
-    network: str
-    device: str
+    kind: NicKind
+    source: str
     port: int
+    vlan: int = 0
+    isolated_port: bool = False
 
 
 @dataclass(frozen=True, slots=True)

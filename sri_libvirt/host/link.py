@@ -35,3 +35,8 @@ def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
     if master == bridge:
         return True
     return False if os.path.isdir(f"{net}/{master}/bridge") and os.path.isdir(f"{net}/{bridge}/bridge") else None
+
+
+def is_bridge(sysfs: Path, name: str) -> bool:
+    """Whether there is a Linux bridge of this name in the namespace that sysfs tells of."""
+    return os.path.isdir(f"{sysfs}/class/net/{name}/bridge")

@@ -17,6 +17,7 @@ from sri_libvirt.paths import NOT_BY_FW_CFG, unspeakable
 def check(settings: Settings, mountinfo: str) -> None:
     """Refuse paths that name one thing here and another for libvirt and the operator. Raises ConfigError."""
     places = [("--state-dir", settings.state_dir), ("--machine-classes", settings.machine_classes)]
+    places += [("--network-map", settings.network_map)]
     places += [("--template-dir", settings.template_dir), ("--ceph-conf", settings.ceph_conf)]
     places += _named_directories(settings)
     for flag, path in places:

@@ -48,6 +48,7 @@ class IsolatedNics:
         nic: pb.NetworkInterface,
         mac: str,  # noqa: ARG002 of the contract
         networks: Networks,  # noqa: ARG002
+        made: NicBackend | None = None,  # noqa: ARG002
         then: pb.NetworkInterface | None = None,  # noqa: ARG002
     ) -> None:
         self._taps.remove(tap_name(machine_id, nic))

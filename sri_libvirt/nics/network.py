@@ -1,4 +1,4 @@
-"""NICs on a libvirt network, `network://NAME` or a bare NAME (contract G.13).
+"""NICs on a libvirt network, `network://NAME` or a bare NAME (contract G.13), or what the network map says.
 
 The network is the operator's: it is never made, started or changed here, but for one thing. The first IPv4 address of
 `ips` is reserved at its DHCP server before the guest has the NIC, so that the guest's DHCP client gets exactly it.
@@ -9,14 +9,17 @@ could be wrong is looked at first.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any, ClassVar
 
 from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import AddressHeld, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.networks import Network, Networks, subnet_of
-from sri_libvirt.nics import addresses
+from sri_libvirt.nics import addresses, map_values
+from sri_libvirt.nics.base import Parameter
 from sri_libvirt.nics.reserving import Reserving
 
 SCHEME = "network://"
@@ -31,24 +34,31 @@ class NetworkNics:
     """The NIC driver for libvirt networks."""
 
     name = "network"
+    parameters: ClassVar[Mapping[str, Parameter]] = {"network": Parameter(map_values.network_name, required=True)}
 
-    def __init__(self, reserving: Reserving | None = None) -> None:
+    def __init__(self, reserving: Reserving | None = None, network: str = "") -> None:
         self._reserving = Reserving() if reserving is None else reserving
+        self._network = network
+
+    def bound(self, values: Mapping[str, Any]) -> NetworkNics:
+        return NetworkNics(self._reserving, **values)
 
     def supports(self, nic: pb.NetworkInterface) -> bool:
         reference = nic.network_id
         return reference.startswith(SCHEME) or ("://" not in reference and reference not in ("", ISOLATED))
 
     def validate(self, nic: pb.NetworkInterface) -> None:
-        name = network_name(nic)
-        if not name or "/" in name or not name.isprintable():
-            raise InvalidSpec("network_id", "names no libvirt network: use network://NAME, NAME without a slash")
+        try:
+            map_values.network_name(self._name(nic))
+        except ValueError:
+            words = "names no libvirt network: use network://NAME, NAME without a slash"
+            raise InvalidSpec("network_id", words) from None
 
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
-        return f"{SCHEME}{network_name(nic)}/{names.digest(machine_id, nic.name, length=16)}"
+        return f"{SCHEME}{self._name(nic)}/{names.digest(machine_id, nic.name, length=16)}"
 
     def prepare(self, machine_id: str, nic: pb.NetworkInterface, mac: str, networks: Networks) -> NicBackend:
-        name = network_name(nic)
+        name = self._name(nic)
         network = networks.network(name)
         if network is None:
             raise NotReady(
@@ -75,22 +85,23 @@ class NetworkNics:
         nic: pb.NetworkInterface,
         mac: str,
         networks: Networks,
+        made: NicBackend | None = None,
         then: pb.NetworkInterface | None = None,
     ) -> None:
-        name, address = network_name(nic), _asked(nic)
-        if then is not None and (network_name(then), _asked(then)) == (name, address):
+        name = made.network if made else self._name(nic)
+        address = _asked(nic)
+        if then is not None and (self._name(then), _asked(then)) == (name, address):
             return
         if address is not None and (network := networks.network(name)) is not None:
             self._reserving.give_up(machine_id, network, mac, address, networks)
         networks.end_leases(name, mac)
 
-    def busy_until(self, nic: pb.NetworkInterface, mac: str) -> int | None:
-        return self._reserving.busy_until(network_name(nic), mac)
+    def busy_until(self, mac: str) -> int | None:
+        return self._reserving.busy_until(mac)
 
-
-def network_name(nic: pb.NetworkInterface) -> str:
-    """The libvirt network that is meant."""
-    return nic.network_id.removeprefix(SCHEME)
+    def _name(self, nic: pb.NetworkInterface) -> str:
+        """The libvirt network that is meant."""
+        return self._network or nic.network_id.removeprefix(SCHEME)
 
 
 def _asked(nic: pb.NetworkInterface) -> IPv4Address | None:

@@ -69,13 +69,13 @@ class Reserving:
             doing = f"the reservation of {address} is being given up"
             self._do(waiter, network, mac, lambda asked: asked.unreserve(network.name, mac, address), networks, doing)
 
-    def busy_until(self, network: str, mac: str) -> int | None:
+    def busy_until(self, mac: str) -> int | None:
         """Until when it is of no use to ask again; None where nothing is under way."""
-        under_way = self._jobs is not None and self._jobs.is_under_way(_key(network, mac))
+        under_way = self._jobs is not None and self._jobs.is_under_way(_key(mac))
         return self._clock() + BACKSTOP if under_way else None
 
     def _do(self, waiter: str, network: Network, mac: str, change: Change, networks: Networks, doing: str) -> None:
-        jobs, connect, key = self._jobs, self._connect, _key(network.name, mac)
+        jobs, connect, key = self._jobs, self._connect, _key(mac)
         if jobs is None or connect is None or not network.active or network.forward not in SLOW_TO_CHANGE:
             change(networks)
             return
@@ -100,5 +100,5 @@ class Reserving:
         raise NotReady(doing, code=UNDER_WAY)
 
 
-def _key(network: str, mac: str) -> tuple[str, str]:
-    return (f"reservation:{network}", mac)
+def _key(mac: str) -> tuple[str, str]:
+    return ("reservation", mac)

@@ -82,8 +82,8 @@ def found(machine: Machine, observed: Observed) -> list[Drift]:
         match row.backing:
             case DiskSource() as disk:
                 drifts += _of_disk(row, {disk.source, *disk.was} - {""}, live, defined)
-            case NicBackend(network=network, device=device):
-                drifts += _of_nic(row, network or device, live, defined, astray=row.alias in observed.astray)
+            case NicBackend() as nic:
+                drifts += _of_nic(row, nic.source, live, defined, astray=row.alias in observed.astray)
     return drifts
 
 

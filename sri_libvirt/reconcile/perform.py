@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import Backing, DiskSource
+from sri_libvirt.devices import Backing, DiskSource, NicBackend
 from sri_libvirt.domain import ports
 from sri_libvirt.errors import AddressHeld, HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
@@ -45,7 +45,11 @@ class Plugins(Images, Protocol):
 
     def volume(self, row: Attachment) -> VolumeDriver: ...
 
-    def nic(self, row: Attachment) -> NicDriver: ...
+    def nic(self, row: Attachment) -> NicDriver:
+        """The driver that its network id leads to now."""
+
+    def nic_made(self, row: Attachment) -> NicDriver:
+        """The driver that has prepared it, if one has."""
 
     def size_of(self, row: Attachment) -> int:
         """The bytes of a plugged volume as the latest look at its backend has found it, 0 if none has."""
@@ -245,10 +249,18 @@ class Performer:
                 in_use: Callable[[str, pb.Volume], DiskSource] | None = getattr(driver, "prepare_plugged", None)
                 return in_use(machine.id, volume) if plugged and in_use else driver.prepare(machine.id, volume, paths)
             case "nic":
-                try:
-                    return self.plugins.nic(row).prepare(machine.id, row.nic(), row.mac, connection)
-                except AddressHeld as error:
-                    raise self._with_holder(error) from error
+                return self._prepared_nic(machine, row, connection)
+
+    def _prepared_nic(self, machine: Machine, row: Attachment, connection: Connection) -> NicBackend:
+        driver, nic, old = self.plugins.nic(row), row.nic(), row.backing
+        try:
+            made = replace(driver.prepare(machine.id, nic, row.mac, connection), driver=driver.name)
+        except AddressHeld as error:
+            raise self._with_holder(error) from error
+        if isinstance(old, NicBackend) and (old.driver or made.driver, old.network) != (made.driver, made.network):
+            # The network map leads elsewhere by now: what was reserved there is given up before it is forgotten.
+            self.plugins.nic_made(row).release(machine.id, nic, row.mac, connection, old)
+        return made
 
     def _with_holder(self, error: AddressHeld) -> AddressHeld:
         """The same, naming the machine if the one that has the address is this store's."""
@@ -400,7 +412,9 @@ class Performer:
             case "nic":
                 if (nic := row.nic()).network_id:
                     followers = [] if final else [each.nic() for each in machine.attachments if _follows(each, row)]
-                    self.plugins.nic(row).release(machine.id, nic, row.mac, connection, next(iter(followers), None))
+                    made = row.backing if isinstance(row.backing, NicBackend) else None
+                    driver, then = self.plugins.nic_made(row), next(iter(followers), None)
+                    driver.release(machine.id, nic, row.mac, connection, made, then)
 
     def _remove_files(self, machine_id: str) -> None:
         root = self.paths.machine(machine_id).root

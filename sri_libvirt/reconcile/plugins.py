@@ -10,17 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSource, ImagePin, SecretPurpose
+from sri_libvirt.devices import DiskSource, ImagePin, NicBackend, SecretPurpose
 from sri_libvirt.errors import InvalidSpec
-from sri_libvirt.hypervisor.base import Taps
 from sri_libvirt.images import boot
 from sri_libvirt.images.local import path_of
 from sri_libvirt.images.overlay import Overlays
 from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from sri_libvirt.nics import addresses
 from sri_libvirt.nics.base import NicDriver
-from sri_libvirt.nics.registry import NicRegistry
-from sri_libvirt.nics.reserving import Reserving
+from sri_libvirt.nics.registry import LinkAccess, NicRegistry
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import Attachment, Machine
 from sri_libvirt.resources import Claim
@@ -31,21 +29,20 @@ from sri_libvirt.volumes.registry import HostAccess, VolumeRegistry
 class PluginTables:
     """All drivers of this process. Raises ConfigError when a third party's cannot be loaded.
 
-    Without `taps` no network device is made, and without `access.asking` no volume's backend is asked: for machines
-    that are only planned.
+    Without `links.taps` no network device is made, and without `access.asking` no volume's backend is asked: for
+    machines that are only planned.
     """
 
     def __init__(
         self,
         images: ImageAccess,
-        taps: Taps | None = None,
         access: HostAccess | None = None,
-        reserving: Reserving | None = None,
+        links: LinkAccess | None = None,
     ) -> None:
         self._images = ImageRegistry.load(images)
         self._overlays = Overlays(images.looks)
         self._volumes = VolumeRegistry.load(access=access)
-        self._nics = NicRegistry.load(taps=taps, reserving=reserving)
+        self._nics = NicRegistry.load(access=links)
 
     def check_volume(self, volume: pb.Volume) -> None:
         """Raise InvalidSpec, its path relative to the volume, for what is wrong in itself."""
@@ -90,7 +87,12 @@ class PluginTables:
         return self._volumes.select(row.volume())
 
     def nic(self, row: Attachment) -> NicDriver:
+        """The driver that a NIC's network id leads to now."""
         return self._nics.select(row.nic())
+
+    def nic_made(self, row: Attachment) -> NicDriver:
+        """The driver that has prepared a NIC, if one has: the network map may have changed since."""
+        return self._nics.of(row.nic(), row.backing if isinstance(row.backing, NicBackend) else None)
 
     def claims_of(self, row: Attachment) -> tuple[Claim, ...]:
         """What a device takes of the host besides what its machine's class does, each claim with its holder."""
@@ -125,12 +127,12 @@ class PluginTables:
         return asked(row.reference, row.image, row.problem) if asked else None
 
     def _nic_busy_until(self, row: Attachment) -> int | None:
-        asked: Callable[[pb.NetworkInterface, str], int | None] | None
+        asked: Callable[[str], int | None] | None
         try:
-            asked = getattr(self.nic(row), "busy_until", None)
+            asked = getattr(self.nic_made(row), "busy_until", None)
         except InvalidSpec:
-            return None  # it is gone, or the row has no network yet
-        return asked(row.nic(), row.mac) if asked else None
+            return None  # it is gone
+        return asked(row.mac) if asked else None
 
     def can_look(self, row: Attachment) -> bool:
         """Whether there is a backend that can be asked for a volume."""

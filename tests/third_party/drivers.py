@@ -107,6 +107,7 @@ class Links:
         nic: pb.NetworkInterface,
         mac: str,
         networks: Networks,
+        made: NicBackend | None = None,
         then: pb.NetworkInterface | None = None,
     ) -> None:
         """Nothing was made."""

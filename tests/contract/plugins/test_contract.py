@@ -23,7 +23,7 @@ from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from sri_libvirt.images.rules import Rules
 from sri_libvirt.images.sources import Sources
 from sri_libvirt.nics.base import NicDriver
-from sri_libvirt.nics.registry import NicRegistry
+from sri_libvirt.nics.registry import LinkAccess, NicRegistry
 from sri_libvirt.paths import MachinePaths, unfinished
 from sri_libvirt.volumes.base import Found, VolumeDriver
 from sri_libvirt.volumes.connected import ConnectedVolumes
@@ -58,6 +58,7 @@ KEY = "a passphrase \N{SNOWMAN}\n".encode()
 NICS = {
     "network": pb.NetworkInterface(name="eth", network_id="network://lan", ips=["10.0.0.1"]),
     "isolated": pb.NetworkInterface(name="eth", network_id="isolated"),
+    "bridge": pb.NetworkInterface(name="eth", network_id="mapped://prod"),
 }
 
 
@@ -301,7 +302,7 @@ class NicContract:
     """What every NIC driver keeps to; `NICS[name]` is its sample."""
 
     def driver(self, name: str) -> NicDriver:
-        return NicRegistry.load([]).select(NICS[name])
+        raise NotImplementedError
 
     def test_it_is_the_one(self, name: str) -> None:
         assert self.driver(name).name == name
@@ -326,7 +327,8 @@ class NicContract:
         backend = self.driver(name).prepare(MACHINE, NICS[name], MAC, NETWORKS)
         assert backend == self.driver(name).prepare(MACHINE, NICS[name], MAC, NETWORKS)
         assert devices.from_json(devices.to_json(backend)) == backend
-        assert (backend.kind == "network") == bool(backend.network)
+        assert [backend.network, backend.device, backend.bridge].count("") == 2
+        assert backend.source
 
     def test_release_is_idempotent_and_needs_no_prepare(self, name: str) -> None:
         driver = self.driver(name)
@@ -339,7 +341,15 @@ class NicContract:
 
 @pytest.mark.parametrize("name", NICS)
 class TestNics(NicContract):
-    pass
+    @pytest.fixture(autouse=True)
+    def on_a_host(self, tmp_path: Path) -> None:
+        """With a bridge, and a map that leads to it."""
+        (tmp_path / "sys/class/net/br0/bridge").mkdir(parents=True)
+        (tmp_path / "networks.yaml").write_text("networks: [{network_id: 'mapped://*', driver: bridge, bridge: br0}]")
+        self.access = LinkAccess(map=tmp_path / "networks.yaml", sysfs=tmp_path / "sys")
+
+    def driver(self, name: str) -> NicDriver:
+        return NicRegistry.load([], self.access).select(NICS[name])
 
 
 class Images:

@@ -210,6 +210,20 @@ def nic_row(name: str, network: str = "", **changes: object) -> Attachment:
     return replace(row, **changes)  # type: ignore[arg-type]
 
 
+NICS = {
+    "network": NicBackend("network://lan/1", "network", network="lan", address="10.0.0.7", driver="network"),
+    "isolated": NicBackend("isolated://1", "isolated", device="sri0123456789ab", driver="isolated"),
+    "bridge": NicBackend("bridge://br0/1", "bridge", bridge="br0", driver="bridge"),
+    "bridge-vlan": NicBackend("bridge://br0/1", "bridge", bridge="br0", vlan=42, isolated_port=True, driver="bridge"),
+}
+"""A NIC of every kind."""
+
+
+def every_nic(*without: str) -> Machine:
+    """A machine with a NIC of every kind."""
+    return machine(*(nic_row(name, backing=backing) for name, backing in NICS.items() if name not in without))
+
+
 def machine(*rows: Attachment, profile: Profile = BIOS, ignition: bytes = b"", **changes: object) -> Machine:
     """A machine of these devices, with a port for each."""
     spec = pb.MachineSpec(ignition_data=ignition)

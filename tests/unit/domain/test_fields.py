@@ -96,7 +96,7 @@ def _connection(machine: Machine) -> None:
 
 NO_CHANGE: dict[str, tuple[str, Callable[[Machine], None]]] = {
     "power": ("whether it is started is the loop's business; the persistent domain is the same", _power),
-    "network_interfaces.ips": ("addresses are given by the network", _ips),
+    "network_interfaces.ips": ("addresses are given by the network, whose reservations are no part of a domain", _ips),
     "network_interfaces.attributes": ("no NIC driver reads any", _attributes),
     "volumes.connection": ("what its driver makes of it is rendered: the backing's fields are below", _connection),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sri_libvirt.domain import compare, disks
+from sri_libvirt.domain import compare, disks, nics
 from sri_libvirt.domain.render import Renderer
 from sri_libvirt.domain.schema import DomainSchema
 from sri_libvirt.domain.spec import Disk, Nic
@@ -23,6 +23,7 @@ MACHINES: dict[str, Machine] = {
     "uefi-cloud-config": samples.full(samples.UEFI, b"#cloud-config\npackages: []\n"),
     "bios-volumes-only": samples.machine(samples.volume_row("b", "odb"), samples.volume_row("a", "oda")),
     "bios-every-disk": samples.every_disk(),
+    "bios-every-nic": samples.every_nic(),
     "bios-kernel": samples.booting(samples.KERNEL_PIN, samples.BIOS),
     "uefi-uki": samples.booting(samples.UKI_PIN, samples.UEFI),
 }
@@ -49,6 +50,12 @@ def test_golden_disks(name: str, renderer: Renderer, request: pytest.FixtureRequ
     check(GOLDEN / "disks" / f"{name}.xml", renderer.render_device(disks.one(row)), request)
 
 
+@pytest.mark.parametrize("name", samples.NICS)
+def test_golden_nics(name: str, renderer: Renderer, request: pytest.FixtureRequest) -> None:
+    row = samples.nic_row(name, backing=samples.NICS[name], port=1)
+    check(GOLDEN / "nics" / f"{name}.xml", renderer.render_device(nics.one(row)), request)
+
+
 def check(path: Path, text: str, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--regenerate-golden"):
         path.write_text(text)
@@ -66,15 +73,18 @@ def test_libvirts_schema_knows_it(name: str, renderer: Renderer, schema: DomainS
 def test_everything_asked_for_is_in_it(name: str, renderer: Renderer) -> None:
     spec = samples.spec_of(MACHINES[name])
     assert compare.verify(spec, renderer.render(spec)) == []
-    assert spec.disks or name == "bios-nothing"
+    assert spec.disks or spec.nics or name == "bios-nothing"
 
 
 def test_no_golden_file_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.glob("*.xml")} == MACHINES.keys()
     assert {path.stem for path in GOLDEN.glob("disks/*.xml")} == DISKS.keys()
+    assert {path.stem for path in GOLDEN.glob("nics/*.xml")} == samples.NICS.keys()
 
 
-@pytest.mark.parametrize("machine", [samples.full(), samples.every_disk()], ids=["full", "every disk"])
+@pytest.mark.parametrize(
+    "machine", [samples.full(), samples.every_disk(), samples.every_nic()], ids=["full", "every disk", "every NIC"]
+)
 def test_one_template_for_boot_and_hot_plug(machine: Machine, renderer: Renderer) -> None:
     spec = samples.spec_of(machine)
     whole = "".join(renderer.render(spec).split())

@@ -32,11 +32,15 @@ def test_exactly_one_driver(network_id: str, driver: str) -> None:
     assert REGISTRY.select(nic(network_id)).name == driver
 
 
-@pytest.mark.parametrize("network_id", ["ironcore-net://ns/name/id/uid", "http://x", "isolated://x", ""])
-def test_unknown_references_say_what_is_supported(network_id: str) -> None:
-    with pytest.raises(InvalidSpec, match="supported: isolated, network") as caught:
-        REGISTRY.select(nic(network_id))
-    assert caught.value.field == "network_id"
+@pytest.mark.parametrize("network_id", ["ironcore-net://ns/name/id/uid", "http://x", "isolated://x"])
+def test_an_id_that_nobody_takes_waits_for_the_network_map(network_id: str) -> None:
+    driver = REGISTRY.select(nic(network_id))
+    driver.validate(nic(network_id))
+    assert driver.handle("id", nic(network_id)) == ""
+    with pytest.raises(NotReady, match="nobody takes its network id .*" + network_id) as caught:
+        driver.prepare("id", nic(network_id), MAC, PlannedNetworks())
+    assert "--network-map" in caught.value.advice
+    driver.release("id", nic(network_id), MAC, PlannedNetworks())
 
 
 @pytest.mark.parametrize("network_id", ["network://", "network://a/b", "a/b", "a\nb"])

@@ -48,7 +48,7 @@ class World:
         return self.driver.prepare("id", nic(*ips), mac, self.connection).address
 
     def release(self, *ips: str, then: pb.NetworkInterface | None = None) -> None:
-        self.driver.release("id", nic(*ips), MAC, self.connection, then)
+        self.driver.release("id", nic(*ips), MAC, self.connection, None, then)
 
     def in_the_end(self, action: Callable[[], object]) -> None:
         """Ask again whenever a job has ended."""
@@ -166,8 +166,8 @@ def test_a_slow_change_is_a_job_that_wakes_its_machine(world: World, forward: st
         with pytest.raises(NotReady, match=r"10\.0\.0\.7 is being reserved") as caught:
             world.prepare("10.0.0.7")
         assert caught.value.code == UNDER_WAY
-    assert world.driver.busy_until(nic(), MAC) == 1000 + BACKSTOP
-    assert world.driver.busy_until(nic(), OTHER) is None
+    assert world.driver.busy_until(MAC) == 1000 + BACKSTOP
+    assert world.driver.busy_until(OTHER) is None
     world.may_run.set()
     world.in_the_end(lambda: world.prepare("10.0.0.7"))
     assert world.network.reserved == [[MAC, "10.0.0.7"]]

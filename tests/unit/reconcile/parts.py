@@ -73,6 +73,9 @@ class Drivers:
     def nic(self, row: Attachment) -> DeviceDriver:
         return DeviceDriver(self, row)
 
+    def nic_made(self, row: Attachment) -> DeviceDriver:
+        return DeviceDriver(self, row)
+
     def size_of(self, row: Attachment) -> int:
         return self.sizes.get(row.name, 0)
 

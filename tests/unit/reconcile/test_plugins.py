@@ -49,7 +49,7 @@ def test_what_is_right(tables: PluginTables, check: Callable[[PluginTables], Non
             lambda tables: tables.check_volume(pb.Volume(empty_disk=pb.EmptyDisk(size_bytes=-1))),
             "empty_disk.size_bytes",
         ),
-        (lambda tables: tables.check_nic(pb.NetworkInterface(network_id="ovn://x")), "network_id"),
+        (lambda tables: tables.check_nic(pb.NetworkInterface(network_id="ovn://x", ips=["1"])), "ips[0]"),
         (lambda tables: tables.check_nic(pb.NetworkInterface(network_id="network://a/b")), "network_id"),
         (lambda tables: tables.check_image("alpine"), ""),
     ],

@@ -1,0 +1,96 @@
+"""NICs on a Linux bridge of the host, which the operator's network map alone can name.
+
+The bridge is the operator's, and so is the host's place on it: it is never made, and its ports other than our guests'
+are not touched. Addresses are given by whoever is on it. Traffic of guests does not belong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sri_libvirt import names, printable
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.devices import NicBackend
+from sri_libvirt.errors import NotReady
+from sri_libvirt.host import link
+from sri_libvirt.hypervisor.networks import Networks
+from sri_libvirt.nics import map_values
+from sri_libvirt.nics.base import Parameter
+
+VLANS_SINCE = 11_000_000
+"""The first libvirt that puts the tap of a guest into a VLAN of a Linux bridge; older ones refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeNics:
+    """The NIC driver for one bridge, or, without one, for none."""
+
+    sysfs: Path = Path("/sys")
+    libvirt_version: Callable[[], int] = lambda: 0
+    bridge: str = ""
+    vlan: int = 0
+    isolated_ports: bool = False
+
+    name = "bridge"
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "bridge": Parameter(map_values.link_name, required=True),
+        "vlan": Parameter(map_values.vlan),
+        "isolated_ports": Parameter(map_values.switch),
+    }
+
+    def bound(self, values: Mapping[str, Any]) -> BridgeNics:
+        return replace(self, **values)
+
+    def supports(self, nic: pb.NetworkInterface) -> bool:  # noqa: ARG002 of the contract
+        return False
+
+    def validate(self, nic: pb.NetworkInterface) -> None:
+        """Which id leads here is the map's affair."""
+
+    def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
+        return f"bridge://{self.bridge}/{names.digest(machine_id, nic.name, length=16)}"
+
+    def prepare(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        mac: str,  # noqa: ARG002 of the contract
+        networks: Networks,  # noqa: ARG002
+    ) -> NicBackend:
+        if not link.is_bridge(self.sysfs, self.bridge):
+            raise NotReady(
+                f"there is no bridge {printable.quote(self.bridge)} on this host",
+                "See `ip -d link show type bridge`; make it, or mend its entry in --network-map.",
+            )
+        version = self.libvirt_version()
+        if self.vlan and version and version < VLANS_SINCE:
+            raise NotReady(
+                f"the libvirt of this host ({_words(version)}) cannot put a guest into VLAN {self.vlan} of a Linux "
+                "bridge, 11.0 can",
+                "Let the map name a bridge that is in this VLAN alone, or a bridge of Open vSwitch.",
+            )
+        return NicBackend(
+            handle=self.handle(machine_id, nic),
+            kind="bridge",
+            bridge=self.bridge,
+            vlan=self.vlan,
+            isolated_port=self.isolated_ports,
+        )
+
+    def release(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        mac: str,
+        networks: Networks,
+        made: NicBackend | None = None,
+        then: pb.NetworkInterface | None = None,
+    ) -> None:
+        """Nothing was made."""
+
+
+def _words(version: int) -> str:
+    return f"{version // 1_000_000}.{version // 1000 % 1000}"
