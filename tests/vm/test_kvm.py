@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.vm.pool import Pool
-from tests.vm.service import Service, disk, nic, spec
+from tests.vm.service import Service, disk, nic, spec, wait_for
 
 WRAPPER = """\
 #!/bin/sh
@@ -18,8 +18,8 @@ exec /usr/bin/qemu-system-x86_64 "$@"
 
 
 def verdict(service: Service) -> dict[str, object]:
-    """What the daemon that runs said of KVM when it started."""
-    said = [line for line in service.log() if line["event"] == "KVM"]
+    """What the daemon that runs says of KVM when it has started: it serves before it knows."""
+    said = wait_for("the verdict", lambda: [line for line in service.log() if line["event"] == "KVM"])
     return {key: said[-1][key] for key in ("works", "host_passthrough")}
 
 

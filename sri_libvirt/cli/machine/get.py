@@ -47,6 +47,11 @@ def get(machine: str, settings: Settings, output: str) -> None:
     if volumes := [device for device in devices if device["kind"] == "volume"]:
         out.say()
         out.table(("VOLUME", "DRIVER", "BACKEND", "SIZE", "ANSWERS"), [_volume(device) for device in volumes])
+    if nics := [device for device in devices if device["kind"] == "nic"]:
+        out.say()
+        links = ("name", "driver", "joined_to", "vlan", "address")
+        rows = [[_cell(device[each]) for each in links] for device in nics]
+        out.table(("NIC", "DRIVER", "JOINED TO", "VLAN", "ADDRESS"), rows)
 
 
 def _heard(machine: Machine, paths: StatePaths) -> dict[str, Any]:

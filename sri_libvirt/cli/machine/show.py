@@ -14,7 +14,7 @@ from typing import Any
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.clock import SteadyClock
-from sri_libvirt.devices import DiskSource
+from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.reconcile.reasons import notes
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, class_name
 
@@ -189,7 +189,7 @@ def _device(row: Attachment, status: pb.MachineStatus, heard: Mapping[str, Mappi
         found = next((each.state for each in status.network_interfaces if each.name == row.name), 0)
         told = enum_name(pb.NetworkInterfaceState, found, "NETWORK_INTERFACE_") if row.wanted else None
         shown |= {"mac": row.mac, "network_id": nic.network_id, "ips": list(nic.ips), "state": told}
-        return shown
+        return shown | _link(row)
     shown |= {"target": row.target, "serial": row.serial}
     if row.kind == "volume":
         volume = row.volume()
@@ -199,6 +199,17 @@ def _device(row: Attachment, status: pb.MachineStatus, heard: Mapping[str, Mappi
         shown["state"] = enum_name(pb.VolumeState, found, "VOLUME_") if row.wanted else None
         shown |= _backend(row, heard.get(row.name, {}) if row.wanted else {})
     return shown
+
+
+def _link(row: Attachment) -> dict[str, Any]:
+    """What a network interface is joined to, once it is prepared; `address` is what DHCP gives it."""
+    link = row.backing if isinstance(row.backing, NicBackend) else None
+    return {
+        "driver": (link.driver or link.kind) if link else None,
+        "joined_to": link.source if link else None,
+        "vlan": (link.vlan or None) if link else None,
+        "address": (link.address or None) if link else None,
+    }
 
 
 def _backend(row: Attachment, heard: Mapping[str, Any]) -> dict[str, Any]:

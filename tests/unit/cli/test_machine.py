@@ -72,7 +72,10 @@ def test_get(cli: Cli) -> None:
     _, volume, nic = shown["devices"]
     assert (volume["kind"], volume["target"], volume["driver"], volume["state"]) == ("volume", "vda", "ceph", "PENDING")
     assert (nic["handle"], nic["state"], nic["ips"]) == ("network://blue/1", "ATTACHED", ["10.0.0.1"])
-    assert nic["mac"] in cli("machine", "get", WEB, "-o", "table").out
+    assert (nic["driver"], nic["joined_to"], nic["address"]) == ("network", "blue", None)
+    table = cli("machine", "get", WEB, "-o", "table").out
+    assert nic["mac"] in table
+    assert any(line.split()[:3] == ["lan", "network", "blue"] for line in table.replace("│", " ").splitlines())
 
 
 @pytest.mark.parametrize("word", [WEB, WEB[:12], "default/web", "web"])
