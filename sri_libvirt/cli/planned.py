@@ -15,7 +15,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.config import Settings
 from sri_libvirt.devices import Backing, BackingFile, DiskSource, FileIdentity
 from sri_libvirt.domain import ports, profile, settings
-from sri_libvirt.errors import InvalidSpec
+from sri_libvirt.errors import InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Offer
 from sri_libvirt.hypervisor.networks import PlannedNetworks
 from sri_libvirt.paths import MachinePaths
@@ -91,7 +91,13 @@ def devices_of(
     placed = [row for row in rows if row.port]
     if any(row.kind != "nic" for row in placed):
         tell("disks are opened as is done where the kernel and the disk's file system have O_DIRECT and io_uring")
-    return [replace(row, backing=_opened(machine, _backing(machine, row, paths, plugins, tell))) for row in placed]
+    made = []
+    for row in placed:
+        try:
+            made.append(replace(row, backing=_opened(machine, _backing(machine, row, paths, plugins, tell))))
+        except NotReady as error:
+            tell(f"{row.kind} {row.name} is left out: {error}")
+    return made
 
 
 def no_port(row: Attachment) -> str:

@@ -20,6 +20,7 @@ from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import FailedPrecondition
 from sri_libvirt.hypervisor.base import Offer
 from sri_libvirt.images.registry import ImageAccess
+from sri_libvirt.nics.registry import LinkAccess
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.records import Attachment
@@ -33,7 +34,8 @@ NO_INSTANCE = "00000000-0000-0000-0000-000000000000"
 @click.option("-f", "--file", "file", type=click.File(encoding="utf-8"), help="Machine in srictl's form; - is stdin.")
 @click.option("--libvirt-uri", default=None, metavar="URI", help="Ask this libvirt what it can give; else offline.")
 @settings_options(
-    "state_dir", "template_dir", "schema_dir", "machine_classes", "image_dir", "firmware", "domain_type", "pcie_ports"
+    *("state_dir", "template_dir", "schema_dir", "machine_classes", "network_map", "image_dir", "firmware"),
+    *("domain_type", "pcie_ports"),
 )
 def render(machine: str | None, file: TextIO | None, libvirt_uri: str | None, settings: Settings) -> None:
     """Print the domain XML of a machine; touches nothing.
@@ -61,7 +63,7 @@ def _of_file(file: TextIO, libvirt_uri: str | None, settings: Settings, notes: l
     known = classes.load(settings.machine_classes) if settings.machine_classes else ladder.steps()
     offer = _offer(libvirt_uri, notes) if libvirt_uri else planned.OFFLINE
     access = HostAccess.of(settings, NO_INSTANCE, lambda: offer.libvirt_version)
-    plugins = PluginTables(ImageAccess(settings.image_dirs), access=access)
+    plugins = PluginTables(ImageAccess(settings.image_dirs), access, LinkAccess(map=settings.network_map))
     machine = planned.machine_of(message, known, plugins)
     profile = planned.profile_of(machine.machine_class, offer, settings)
     asked = (

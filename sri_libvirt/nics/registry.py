@@ -32,13 +32,14 @@ _METHODS = ("supports", "validate", "handle", "prepare", "release")
 class LinkAccess:
     """What of this host NICs are joined to, and what their drivers need of it. By default nothing is made.
 
-    `map` is the operator's network map, `libvirt_version` gives libvirt's number, 0 while it is not known.
+    `map` is the operator's network map, `libvirt_version` gives libvirt's number, 0 while it is not known. Without
+    `sysfs` nobody looks whether a bridge is there: for machines that are only planned.
     """
 
     taps: Taps | None = None
     reserving: Reserving | None = None
     map: Path | None = None
-    sysfs: Path = Path("/sys")
+    sysfs: Path | None = None
     libvirt_version: Callable[[], int] = lambda: 0
 
 

@@ -71,6 +71,20 @@ def test_a_file_offline(cli: Cli, file: Path, tmp_path: Path, state_dir: Path) -
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_the_network_map_is_followed_and_no_bridge_looked_for(cli: Cli, file: Path, tmp_path: Path) -> None:
+    networks = tmp_path / "networks.yaml"
+    networks.write_text("networks: [{network_id: 'net://*', driver: bridge, bridge: br-none, vlan: 7}]")
+    file.write_text(
+        MACHINE.replace("network://blue", "net://blue").replace("name: later", "name: x, network_id: ovn://x")
+    )
+    result = cli("render", "-f", str(file), "--network-map", str(networks))
+    assert (result.status, result.err) == (0, "")
+    (interface,) = domain(result.out).iterfind("devices/interface")
+    assert [each.get("bridge") for each in interface.iterfind("source")] == ["br-none"]
+    assert [each.get("id") for each in interface.iterfind("vlan/tag")] == ["7"]
+    assert "nic x is left out: nobody takes its network id" in result.out.partition("-->")[0]
+
+
 def test_a_connected_volume_is_taken_as_its_connection_says(cli: Cli, file: Path) -> None:
     connection = "{driver: file, handle: h, attributes: {path: /nfs/a.raw, format: raw}}"
     file.write_text(MACHINE.replace("empty_disk: {}}", f"connection: {connection}}}"))
