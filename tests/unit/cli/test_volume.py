@@ -212,6 +212,13 @@ def test_no_secret_of_a_file_is_shown(
 # --- machine get ---------------------------------------------------------------------------------
 
 
+def in_words(cli: Cli) -> str:
+    """The line of the one volume with its backend, as people are shown it."""
+    lines = cli("machine", "get", WEB, "-o", "table").out.splitlines()
+    (heading,) = [at for at, line in enumerate(lines) if line.startswith("VOLUME")]
+    return lines[heading + 1]
+
+
 def volume_of(cli: Cli, machine: str = WEB) -> dict[str, Any]:
     shown = json.loads(cli("machine", "get", machine, "-o", "json").out)
     return next(device for device in shown["devices"] if device["kind"] == "volume")
@@ -224,8 +231,7 @@ def test_a_volume_with_its_backend(cli: Cli, store: Store, running: Daemon) -> N
     assert (shown["driver"], shown["backend"], shown["size_bytes"]) == ("ceph", DISK.source, 10 * GIB)
     assert (shown["answers"], shown["backend_problem"]) == (True, None)
     assert running.asked == [("volumes", {"machine": WEB})]
-    last = cli("machine", "get", WEB, "-o", "table").out.splitlines()[-1]
-    assert last.split() == ["data", "ceph", DISK.source, "10", "GiB", "yes"]
+    assert in_words(cli).split() == ["data", "ceph", DISK.source, "10", "GiB", "yes"]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_what_is_heard_of_a_backend(
     store.write(lambda tx: tx.set_backing(WEB, ("volume", "data", 1), DISK))
     running.answer = answer
     assert volume_of(cli)["answers"] is answers
-    assert cli("machine", "get", WEB, "-o", "table").out.splitlines()[-1].endswith(words)
+    assert in_words(cli).rstrip().endswith(words)
 
 
 def test_without_a_daemon_nobody_is_asked_but_what_was_heard_last_is_shown(cli: Cli, store: Store) -> None:
