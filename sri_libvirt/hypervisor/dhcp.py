@@ -1,6 +1,6 @@
 """How libvirt is asked about its networks, and told of reservations.
 
-What is read and written is in `networks.py`. When which address is reserved does not belong here.
+What is read and written is in `networks.py` and `network_xml.py`. When which address is reserved does not belong here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ipaddress import AddressValueError, IPv4Address
 import libvirt
 import structlog
 
-from sri_libvirt.hypervisor import faults, networks, release
+from sri_libvirt.hypervisor import faults, network_xml, networks, release
 from sri_libvirt.hypervisor.networks import Lease, Network, Reservation
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ def _update(network: libvirt.virNetwork, mac: str, address: IPv4Address, *, want
     command = libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST if wanted else libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE
     for side, there in _sides(found):
         if wanted != any((each.mac, each.address) == (mac, address) for each in there):
-            host, index = networks.host_xml(mac, address), subnet.index if subnet else _ANY
+            host, index = network_xml.host_xml(mac, address), subnet.index if subnet else _ANY
             network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, index, host, side)
 
 
@@ -101,7 +101,7 @@ def _read(network: libvirt.virNetwork) -> Network:
     """Between the questions it may be started or stopped: then it is asked again, by the next look of who asked."""
     active = network.XMLDesc(0) if network.isActive() else ""
     kept = network.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE) if network.isPersistent() else ""
-    return networks.read(active, kept)
+    return network_xml.read(active, kept)
 
 
 def _address(text: str) -> IPv4Address | None:

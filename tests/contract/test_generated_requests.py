@@ -45,10 +45,10 @@ ALL_METHODS = {method.name for method in pb.DESCRIPTOR.services_by_name["Machine
 
 
 class EveryNetwork(dict[str, FakeNetwork]):
-    """Whatever network is asked for is there and runs."""
+    """Whatever network is asked for is there and runs, and takes whatever address it is asked for."""
 
     def get(self, name: str, default: object = None) -> FakeNetwork:
-        return self.setdefault(name, FakeNetwork())
+        return self.setdefault(name, FakeNetwork(own=[]))
 
 
 class Connections:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, ip_interface
 import pytest
 
 from sri_libvirt.errors import HypervisorError
-from sri_libvirt.hypervisor import networks
+from sri_libvirt.hypervisor import network_xml, networks
 from sri_libvirt.hypervisor.networks import Reservation, Subnet
 
 MAC = "52:54:00:12:34:56"
@@ -28,7 +28,7 @@ HELD = frozenset({Reservation(MAC, IPv4Address("10.0.0.7"), "alpha"), Reservatio
 
 
 def test_one_that_runs() -> None:
-    found = networks.read(NAT, "")
+    found = network_xml.read(NAT, "")
     assert (found.name, found.active, found.forward, found.bridge) == ("lan", True, "nat", "virbr1")
     ranges = ((IPv4Address("10.0.0.100"), IPv4Address("10.0.0.200")),)
     assert found.subnets == (
@@ -42,31 +42,31 @@ def test_one_that_runs() -> None:
 
 
 def test_one_that_does_not_run_holds_nothing_yet() -> None:
-    found = networks.read("", NAT)
+    found = network_xml.read("", NAT)
     assert (found.active, found.reservations, found.kept) == (False, frozenset(), HELD)
 
 
 @pytest.mark.parametrize(("xml", "forward"), [(BRIDGE, "bridge"), ("<network><name>x</name></network>", "")])
 def test_one_without_addresses(xml: str, forward: str) -> None:
-    found = networks.read(xml, xml)
+    found = network_xml.read(xml, xml)
     assert (found.forward, found.subnets, found.kept) == (forward, (), frozenset())
 
 
 def test_a_reservation_has_to_outlive_a_restart_of_its_network() -> None:
     without = NAT.replace("10.0.0.7", "10.0.0.6")
     address = IPv4Address("10.0.0.7")
-    assert networks.read(NAT, "").has(MAC, address)
-    assert networks.read(NAT, NAT).has(MAC, address)
-    assert not networks.read(NAT, without).has(MAC, address)
-    assert not networks.read(without, NAT).has(MAC, address)
-    assert not networks.read(NAT, NAT).has("52:54:00:00:00:00", address)
+    assert network_xml.read(NAT, "").has(MAC, address)
+    assert network_xml.read(NAT, NAT).has(MAC, address)
+    assert not network_xml.read(NAT, without).has(MAC, address)
+    assert not network_xml.read(without, NAT).has(MAC, address)
+    assert not network_xml.read(NAT, NAT).has("52:54:00:00:00:00", address)
 
 
 @pytest.mark.parametrize("xml", ["", "<network", "<network><ip address='x'/></network>"])
 def test_what_is_no_network(xml: str) -> None:
     with pytest.raises(HypervisorError, match="network XML from libvirt"):
-        networks.read(xml, "")
+        network_xml.read(xml, "")
 
 
 def test_a_reservation_as_libvirt_takes_it() -> None:
-    assert networks.host_xml(MAC, IPv4Address("10.0.0.7")) == f'<host mac="{MAC}" ip="10.0.0.7"/>'
+    assert network_xml.host_xml(MAC, IPv4Address("10.0.0.7")) == f'<host mac="{MAC}" ip="10.0.0.7"/>'
