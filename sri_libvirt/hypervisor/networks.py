@@ -99,7 +99,7 @@ class Networks(Protocol):
 class PlannedNetworks:
     """Each network is there and runs, and nothing is reserved: for machines that are only planned."""
 
-    def network(self, name: str) -> Network:
+    def network(self, name: str) -> Network | None:
         return Network(name, active=True)
 
     def leases(self, name: str) -> frozenset[Lease]:  # noqa: ARG002 of the contract

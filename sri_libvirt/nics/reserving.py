@@ -48,7 +48,7 @@ class Reserving:
         self._connect = connect
         self._clock = clock
         self._lock = threading.Lock()
-        self._failed: dict[tuple[str, str], str] = {}
+        self._failed: dict[tuple[str, str], tuple[str, str]] = {}  # what was done, and why it failed
 
     def hold(self, waiter: str, network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
         """Have an address kept for a MAC, and no other one. Raises NotReady while that takes, HypervisorError."""
@@ -64,15 +64,18 @@ class Reserving:
         self._do(waiter, network, mac, change, networks, f"{address} is being reserved for it")
 
     def give_up(self, waiter: str, network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
-        """Have it kept no more. Raises NotReady while that takes, HypervisorError."""
-        if any((each.mac, each.address) == (mac, address) for each in network.all_reservations):
+        """Have it kept no more, also while it is still being reserved. Raises as `hold`."""
+        held = any((each.mac, each.address) == (mac, address) for each in network.all_reservations)
+        if held or self._is_under_way(mac):
             doing = f"the reservation of {address} is being given up"
             self._do(waiter, network, mac, lambda asked: asked.unreserve(network.name, mac, address), networks, doing)
 
     def busy_until(self, mac: str) -> int | None:
         """Until when it is of no use to ask again; None where nothing is under way."""
-        under_way = self._jobs is not None and self._jobs.is_under_way(_key(mac))
-        return self._clock() + BACKSTOP if under_way else None
+        return self._clock() + BACKSTOP if self._is_under_way(mac) else None
+
+    def _is_under_way(self, mac: str) -> bool:
+        return self._jobs is not None and self._jobs.is_under_way(_key(mac))
 
     def _do(self, waiter: str, network: Network, mac: str, change: Change, networks: Networks, doing: str) -> None:
         jobs, connect, key = self._jobs, self._connect, _key(mac)
@@ -80,8 +83,8 @@ class Reserving:
             change(networks)
             return
         with self._lock:
-            failed = self._failed.pop(key, "")
-        if failed:
+            tried, failed = self._failed.pop(key, ("", ""))
+        if tried == doing:
             raise NotReady(failed)
 
         def work() -> None:
@@ -93,10 +96,10 @@ class Reserving:
                     asked.close()
             except HypervisorError as error:
                 with self._lock:
-                    self._failed[key] = str(error)
+                    self._failed[key] = doing, str(error)
 
-        if not jobs.is_under_way(key):
-            jobs.begin(key, work, waiter=waiter, group=("network", network.name))
+        # Of what is under way for this MAC only the end is waited for.
+        jobs.begin(key, work, waiter=waiter, group=("network", network.name))
         raise NotReady(doing, code=UNDER_WAY)
 
 

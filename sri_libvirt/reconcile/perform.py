@@ -37,6 +37,7 @@ ROOM_ADVICE = (
     "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity` shows "
     "who has what."
 )
+MOVED_ADVICE = "Set the machine's power OFF and ON: it follows the map at its next cold start."
 GONE_ADVICE = "Install the driver's package on this host again and restart the provider."
 
 
@@ -258,7 +259,10 @@ class Performer:
         except AddressHeld as error:
             raise self._with_holder(error) from error
         if isinstance(old, NicBackend) and (old.driver or made.driver, old.network) != (made.driver, made.network):
-            # The network map leads elsewhere by now: what was reserved there is given up before it is forgotten.
+            # What was made there is given up before it is forgotten, and never while the guest has it.
+            domain = connection.snapshot(machine.id)
+            if domain is not None and row.alias in domain.live_xml:
+                raise NotReady("the network map leads it elsewhere by now", MOVED_ADVICE)
             self.plugins.nic_made(row).release(machine.id, nic, row.mac, connection, old)
         return made
 

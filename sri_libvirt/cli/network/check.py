@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 import click
@@ -18,7 +17,7 @@ from sri_libvirt.config import Settings
 from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
-from sri_libvirt.hypervisor.networks import Lease, Network
+from sri_libvirt.hypervisor.networks import Lease, Network, PlannedNetworks
 from sri_libvirt.nics import addresses
 from sri_libvirt.nics.registry import LinkAccess, NicRegistry
 
@@ -27,7 +26,7 @@ MAC = "02:00:00:00:00:00"
 
 
 @dataclass
-class OnlyLooking:
+class OnlyLooking(PlannedNetworks):
     """libvirt's networks, in which nothing is changed."""
 
     connection: Connection
@@ -37,12 +36,6 @@ class OnlyLooking:
 
     def leases(self, name: str) -> frozenset[Lease]:
         return self.connection.leases(name)
-
-    def reserve(self, name: str, mac: str, address: IPv4Address) -> None: ...
-
-    def unreserve(self, name: str, mac: str, address: IPv4Address) -> None: ...
-
-    def end_leases(self, name: str, mac: str) -> None: ...
 
 
 @click.command()

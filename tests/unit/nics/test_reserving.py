@@ -192,3 +192,26 @@ def test_of_one_that_does_not_run_the_reservation_is_given_up_at_once(world: Wor
     world.network.active = False
     world.release("10.0.0.7")
     assert world.network.reserved == []
+
+
+def test_one_that_goes_while_its_address_is_being_reserved_leaves_nothing(world: World) -> None:
+    world.network.forward = "nat"
+    world.may_run.clear()
+    with pytest.raises(NotReady, match="is being reserved"):
+        world.prepare("10.0.0.7")
+    with pytest.raises(NotReady, match="is being given up") as caught:
+        world.release("10.0.0.7")
+    assert caught.value.code == UNDER_WAY
+    world.may_run.set()
+    world.in_the_end(lambda: world.release("10.0.0.7"))
+    assert world.network.reserved == []
+
+
+def test_a_failure_of_before_is_told_of_nothing_else(world: World) -> None:
+    world.network.forward = "nat"
+    world.hypervisor.fail_next("reserve", HypervisorError("no room", 1))
+    with pytest.raises(NotReady, match="is being reserved"):
+        world.prepare("10.0.0.7")
+    assert world.changed.acquire(timeout=30)
+    world.in_the_end(lambda: world.prepare("10.0.0.8"))
+    assert world.network.reserved == [[MAC, "10.0.0.8"]]

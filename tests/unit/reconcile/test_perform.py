@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.devices import DiskSettings, DiskSource
+from sri_libvirt.devices import DiskSettings, DiskSource, NicBackend
 from sri_libvirt.errors import AddressHeld, HypervisorError, NotReady
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
@@ -700,3 +700,19 @@ def test_reason_address_taken_names_the_machine_that_has_it(bench: Bench) -> Non
             bench.do(act.PrepareDevice(asked.key))
         assert bench.fail(act.PrepareDevice(asked.key), caught.value)
         assert bench.row("eth").problem_code == "address-taken"
+
+
+def test_what_the_network_map_leads_elsewhere_is_released_when_the_guest_has_it_no_more(bench: Bench) -> None:
+    asked = nic_row("eth")
+    bench.put(machine(asked))
+    prepare = act.PrepareDevice(asked.key)
+    bench.do(act.ChooseProfile(), act.AssignPorts(), prepare, act.Define(new_run=True), act.Start())
+    old = NicBackend("handle-eth", "network", "before", driver="device")
+    bench.store.write(lambda tx: tx.set_backing(ID, asked.key, old))
+    with pytest.raises(NotReady, match="the network map leads it elsewhere") as caught:
+        bench.do(prepare)
+    assert "OFF and ON" in caught.value.advice
+    assert (bench.row("eth").backing, [call for call in bench.drivers.calls if call[0] == "release"]) == (old, [])
+    bench.do(act.Destroy(), prepare)
+    assert [call[:2] for call in bench.drivers.calls if call[0] == "release"] == [("release", "eth")]
+    assert bench.row("eth").backing == replace(old, network="net")
