@@ -49,8 +49,8 @@ def test_a_guest_gets_its_address_and_the_next_one_when_it_is_gone(
     wish = wished(tiny_image, "2001:db8::7", ADDRESS)
     first = provider.create(wish).metadata.id
     provider.wait_console(first, f"nic eth0 ip={ADDRESS}")
-    held, leased = seen(provider.libvirt)
-    assert (len(held), leased) == (1, [ADDRESS])
+    assert len(seen(provider.libvirt)[0]) == 1
+    wait_for("libvirt to be told of the lease", lambda: seen(provider.libvirt)[1] == [ADDRESS])  # after the guest is
     second = provider.create(wish).metadata.id
     wait_for("the reason", lambda: "address-taken" in provider.reasons(second))
     assert f"{ADDRESS} is that of machine {first}" in provider.why(second)
