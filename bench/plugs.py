@@ -43,7 +43,7 @@ class Times:
 
 def measure(world: World, report: Report, rounds: int) -> None:
     """All of it; what was waited for in vain is told of, and the other figures stand."""
-    machine_id = _boot(world)
+    machine_id = boot(world)
     # A guest that loses its last disk keeps it plugged for a while.
     world.served.attach(machine_id, _empty("stays", "oda"))
     until("the first disk", lambda: _volumes(world.served, machine_id).get("stays") == pb.VOLUME_ATTACHED)
@@ -179,7 +179,7 @@ def _secret(world: World, machine_id: str, name: str, key: bytes) -> Iterator[Ca
             secret.undefine()
 
 
-def _boot(world: World) -> str:
+def boot(world: World) -> str:
     """The tiny guest, up."""
     served = world.served
     image = served.root / "images" / "tiny.raw"

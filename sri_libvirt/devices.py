@@ -232,8 +232,9 @@ class NicBackend:
     disk.
 
     The last is a tap by name, `device`, that its driver has made and that is never up; libvirt makes none for us. On a
-    bridge it may be in a `vlan` (0: untagged), and an `isolated_port` exchanges nothing with others that are.
-    `address` is what DHCP gives it, "" where that is nobody's promise. The loop sets `driver`, whose it is.
+    bridge it may be in a `vlan` (0: untagged), and an `isolated_port` exchanges nothing with others that are. `filter`
+    is libvirt's of what the guest sends, "" without one: it may use `addresses`, or any if there are none. `address` is
+    what DHCP gives it, "" where that is nobody's promise. The loop sets `driver`, whose it is.
     """
 
     handle: str  # never empty; goes to the API's providerID
@@ -246,6 +247,8 @@ class NicBackend:
     bridge: str = ""
     vlan: int = 0
     isolated_port: bool = False
+    filter: str = ""
+    addresses: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -272,7 +275,7 @@ def from_json(text: str) -> Backing | None:
         case "DiskSource":
             return _disk(data)
         case "NicBackend":
-            backend = NicBackend(**data)
+            backend = NicBackend(**{**data, "addresses": tuple(data.get("addresses", ()))})
             return backend if backend.source else None
         case other:
             raise ValueError(f"unknown backing type {other!r}: written by a newer version?")

@@ -89,7 +89,8 @@ def verify_device(device: Disk | Nic, text: str) -> list[str]:
 
 def _expected(device: Disk | Nic) -> ObservedDevice:
     if isinstance(device, Nic):
-        link = link_words(device.vlan, isolated=device.isolated_port)
+        values = [value for _, value in device.parameters]
+        link = link_words(device.vlan, isolated=device.isolated_port, named=device.filter, values=values)
         return ObservedDevice(device.alias, "interface", device.port, device.source, mac=device.mac, link=link)
     return ObservedDevice(
         alias=device.alias,

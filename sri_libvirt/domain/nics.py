@@ -6,10 +6,14 @@ What a network is does not belong here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.domain.spec import Nic
+from sri_libvirt.hypervisor import filter_rules
 from sri_libvirt.records import Attachment
+
+_PARAMETERS = {4: filter_rules.IPV4, 6: filter_rules.IPV6}
 
 
 def build(rows: Sequence[Attachment]) -> tuple[Nic, ...]:
@@ -30,4 +34,6 @@ def one(row: Attachment) -> Nic:
         port=row.port,
         vlan=backend.vlan,
         isolated_port=backend.isolated_port,
+        filter=backend.filter,
+        parameters=tuple((_PARAMETERS[ip_address(each).version], each) for each in backend.addresses),
     )

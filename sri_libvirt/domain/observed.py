@@ -5,7 +5,7 @@ What it should say does not belong here (see `compare.py`), nor what follows fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -184,14 +184,25 @@ def _device(node: etree._Element) -> ObservedDevice:
     )
 
 
-def link_words(vlan: int, *, isolated: bool) -> str:
-    """In which way a NIC is on a bridge: `vlan 42, isolated port`; "" of one without either."""
-    return ", ".join(filter(None, [f"vlan {vlan}" if vlan else "", "isolated port" if isolated else ""]))
+def link_words(vlan: int, *, isolated: bool, named: str = "", values: Iterable[str] = ()) -> str:
+    """In which way a NIC is joined: `vlan 42, isolated port, filter NAME of 10.0.0.7`; "" of one without any of it.
+
+    `values` are those of the filter's parameters; libvirt gives them back in an order of its own.
+    """
+    words = [f"vlan {vlan}" if vlan else "", "isolated port" if isolated else ""]
+    if named:
+        words.append(" of ".join(filter(None, [f"filter {named}", " ".join(sorted(values))])))
+    return ", ".join(filter(None, words))
 
 
 def _link(node: etree._Element) -> str:
-    tag, port = node.find("vlan/tag"), node.find("port")
-    return link_words(0 if tag is None else _number(tag, "id"), isolated=attribute(port, "isolated") == "yes")
+    tag, port, named = node.find("vlan/tag"), node.find("port"), node.find("filterref")
+    return link_words(
+        0 if tag is None else _number(tag, "id"),
+        isolated=attribute(port, "isolated") == "yes",
+        named=attribute(named, "filter"),
+        values=[attribute(each, "value") for each in node.iterfind("filterref/parameter")],
+    )
 
 
 def _place_of(node: etree._Element) -> Place:

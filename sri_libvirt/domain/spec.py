@@ -149,7 +149,8 @@ class Disk:
 class Nic:
     """One virtio NIC behind a root port, joined to `source`: by its kind a libvirt network, a tap, or a bridge.
 
-    `vlan` 0 = untagged; `isolated_port` = nothing is exchanged with other such ports of the bridge.
+    `vlan` 0 = untagged; `isolated_port` = nothing is exchanged with other such ports of the bridge. `filter` is
+    libvirt's of what the guest sends, "" = none; of `parameters`, name and value, there may be several of a name.
     """
 
     alias: str
@@ -159,6 +160,8 @@ class Nic:
     port: int
     vlan: int = 0
     isolated_port: bool = False
+    filter: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import libvirt
 
 from sri_libvirt.errors import HypervisorError, Unreachable
-from sri_libvirt.hypervisor import capabilities, dhcp, disks, faults, firmware, qemulog, secrets, words
+from sri_libvirt.hypervisor import capabilities, dhcp, disks, faults, filters, firmware, qemulog, secrets, words
 from sri_libvirt.hypervisor.base import DiskError, DomainSnapshot, DomainState, LastWords, Offer, Secret
 from sri_libvirt.hypervisor.networks import Lease, Network
 
@@ -227,6 +227,10 @@ class LibvirtConnection:
     def end_leases(self, name: str, mac: str) -> None:
         with self._asking(f"tell the leases of the network {name}"):
             dhcp.end_leases(self._connection, name, mac)
+
+    def have_filter(self, name: str) -> None:
+        with self._asking(f"define the network filter {name}"):
+            filters.have(self._connection, name)
 
     def domain_ids(self) -> list[str]:
         with self._asking("list the domains"):

@@ -21,6 +21,7 @@ from pathlib import Path
 from lxml import etree
 
 from sri_libvirt.errors import HypervisorError, SRIError, Unreachable
+from sri_libvirt.hypervisor import filter_rules
 from sri_libvirt.hypervisor.base import (
     DiskError,
     DomainEvent,
@@ -104,6 +105,7 @@ class FakeHypervisor:
         self.offered = OFFER
         self.taps = FakeTaps()
         self.networks: dict[str, FakeNetwork] = {}
+        self.filters: set[str] = set()
         self.secrets: dict[str, Secret] = {}
         self.values: dict[str, bytes] = {}  # of secrets that are set; those of a process before are not known
         self.opened_with: dict[str, bytes] = {}  # the values that disks were last opened with, by the secret's UUID
@@ -119,6 +121,7 @@ class FakeHypervisor:
         if state and state.exists():
             data = json.loads(state.read_text())
             self.networks = {name: FakeNetwork(**each) for name, each in data["networks"].items()}
+            self.filters = set(data["filters"])
             kept = [Secret(**{**each, "usage": SecretUsage(each["usage"])}) for each in data["secrets"]]
             self.secrets = {each.uuid: each for each in kept}
             self._domains = {
@@ -363,7 +366,8 @@ class FakeHypervisor:
         new = self._file.with_suffix(".new")
         secrets = [asdict(each) for each in self.secrets.values()]
         networks = {name: asdict(each) for name, each in self.networks.items()}
-        new.write_text(json.dumps({"networks": networks, "domains": domains, "secrets": secrets}))
+        kept = {"networks": networks, "filters": sorted(self.filters), "domains": domains, "secrets": secrets}
+        new.write_text(json.dumps(kept))
         new.replace(self._file)
 
     def _open_disks(self, xml: str, doing: str) -> None:
@@ -381,6 +385,12 @@ class FakeHypervisor:
                     f"libvirt could not {doing}: secret with uuid {uuid} is of type '{secret.usage}'", 8
                 )
         self.opened_with |= {uuid: self.values[uuid] for uuid in found if uuid in self.values}
+
+    def _filter_nics(self, xml: str, doing: str) -> None:
+        """Refuse XML with a NIC whose filter is not there."""
+        for name in sorted(set(re.findall(r"<filterref filter=['\"]([^'\"]*)", xml)) - self.filters):
+            problem = f"internal error: referenced filter '{name}' is missing"
+            raise HypervisorError(f"libvirt could not {doing}: {problem}", 1)
 
     def _ends(self, machine_id: str, shutdown: str, stopped: str, said: str, terminated_by: str) -> None:
         """The QEMU of a domain ends. While the daemon is away it finds out when it is back, and sees no SHUTDOWN."""
@@ -441,6 +451,7 @@ class FakeConnection:
             restored = domain.managed_save and not force_boot
             xml = domain.saved if restored else domain.persistent
             self._hypervisor._open_disks(xml, "start the domain")
+            self._hypervisor._filter_nics(xml, "start the domain")
             domain.state, domain.reason = DomainState.RUNNING, "restored" if restored else "booted"
             domain.live, domain.managed_save = xml, False
             domain.said = domain.terminated_by = domain.aborted = ""
@@ -486,6 +497,7 @@ class FakeConnection:
             if domain.state not in _LIVE:
                 raise HypervisorError("libvirt could not plug the device: domain is not running", 55)
             self._hypervisor._open_disks(xml, "plug the device")
+            self._hypervisor._filter_nics(xml, "plug the device")
             root, device = etree.fromstring(domain.live), etree.fromstring(xml)
             alias = device.findall("alias")[0].get("name", "")
             if _devices(root, alias):
@@ -582,6 +594,11 @@ class FakeConnection:
         with self._call("end_leases"):
             if (found := self._hypervisor.networks.get(name)) is not None:
                 found.leased = [each for each in found.leased if each[0] != mac]
+
+    def have_filter(self, name: str) -> None:
+        with self._call("have_filter"):
+            filter_rules.xml(name)  # KeyError for one that is none of ours
+            self._hypervisor.filters.add(name)
 
     def domain_ids(self) -> list[str]:
         with self._call("domain_ids"):

@@ -25,7 +25,9 @@ class FakeNetwork:
         subnets = (Subnet(ip_interface(own), at, serves=not at) for at, own in enumerate(self.own))
         found = frozenset(Reservation(mac, IPv4Address(address)) for mac, address in self.reserved)
         held, kept = (found if self.active else frozenset()), (found if self.kept else None)
-        return Network(name, self.active, self.forward, f"br-{name}", tuple(subnets), held, kept)
+        return Network(
+            name, self.active, self.forward, f"br-{name}", subnets=tuple(subnets), reservations=held, kept=kept
+        )
 
     def leases(self) -> frozenset[Lease]:
         return frozenset(Lease(mac, IPv4Address(address)) for mac, address in self.leased if self.active)

@@ -28,6 +28,7 @@ _ANSWERS = frozenset(
         libvirt.VIR_ERR_NO_DOMAIN,
         libvirt.VIR_ERR_NO_NETWORK,
         libvirt.VIR_ERR_NO_SECRET,
+        libvirt.VIR_ERR_NO_NWFILTER,
         libvirt.VIR_ERR_OPERATION_INVALID,
         libvirt.VIR_ERR_XML_ERROR,
         libvirt.VIR_ERR_CONFIG_UNSUPPORTED,

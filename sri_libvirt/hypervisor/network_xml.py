@@ -56,6 +56,7 @@ def _network(
         active=active,
         forward="" if forward is None else forward.get("mode", "nat"),
         bridge="" if bridge is None else bridge.get("name", ""),
+        switched=bridge is not None and root.find(".//virtualport") is None,
         subnets=subnets,
         reservations=reservations,
         kept=kept,

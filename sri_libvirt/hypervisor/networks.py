@@ -1,7 +1,8 @@
 """libvirt's networks in our words. They are their operators': we only read them.
 
-But for one thing: addresses that the DHCP server of a network keeps for MACs. How libvirt is asked does not belong
-here (`dhcp.py`), nor how it tells of them (`network_xml.py`), nor who gets which address.
+But for two things: addresses that the DHCP server of a network keeps for MACs, and filters of our own. How libvirt is
+asked does not belong here (`dhcp.py`, `filters.py`), nor how it tells of them (`network_xml.py`), nor who gets which
+address.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ class Network:
     """A network as it is now. `forward` is "" of an isolated one; `bridge` may be the host's own, "" where none is.
 
     `reservations` are those that hold while it runs. `kept` are those it has when it is started next, None of one that
-    is forgotten when it is stopped.
+    is forgotten when it is stopped. `switched`: its guests are on a bridge of Linux, where libvirt can filter them, and
+    on neither Open vSwitch nor a device of the host.
     """
 
     name: str
     active: bool
     forward: str = ""
     bridge: str = ""
+    switched: bool = True
     subnets: tuple[Subnet, ...] = ()
     reservations: frozenset[Reservation] = frozenset()
     kept: frozenset[Reservation] | None = None
@@ -95,6 +98,12 @@ class Networks(Protocol):
         out by themselves. It may have ended them a moment after this.
         """
 
+    def have_filter(self, name: str) -> None:
+        """Let there be a filter of ours (`filter_rules.NAMES`); one that exists stays as it is.
+
+        Raises NotReady where libvirt has none at all.
+        """
+
 
 class PlannedNetworks:
     """Each network is there and runs, and nothing is reserved: for machines that are only planned."""
@@ -110,6 +119,8 @@ class PlannedNetworks:
     def unreserve(self, name: str, mac: str, address: IPv4Address) -> None: ...
 
     def end_leases(self, name: str, mac: str) -> None: ...
+
+    def have_filter(self, name: str) -> None: ...
 
 
 def subnet_of(network: Network, address: IPv4Address) -> Subnet | None:

@@ -12,6 +12,8 @@ from sri_libvirt.errors import InvalidSpec
 
 Address = IPv4Address | IPv6Address
 
+OTHER_ADVICE = "Give the network interface another address in its spec."
+
 
 def of(nic: pb.NetworkInterface) -> tuple[Address, ...]:
     """All of them, in their order; an IPv4 address in IPv6's form is that. Raises InvalidSpec for what no interface can

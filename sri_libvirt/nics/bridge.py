@@ -17,7 +17,7 @@ from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import NotReady
 from sri_libvirt.host import link
 from sri_libvirt.hypervisor.networks import Networks
-from sri_libvirt.nics import map_values
+from sri_libvirt.nics import map_values, spoofing
 from sri_libvirt.nics.base import Parameter
 
 VLANS_SINCE = 11_000_000
@@ -33,12 +33,14 @@ class BridgeNics:
     bridge: str = ""
     vlan: int = 0
     isolated_ports: bool = False
+    antispoof: bool = True
 
     name = "bridge"
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "bridge": Parameter(map_values.link_name, required=True),
         "vlan": Parameter(map_values.vlan),
         "isolated_ports": Parameter(map_values.switch),
+        "antispoof": spoofing.PARAMETER,
     }
 
     def bound(self, values: Mapping[str, Any]) -> BridgeNics:
@@ -58,7 +60,7 @@ class BridgeNics:
         machine_id: str,
         nic: pb.NetworkInterface,
         mac: str,  # noqa: ARG002 of the contract
-        networks: Networks,  # noqa: ARG002
+        networks: Networks,
     ) -> NicBackend:
         if self.sysfs is not None and not link.is_bridge(self.sysfs, self.bridge):
             raise NotReady(
@@ -72,13 +74,14 @@ class BridgeNics:
                 "bridge, 11.0 can",
                 "Let the map name a bridge that is in this VLAN alone, or a bridge of Open vSwitch.",
             )
-        return NicBackend(
+        made = NicBackend(
             handle=self.handle(machine_id, nic),
             kind="bridge",
             bridge=self.bridge,
             vlan=self.vlan,
             isolated_port=self.isolated_ports,
         )
+        return spoofing.guarded(made, nic, networks) if self.antispoof else made
 
     def release(
         self,

@@ -18,7 +18,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import AddressHeld, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.networks import Network, Networks, subnet_of
-from sri_libvirt.nics import addresses, map_values
+from sri_libvirt.nics import addresses, map_values, spoofing
 from sri_libvirt.nics.base import Parameter
 from sri_libvirt.nics.reserving import Reserving
 
@@ -27,18 +27,21 @@ ISOLATED = "isolated"
 """The bare word that is no network's name."""
 
 _LEAST_HOSTS = 2  # bits; of smaller subnets every address is a host's
-_OTHER_ADDRESS = "Give the network interface another address in its spec."
 
 
 class NetworkNics:
     """The NIC driver for libvirt networks."""
 
     name = "network"
-    parameters: ClassVar[Mapping[str, Parameter]] = {"network": Parameter(map_values.network_name, required=True)}
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "network": Parameter(map_values.network_name, required=True),
+        "antispoof": spoofing.PARAMETER,
+    }
 
-    def __init__(self, reserving: Reserving | None = None, network: str = "") -> None:
+    def __init__(self, reserving: Reserving | None = None, network: str = "", *, antispoof: bool = True) -> None:
         self._reserving = Reserving() if reserving is None else reserving
         self._network = network
+        self._antispoof = antispoof
 
     def bound(self, values: Mapping[str, Any]) -> NetworkNics:
         return NetworkNics(self._reserving, **values)
@@ -70,14 +73,21 @@ class NetworkNics:
                 f"the libvirt network {printable.quote(name)} is not running",
                 f"Start it: virsh net-start {shlex.quote(name)}",
             )
+        if self._antispoof and not network.switched:
+            raise NotReady(
+                f"libvirt cannot keep guests of the network {printable.quote(name)} from using other addresses than "
+                "their own: it joins them by Open vSwitch or a device of the host",
+                "Let an entry for it in --network-map say antispoof: false.",
+            )
         try:
             address = _to_reserve(network, nic)
         except InvalidSpec as error:  # an earlier version has let it in
-            raise NotReady(str(error), _OTHER_ADDRESS) from error
+            raise NotReady(str(error), addresses.OTHER_ADVICE) from error
         if address is not None:
             _check(network, mac, address, networks)
             self._reserving.hold(machine_id, network, mac, address, networks)
-        return NicBackend(handle=self.handle(machine_id, nic), kind="network", network=name, address=str(address or ""))
+        made = NicBackend(handle=self.handle(machine_id, nic), kind="network", network=name, address=str(address or ""))
+        return spoofing.guarded(made, nic, networks) if self._antispoof else made
 
     def release(
         self,
@@ -126,13 +136,13 @@ def _check(network: Network, mac: str, address: IPv4Address, networks: Networks)
     if subnet is None or (served and subnet not in served):
         there = served or [each for each in network.subnets if isinstance(each.interface, IPv4Interface)]
         subnets = ", ".join(str(each.interface.network) for each in there)
-        raise NotReady(f"{called} gives no address outside {subnets}, and {address} is", _OTHER_ADDRESS)
+        raise NotReady(f"{called} gives no address outside {subnets}, and {address} is", addresses.OTHER_ADVICE)
     within = subnet.interface.network
     if address == subnet.interface.ip:
-        raise NotReady(f"{address} is the address of {called} itself", _OTHER_ADDRESS)
+        raise NotReady(f"{address} is the address of {called} itself", addresses.OTHER_ADVICE)
     wide = within.max_prefixlen - within.prefixlen >= _LEAST_HOSTS
     if wide and address in (within.network_address, within.broadcast_address):
-        raise NotReady(f"{address} stands for all of {within}, no interface can have it", _OTHER_ADDRESS)
+        raise NotReady(f"{address} stands for all of {within}, no interface can have it", addresses.OTHER_ADVICE)
     for each in sorted(network.all_reservations, key=lambda one: (one.mac, one.name)):
         if each.address == address and each.mac != mac:
             holder = f"the MAC {each.mac}" if each.mac else f"the host {printable.quote(each.name)}"

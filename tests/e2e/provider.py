@@ -276,3 +276,11 @@ def type_line(libvirt_uri: str, machine_id: str, line: str, heard: Callable[[], 
     finally:
         with suppress(libvirt.libvirtError):  # a console of a guest that has just stopped can close the connection
             connection.close()
+
+
+def asked(provider: Provider, machine_id: str, line: str, number: int) -> str:
+    """What a guest answers to a line, which tells its end by a word with the number in it."""
+    before, word = len(provider.console(machine_id)), f"end-{number}"
+    whole = f"{line}; echo en''d-{number}"
+    type_line(provider.libvirt.uri, machine_id, whole, lambda: word in provider.console(machine_id)[before:], 15)
+    return provider.console(machine_id)[before:]

@@ -12,7 +12,7 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.nics.bridge import VLANS_SINCE
 from tests.e2e.libvirtd import PrivateLibvirt
-from tests.e2e.provider import Provider, spec, type_line, wait_for
+from tests.e2e.provider import Provider, asked, spec, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -43,14 +43,6 @@ def serve(provider: Provider) -> None:
     networks = provider.root / "networks.yaml"
     networks.write_text(MAP)
     provider.start("--firmware", "bios", "--detach-settle", "0s", "--network-map", str(networks))
-
-
-def asked(provider: Provider, machine_id: str, line: str, number: int) -> str:
-    """What a guest answers to a line, which tells its end by a word with the number in it."""
-    before, word = len(provider.console(machine_id)), f"end-{number}"
-    whole = f"{line}; echo en''d-{number}"
-    type_line(provider.libvirt.uri, machine_id, whole, lambda: word in provider.console(machine_id)[before:], 15)
-    return provider.console(machine_id)[before:]
 
 
 @pytest.mark.parametrize("kind", ["open", "apart"])

@@ -49,9 +49,9 @@ def get(machine: str, settings: Settings, output: str) -> None:
         out.table(("VOLUME", "DRIVER", "BACKEND", "SIZE", "ANSWERS"), [_volume(device) for device in volumes])
     if nics := [device for device in devices if device["kind"] == "nic"]:
         out.say()
-        links = ("name", "driver", "joined_to", "vlan", "address")
+        links = ("name", "driver", "joined_to", "vlan", "address", "filter")
         rows = [[_cell(device[each]) for each in links] for device in nics]
-        out.table(("NIC", "DRIVER", "JOINED TO", "VLAN", "ADDRESS"), rows)
+        out.table(("NIC", "DRIVER", "JOINED TO", "VLAN", "ADDRESS", "FILTER"), rows)
 
 
 def _heard(machine: Machine, paths: StatePaths) -> dict[str, Any]:

@@ -202,13 +202,16 @@ def _device(row: Attachment, status: pb.MachineStatus, heard: Mapping[str, Mappi
 
 
 def _link(row: Attachment) -> dict[str, Any]:
-    """What a network interface is joined to, once it is prepared; `address` is what DHCP gives it."""
+    """What a network interface is joined to, once it is prepared: DHCP gives it the `address`, the `filter` keeps its
+    guest from lying.
+    """
     link = row.backing if isinstance(row.backing, NicBackend) else None
     return {
         "driver": (link.driver or link.kind) if link else None,
         "joined_to": link.source if link else None,
         "vlan": (link.vlan or None) if link else None,
         "address": (link.address or None) if link else None,
+        "filter": (link.filter or None) if link else None,
     }
 
 

@@ -80,7 +80,7 @@ def _told(nic: pb.NetworkInterface, settings: Settings) -> dict[str, Any]:
             "handle": driver.handle(SAMPLE_ID, nic) or None,
             "ready": False,
         }
-        nothing = dict.fromkeys(("joined_to", "address", "code", "problem", "advice"))
+        nothing = dict.fromkeys(("joined_to", "address", "filter", "code", "problem", "advice"))
         try:
             made = driver.prepare(SAMPLE_ID, nic, MAC, OnlyLooking(connection))
         except NotReady as error:
@@ -90,7 +90,8 @@ def _told(nic: pb.NetworkInterface, settings: Settings) -> dict[str, Any]:
         except HypervisorError as error:
             found = {"problem": str(error)}
         else:
-            return told | nothing | {"ready": True, "joined_to": made.source, "address": made.address or None}
+            found = {"joined_to": made.source, "address": made.address or None, "filter": made.filter or None}
+            return told | nothing | found | {"ready": True}
         return told | nothing | found
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 import pytest
 
 from sri_libvirt.errors import HypervisorError, Unreachable
+from sri_libvirt.hypervisor import filter_rules
 from sri_libvirt.hypervisor.base import (
     Connection,
     DiskError,
@@ -33,6 +34,11 @@ INSTANCE, OTHERS = str(uuid.uuid4()), str(uuid.uuid4())
 PASSPHRASE = b"open sesame"
 NO_SECRET = 66
 MAC, OTHER_MAC = "52:54:00:12:34:56", "52:54:00:12:34:57"
+FILTERED = """<interface type='network'><source network='here'/><filterref filter='{name}'>
+    <parameter name='IPV4' value='10.0.0.7'/><parameter name='IPV6' value='2001:db8::7'/></filterref>
+    <model type='virtio'/><alias name='ua-nic-0-1'/>
+    <address type='pci' domain='0' bus='1' slot='0' function='0'/></interface>"""
+"""A NIC on the network "here", with a filter."""
 
 
 class World(Protocol):
@@ -463,6 +469,17 @@ class HypervisorContract:
         assert {(each.mac, each.address) for each in found.all_reservations} == {(MAC, address)}
         connection.unreserve("here", MAC, address)
         assert _held(connection, "here") == set()
+
+    @pytest.mark.parametrize("name", filter_rules.NAMES)
+    def test_a_filter_is_there_however_often_it_is_asked_for(self, machine: Machine, name: str) -> None:
+        machine.world.make_network("here")
+        machine.define().start()
+        with pytest.raises(HypervisorError):
+            machine.connection.attach_device(machine.id, FILTERED.format(name="nowhere"))
+        for _ in range(2):
+            machine.connection.have_filter(name)
+        machine.connection.attach_device(machine.id, FILTERED.format(name=name))
+        assert name in machine.now().live_xml
 
     def test_the_offer_is_enough_for_a_machine(self, connection: Connection) -> None:
         offer = connection.offer()

@@ -49,7 +49,8 @@ def test_what_is_there(ask: Ask, hypervisor: FakeHypervisor) -> None:
     assert status == 0
     assert (told["driver"], told["entry"], told["parameters"]) == ("network", "flat/*", {"network": "lan"})
     assert (told["ready"], told["joined_to"], told["address"]) == (True, "lan", "10.0.0.7")
-    assert network.reserved == [], "it only looks"
+    assert told["filter"] == "sri-libvirt-1-ipv4"
+    assert (network.reserved, hypervisor.filters) == ([], set()), "it only looks"
 
 
 def test_what_would_wait_says_why(ask: Ask, hypervisor: FakeHypervisor) -> None:

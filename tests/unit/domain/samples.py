@@ -215,6 +215,15 @@ NICS = {
     "isolated": NicBackend("isolated://1", "isolated", device="sri0123456789ab", driver="isolated"),
     "bridge": NicBackend("bridge://br0/1", "bridge", bridge="br0", driver="bridge"),
     "bridge-vlan": NicBackend("bridge://br0/1", "bridge", bridge="br0", vlan=42, isolated_port=True, driver="bridge"),
+    "filtered": NicBackend(
+        "network://lan/1",
+        "network",
+        network="lan",
+        driver="network",
+        filter="sri-libvirt-1-ipv4-ipv6",
+        addresses=("10.0.0.7", "2001:db8::7", "10.0.0.8"),
+    ),
+    "filtered-any": NicBackend("bridge://br0/1", "bridge", bridge="br0", driver="bridge", filter="sri-libvirt-1-any"),
 }
 """A NIC of every kind."""
 

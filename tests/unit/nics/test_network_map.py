@@ -113,7 +113,7 @@ more: 1
         ("7", "'a/b' is no name of a network device"),
         ("8", "'4095' is no VLAN"),
         ("9", "'maybe' is neither true nor false"),
-        ("10", "unknown key 'mtu' of an entry for bridge; known are bridge, driver, isolated_ports, network_id, vlan"),
+        ("10", "unknown key 'mtu' of an entry for bridge; known are antispoof, bridge, driver, isolated_ports"),
         ("11", "network_id must be a string"),
         ("11", "unknown key 'network' of an entry for isolated"),
         ("12", "'a/b' is no name of a libvirt network"),
