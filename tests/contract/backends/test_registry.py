@@ -17,6 +17,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -332,8 +333,9 @@ def test_a_connection_is_dropped_where_it_is_said(registry: Registry, tmp_path: 
             (206, 300_000 - 123_466),
         ]
         server.misbehave("*", Fault(drop_after=10, reset=True))
-        if tls:
-            assert not Got(url, ca=server.ca).whole
+        if tls:  # what lay in the socket is read with the reset behind it, or not at all
+            with suppress(ConnectionResetError):
+                assert not Got(url, ca=server.ca).whole
         else:
             with pytest.raises(ConnectionResetError):
                 Got(url)

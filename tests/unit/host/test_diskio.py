@@ -24,9 +24,9 @@ def test_a_file_is_opened_past_the_page_cache_and_nothing_is_made(
     disk.write_bytes(b"data")
     real, seen = os.open, []
 
-    def fake(path: Any, flags: int, *more: Any) -> int:
+    def fake(path: Any, flags: int, *more: Any, **named: Any) -> int:
         if path != disk:
-            return real(path, flags, *more)
+            return real(path, flags, *more, **named)
         seen.append(flags)
         if error:
             raise OSError(error, os.strerror(error))
