@@ -174,6 +174,7 @@ class Provider:
             settings.network_map,
             settings.sysfs,
             self._virtualisation.libvirt_version,
+            settings.allow_user_net,
         )
         plugins = PluginTables(images, access, links)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
@@ -206,6 +207,7 @@ class Provider:
             not_open_elsewhere=Elsewhere(store, paths.machines).check,
             lend=Lending(store.instance, loans, plugins.secrets_of, lambda: self._survey.poke()).lend,
             settle=DiskIo(looks, settings.procfs).settle,
+            vhost_net=link.has_vhost_net,
         )
         policy = Policy(
             handle_of=plugins.handle_of,

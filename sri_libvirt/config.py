@@ -53,6 +53,7 @@ class Settings:
     probe_timeout: int
     machine_classes: Path | None
     network_map: Path | None
+    allow_user_net: bool
     reserved_memory: int | None
     reserved_cpus: int
     cpu_overcommit: Fraction
@@ -422,6 +423,13 @@ OPTIONS: tuple[Option, ...] = (
         "",
         "File that says which network ids lead to which driver; without one isolated and libvirt networks are had.",
         "FILE",
+    ),
+    Option(
+        "allow_user_net",
+        switch,
+        "false",
+        "Let the network map name user networking, whose guests reach this host's loopback.",
+        native=bool,
     ),
     Option(
         "reserved_memory",

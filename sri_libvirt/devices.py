@@ -21,7 +21,8 @@ DiskCache = Literal["none", "writeback"]
 DiskIo = Literal["", "io_uring", "native", "threads"]
 DiskDiscard = Literal["unmap", "ignore"]
 DetectZeroes = Literal["off", "on", "unmap"]
-NicKind = Literal["network", "isolated", "bridge"]
+NicKind = Literal["network", "isolated", "bridge", "ovs", "direct", "tap", "user"]
+DirectMode = Literal["", "bridge", "private", "vepa"]
 Boot = Literal["disk", "kernel", "uki"]
 
 DEFAULT_PORTS = {"nbd": 10809, "iscsi": 3260}
@@ -227,14 +228,26 @@ def _plain(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class NicBackend:
-    """What a guest's NIC is joined to: a libvirt network, a bridge of the host, or a link without peers. `note` as of a
-    disk.
+class Bandwidth:
+    """What a NIC may carry, in each direction: bytes in a second, or `peak` of them for `burst` bytes; 0: not said."""
 
-    The last is a tap by name, `device`, that its driver has made and that is never up; libvirt makes none for us. On a
-    bridge it may be in a `vlan` (0: untagged), and an `isolated_port` exchanges nothing with others that are. `filter`
-    is libvirt's of what the guest sends, "" without one: it may use `addresses`, or any if there are none. `address` is
-    what DHCP gives it, "" where that is nobody's promise. The loop sets `driver`, whose it is.
+    average: int
+    peak: int = 0
+    burst: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NicBackend:
+    """What a guest's NIC is joined to, by its `kind`: a libvirt `network`; a `bridge` of Linux, or of Open vSwitch
+    ("ovs"); a `device` of the host, which it shares by macvtap in a `mode` ("direct"), or which is a tap that somebody
+    else has made ("tap"), or that our driver has made, which is never up and has nobody behind it ("isolated"); QEMU's
+    own user networking ("user"). `note` as of a disk.
+
+    On a bridge it may be in a `vlan` (0: untagged), or in those of a `trunk`, and an `isolated_port` exchanges nothing
+    with others that are. `interface_id` is what Open vSwitch knows it by. `filter` is libvirt's of what the guest
+    sends, "" without one. `address` is what DHCP gives it, "" where that is nobody's promise. `mtu` 0 is Ethernet's
+    own. What a driver says of `queues` is the most that there can be, 0 for as many as are of use.
+    The loop sets `driver`, whose it is, `addresses`, all that its spec gives it, and `queues`.
     """
 
     handle: str  # never empty; goes to the API's providerID
@@ -249,6 +262,12 @@ class NicBackend:
     isolated_port: bool = False
     filter: str = ""
     addresses: tuple[str, ...] = ()
+    mode: DirectMode = ""
+    trunk: tuple[int, ...] = ()
+    interface_id: str = ""
+    mtu: int = 0
+    queues: int = 0
+    bandwidth: Bandwidth | None = None
 
     @property
     def source(self) -> str:
@@ -275,10 +294,17 @@ def from_json(text: str) -> Backing | None:
         case "DiskSource":
             return _disk(data)
         case "NicBackend":
-            backend = NicBackend(**{**data, "addresses": tuple(data.get("addresses", ()))})
-            return backend if backend.source else None
+            return _nic(data)
         case other:
             raise ValueError(f"unknown backing type {other!r}: written by a newer version?")
+
+
+def _nic(data: dict[str, Any]) -> NicBackend | None:
+    if (bandwidth := data.pop("bandwidth", None)) is not None:
+        data["bandwidth"] = Bandwidth(**bandwidth)
+    data["addresses"], data["trunk"] = tuple(data.get("addresses", ())), tuple(data.get("trunk", ()))
+    backend = NicBackend(**data)
+    return backend if backend.source or backend.kind == "user" else None
 
 
 def _disk(data: dict[str, Any]) -> DiskSource:

@@ -76,6 +76,11 @@ def secret_uuid(machine_id: str, volume: str, purpose: str) -> str:
     return str(uuid.UUID(digest("secret", machine_id, volume, purpose, length=32)))
 
 
+def interface_id(machine_id: str, nic: str) -> str:
+    """The UUID by which Open vSwitch knows a machine's NIC."""
+    return str(uuid.UUID(digest("interface", machine_id, nic, length=32)))
+
+
 def initiator(instance: str) -> str:
     """The iSCSI name of a store's host, for volumes that give none (RFC 7143, 4.2.7)."""
     return f"iqn.2024-01.cloud.spheric:sri-libvirt.{digest('initiator', instance, length=16)}"

@@ -8,7 +8,7 @@ have lost something, so what is rendered and what was defined are read and compa
 from __future__ import annotations
 
 from sri_libvirt.domain import access, observed
-from sri_libvirt.domain.observed import ObservedDevice, ObservedDomain, link_words, place_of
+from sri_libvirt.domain.observed import Link, ObservedDevice, ObservedDomain, place_of
 from sri_libvirt.domain.spec import Disk, DomainSpec, Nic
 
 _BOOT = ("loader", "nvram_template", "kernel", "initramfs", "command_line")
@@ -89,8 +89,7 @@ def verify_device(device: Disk | Nic, text: str) -> list[str]:
 
 def _expected(device: Disk | Nic) -> ObservedDevice:
     if isinstance(device, Nic):
-        values = [value for _, value in device.parameters]
-        link = link_words(device.vlan, isolated=device.isolated_port, named=device.filter, values=values)
+        link = str(_link(device))
         return ObservedDevice(device.alias, "interface", device.port, device.source, mac=device.mac, link=link)
     return ObservedDevice(
         alias=device.alias,
@@ -100,6 +99,19 @@ def _expected(device: Disk | Nic) -> ObservedDevice:
         target=device.target,
         serial=device.serial,
         access=access.of_disk(device),
+    )
+
+
+def _link(nic: Nic) -> Link:
+    return Link(
+        unmanaged=nic.kind in ("isolated", "tap"),
+        mode=nic.mode,
+        interface_id=nic.interface_id,
+        trunk=bool(nic.trunk),
+        vlans=nic.trunk or ((nic.vlan,) if nic.vlan else ()),
+        isolated_port=nic.isolated_port,
+        filter=nic.filter,
+        values=tuple(value for _, value in nic.parameters),
     )
 
 

@@ -35,5 +35,15 @@ def one(row: Attachment) -> Nic:
         vlan=backend.vlan,
         isolated_port=backend.isolated_port,
         filter=backend.filter,
-        parameters=tuple((_PARAMETERS[ip_address(each).version], each) for each in backend.addresses),
+        parameters=_parameters(backend) if backend.filter else (),
+        mode=backend.mode,
+        trunk=backend.trunk,
+        interface_id=backend.interface_id,
+        mtu=backend.mtu,
+        queues=backend.queues,
+        bandwidth=backend.bandwidth,
     )
+
+
+def _parameters(backend: NicBackend) -> tuple[tuple[str, str], ...]:
+    return tuple((_PARAMETERS[ip_address(each).version], each) for each in backend.addresses)

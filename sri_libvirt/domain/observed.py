@@ -5,7 +5,7 @@ What it should say does not belong here (see `compare.py`), nor what follows fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +35,7 @@ class ObservedDevice:
     """One of our devices. `port` is the index of its root port, 0 if it is elsewhere.
 
     `source` is a path, where a network disk is (`devices.network_source`), a network, or the tap of a link without
-    peers. `access` is how a disk is opened beside it, `link` in which way a NIC is joined (`link_words`).
+    peers. `access` is how a disk is opened beside it, `link` in which way a NIC is joined (`Link`).
     """
 
     alias: str
@@ -180,28 +180,50 @@ def _device(node: etree._Element) -> ObservedDevice:
         serial=node.findtext("serial") or "",
         mac=attribute(node.find("mac"), "address"),
         access=access.of_xml(node) if kind == "disk" else {},
-        link=_link(node) if kind == "interface" else "",
+        link=str(_link(node)) if kind == "interface" else "",
     )
 
 
-def link_words(vlan: int, *, isolated: bool, named: str = "", values: Iterable[str] = ()) -> str:
-    """In which way a NIC is joined: `vlan 42, isolated port, filter NAME of 10.0.0.7`; "" of one without any of it.
+@dataclass(frozen=True, slots=True)
+class Link:
+    """In which way a NIC is joined; how fast, an operator's template may say otherwise. `values` are those of its
+    filter's parameters."""
 
-    `values` are those of the filter's parameters; libvirt gives them back in an order of its own.
-    """
-    words = [f"vlan {vlan}" if vlan else "", "isolated port" if isolated else ""]
-    if named:
-        words.append(" of ".join(filter(None, [f"filter {named}", " ".join(sorted(values))])))
-    return ", ".join(filter(None, words))
+    unmanaged: bool = False
+    mode: str = ""
+    interface_id: str = ""
+    trunk: bool = False
+    vlans: tuple[int, ...] = ()
+    isolated_port: bool = False
+    filter: str = ""
+    values: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """`vlan 42, isolated port, filter NAME of 10.0.0.7`; "" of one without any of it."""
+        numbers = " ".join(map(str, self.vlans))
+        words = [
+            "unmanaged" if self.unmanaged else "",
+            f"macvtap {self.mode}" if self.mode else "",
+            f"interface {self.interface_id}" if self.interface_id else "",
+            f"{'trunk' if self.trunk else 'vlan'} {numbers}" if numbers else "",
+            "isolated port" if self.isolated_port else "",
+            # libvirt gives them back in an order of its own
+            " of ".join(filter(None, [f"filter {self.filter}", " ".join(sorted(self.values))])) if self.filter else "",
+        ]
+        return ", ".join(filter(None, words))
 
 
-def _link(node: etree._Element) -> str:
-    tag, port, named = node.find("vlan/tag"), node.find("port"), node.find("filterref")
-    return link_words(
-        0 if tag is None else _number(tag, "id"),
-        isolated=attribute(port, "isolated") == "yes",
-        named=attribute(named, "filter"),
-        values=[attribute(each, "value") for each in node.iterfind("filterref/parameter")],
+def _link(node: etree._Element) -> Link:
+    source, target, vlan = node.find("source"), node.find("target"), node.find("vlan")
+    return Link(
+        unmanaged=attribute(target, "managed") == "no",
+        mode=attribute(source, "mode") if node.get("type") == "direct" else "",
+        interface_id=attribute(node.find("virtualport/parameters"), "interfaceid"),
+        trunk=attribute(vlan, "trunk") == "yes",
+        vlans=tuple(_number(tag, "id") for tag in node.iterfind("vlan/tag")),
+        isolated_port=attribute(node.find("port"), "isolated") == "yes",
+        filter=attribute(node.find("filterref"), "filter"),
+        values=tuple(attribute(each, "value") for each in node.iterfind("filterref/parameter")),
     )
 
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sri_libvirt.devices import BackingFile, DiskFormat, DiskHost, DiskKind, DiskSettings, NicKind, network_source
+from sri_libvirt.devices import (
+    BackingFile,
+    Bandwidth,
+    DirectMode,
+    DiskFormat,
+    DiskHost,
+    DiskKind,
+    DiskSettings,
+    NicKind,
+    network_source,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +157,12 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """One virtio NIC behind a root port, joined to `source`: by its kind a libvirt network, a tap, or a bridge.
+    """One virtio NIC behind a root port, joined to `source`: by its kind a libvirt network, a bridge, a device of the
+    host, a tap; "" of user networking.
 
     `vlan` 0 = untagged; `isolated_port` = nothing is exchanged with other such ports of the bridge. `filter` is
     libvirt's of what the guest sends, "" = none; of `parameters`, name and value, there may be several of a name.
+    `mode`, `trunk`, `interface_id` and `bandwidth` as of a NicBackend; `mtu` 0 and `queues` 0 or 1 are not written.
     """
 
     alias: str
@@ -162,6 +174,12 @@ class Nic:
     isolated_port: bool = False
     filter: str = ""
     parameters: tuple[tuple[str, str], ...] = ()
+    mode: DirectMode = ""
+    trunk: tuple[int, ...] = ()
+    interface_id: str = ""
+    mtu: int = 0
+    queues: int = 0
+    bandwidth: Bandwidth | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+VHOST_NET = Path("/dev/vhost-net")
+
 _UP = 0x1
+_ETHERNET_MTU = 1500
 
 
 def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
@@ -35,6 +38,33 @@ def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
     if master == bridge:
         return True
     return False if os.path.isdir(f"{net}/{master}/bridge") and os.path.isdir(f"{net}/{bridge}/bridge") else None
+
+
+def is_there(sysfs: Path, name: str) -> bool:
+    """Whether there is a network device of this name."""
+    return os.path.exists(f"{sysfs}/class/net/{name}")
+
+
+def is_tap(sysfs: Path, name: str) -> bool:
+    """Whether there is a tap of this name."""
+    return os.path.exists(f"{sysfs}/class/net/{name}/tun_flags")
+
+
+def has_vhost_net() -> bool:
+    """Whether the kernel can carry the queues of guests' NICs. Its module is loaded when the node is opened."""
+    return VHOST_NET.exists()
+
+
+def unusual_mtu(sysfs: Path | None, name: str) -> int:
+    """The MTU of a device; 0 where it is Ethernet's own, or is not told."""
+    if sysfs is None or not name:
+        return 0
+    try:
+        with open(f"{sysfs}/class/net/{name}/mtu", encoding="ascii") as file:
+            mtu = int(file.read())
+    except (OSError, ValueError):
+        return 0
+    return 0 if mtu == _ETHERNET_MTU else mtu
 
 
 def is_bridge(sysfs: Path, name: str) -> bool:

@@ -18,9 +18,14 @@ What of the host is on the guest's link is part of what a backend promises:
   program or of the kernel is never relied upon. The tap that an "isolated" backend names is down for that.
 
 A tenant's message never chooses a bridge, a VLAN or a driver: the operator's network map does. What its entries may say
-for a driver are the driver's `parameters`; `bound(values)` is the driver for one entry, whose `supports` nobody asks.
-One that only the map can choose supports nothing by itself. The map may have changed since an interface was prepared:
-it is released by the driver that has prepared it, bound or not, so by what `made` says.
+for a driver are the driver's `parameters`, of which it has one at most of those in `exclusive`; `bound(values)` is the
+driver for one entry, whose `supports` nobody asks.
+One that only the map can choose supports nothing by itself (`mapped.py`); one that no map may choose here says why in
+`barred`. The map may have changed since an interface was prepared: it is released by the driver that has prepared it,
+bound or not, so by what `made` says.
+
+`attributes` of an interface are the tenant's words. A driver heeds those alone that the entry allows (`attributes.py`):
+its `allow` names them. The MAC among them is the loop's to give, and so is the number of queues.
 
 A driver may also have `claims(nic)`, as volume drivers may: what the interface takes of the host while it is attached
 (virtual functions, for one); it is not prepared while that does not fit.
@@ -42,10 +47,15 @@ from sri_libvirt.hypervisor.networks import Networks
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """What an entry of the network map may say for a driver. `read` makes its value of the text, or raises ValueError
-    with a sentence."""
+    with a sentence. `many`: it is a list of those, whose value is a tuple.
 
-    read: Callable[[str], object]
+    With `parts` it is a mapping of them, and `read` is given their values by name.
+    """
+
+    read: Callable[[Any], object]
     required: bool = False
+    many: bool = False
+    parts: Mapping[str, Parameter] | None = None
 
 
 class NicDriver(Protocol):

@@ -7,28 +7,27 @@ are not touched. Addresses are given by whoever is on it. Traffic of guests does
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from sri_libvirt import names, printable
+from sri_libvirt import printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import NotReady
 from sri_libvirt.host import link
 from sri_libvirt.hypervisor.networks import Networks
-from sri_libvirt.nics import map_values, spoofing
+from sri_libvirt.nics import map_values, mapped, spoofing
 from sri_libvirt.nics.base import Parameter
+from sri_libvirt.nics.mapped import MappedNics
 
 VLANS_SINCE = 11_000_000
 """The first libvirt that puts the tap of a guest into a VLAN of a Linux bridge; older ones refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
-class BridgeNics:
-    """The NIC driver for one bridge, or, without one, for none. Without `sysfs` nobody looks whether it is there."""
+class BridgeNics(MappedNics):
+    """The NIC driver for one bridge."""
 
-    sysfs: Path | None = None
     libvirt_version: Callable[[], int] = lambda: 0
     bridge: str = ""
     vlan: int = 0
@@ -41,19 +40,12 @@ class BridgeNics:
         "vlan": Parameter(map_values.vlan),
         "isolated_ports": Parameter(map_values.switch),
         "antispoof": spoofing.PARAMETER,
+        "bandwidth": mapped.BANDWIDTH,
+        "allow": mapped.allow("mac", "queues"),
     }
 
-    def bound(self, values: Mapping[str, Any]) -> BridgeNics:
-        return replace(self, **values)
-
-    def supports(self, nic: pb.NetworkInterface) -> bool:  # noqa: ARG002 of the contract
-        return False
-
-    def validate(self, nic: pb.NetworkInterface) -> None:
-        """Which id leads here is the map's affair."""
-
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
-        return f"bridge://{self.bridge}/{names.digest(machine_id, nic.name, length=16)}"
+        return mapped.handle(self.name, self.bridge, machine_id, nic)
 
     def prepare(
         self,
@@ -80,19 +72,10 @@ class BridgeNics:
             bridge=self.bridge,
             vlan=self.vlan,
             isolated_port=self.isolated_ports,
+            mtu=link.unusual_mtu(self.sysfs, self.bridge),
+            bandwidth=self.bandwidth,
         )
         return spoofing.guarded(made, nic, networks) if self.antispoof else made
-
-    def release(
-        self,
-        machine_id: str,
-        nic: pb.NetworkInterface,
-        mac: str,
-        networks: Networks,
-        made: NicBackend | None = None,
-        then: pb.NetworkInterface | None = None,
-    ) -> None:
-        """Nothing was made."""
 
 
 def _words(version: int) -> str:

@@ -7,26 +7,31 @@ The other end is a tap of the host that is never up (`hypervisor/taps.py`). Netw
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 from sri_libvirt import names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.hypervisor.base import NoTaps, Taps
 from sri_libvirt.hypervisor.networks import Networks
+from sri_libvirt.nics import mapped
+from sri_libvirt.nics.base import Parameter
+from sri_libvirt.nics.mapped import MappedNics
 
 
-class IsolatedNics:
+@dataclass(frozen=True, slots=True)
+class IsolatedNics(MappedNics):
     """The NIC driver for `isolated`."""
 
-    name = "isolated"
+    taps: Taps = field(default_factory=NoTaps)
 
-    def __init__(self, taps: Taps | None = None) -> None:
-        self._taps: Taps = NoTaps() if taps is None else taps
+    name = "isolated"
+    parameters: ClassVar[Mapping[str, Parameter]] = {"allow": mapped.allow("mac")}
 
     def supports(self, nic: pb.NetworkInterface) -> bool:
         return nic.network_id == "isolated"
-
-    def validate(self, nic: pb.NetworkInterface) -> None:
-        """There is nothing more to say."""
 
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
         return f"isolated://{names.digest(machine_id, nic.name, length=16)}"
@@ -39,8 +44,8 @@ class IsolatedNics:
         networks: Networks,  # noqa: ARG002
     ) -> NicBackend:
         device = tap_name(machine_id, nic)
-        self._taps.make(device)
-        return NicBackend(handle=self.handle(machine_id, nic), kind="isolated", device=device)
+        self.taps.make(device)
+        return NicBackend(handle=self.handle(machine_id, nic), kind="isolated", device=device, queues=1)
 
     def release(
         self,
@@ -51,7 +56,7 @@ class IsolatedNics:
         made: NicBackend | None = None,  # noqa: ARG002
         then: pb.NetworkInterface | None = None,  # noqa: ARG002
     ) -> None:
-        self._taps.remove(tap_name(machine_id, nic))
+        self.taps.remove(tap_name(machine_id, nic))
 
 
 def tap_name(machine_id: str, nic: pb.NetworkInterface) -> str:

@@ -5,6 +5,16 @@ does not belong here.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+
+from sri_libvirt import quantity
+from sri_libvirt.devices import Bandwidth
+
+KIB = 1024
+
+_MODES = ("bridge", "private", "vepa")
+_MOST_KIB = 2**32 - 1
+"""tc counts in 32 bits."""
 
 _LINK = re.compile(r"[^\s/:]{1,15}")
 _LAST_VLAN = 4094
@@ -36,3 +46,36 @@ def switch(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(f"{text[:16]!r} is neither true nor false")
     return text == "true"
+
+
+def mode(text: str) -> str:
+    """How macvtap lets the guests on a device reach each other."""
+    if text not in _MODES:
+        raise ValueError(f"{text[:16]!r} is none of {', '.join(_MODES)}")
+    return text
+
+
+def attribute(*known: str) -> Callable[[str], str]:
+    """An attribute that tenants may set, one of these."""
+
+    def read(text: str) -> str:
+        if text not in known:
+            raise ValueError(
+                f"{text[:32]!r} is no attribute that may be set here; there are {', '.join(sorted(known))}"
+            )
+        return text
+
+    return read
+
+
+def kibibytes(text: str) -> int:
+    """Bytes, in whole KiB as libvirt counts them."""
+    found = quantity.whole(text)
+    if not KIB <= found <= _MOST_KIB * KIB:
+        raise ValueError(f"{text[:32]!r} is not from 1Ki to {_MOST_KIB}Ki")
+    return found // KIB * KIB
+
+
+def bandwidth(parts: Mapping[str, int]) -> Bandwidth:
+    """What may be carried."""
+    return Bandwidth(**parts)

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sri_libvirt import names, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import AddressHeld, InvalidSpec, NotReady
+from sri_libvirt.host import link
 from sri_libvirt.hypervisor.networks import Network, Networks, subnet_of
-from sri_libvirt.nics import addresses, map_values, spoofing
+from sri_libvirt.nics import addresses, attributes, map_values, mapped, spoofing
 from sri_libvirt.nics.base import Parameter
+from sri_libvirt.nics.mapped import MappedNics
 from sri_libvirt.nics.reserving import Reserving
 
 SCHEME = "network://"
@@ -29,22 +32,21 @@ ISOLATED = "isolated"
 _LEAST_HOSTS = 2  # bits; of smaller subnets every address is a host's
 
 
-class NetworkNics:
+@dataclass(frozen=True, slots=True)
+class NetworkNics(MappedNics):
     """The NIC driver for libvirt networks."""
+
+    reserving: Reserving = field(default_factory=Reserving)
+    network: str = ""
+    antispoof: bool = True
 
     name = "network"
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "network": Parameter(map_values.network_name, required=True),
         "antispoof": spoofing.PARAMETER,
+        "bandwidth": mapped.BANDWIDTH,
+        "allow": mapped.allow("mac", "queues"),
     }
-
-    def __init__(self, reserving: Reserving | None = None, network: str = "", *, antispoof: bool = True) -> None:
-        self._reserving = Reserving() if reserving is None else reserving
-        self._network = network
-        self._antispoof = antispoof
-
-    def bound(self, values: Mapping[str, Any]) -> NetworkNics:
-        return NetworkNics(self._reserving, **values)
 
     def supports(self, nic: pb.NetworkInterface) -> bool:
         reference = nic.network_id
@@ -56,6 +58,7 @@ class NetworkNics:
         except ValueError:
             words = "names no libvirt network: use network://NAME, NAME without a slash"
             raise InvalidSpec("network_id", words) from None
+        attributes.of(nic, self.allow)
 
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
         return f"{SCHEME}{self._name(nic)}/{names.digest(machine_id, nic.name, length=16)}"
@@ -73,7 +76,7 @@ class NetworkNics:
                 f"the libvirt network {printable.quote(name)} is not running",
                 f"Start it: virsh net-start {shlex.quote(name)}",
             )
-        if self._antispoof and not network.switched:
+        if self.antispoof and not network.switched:
             raise NotReady(
                 f"libvirt cannot keep guests of the network {printable.quote(name)} from using other addresses than "
                 "their own: it joins them by Open vSwitch or a device of the host",
@@ -85,9 +88,16 @@ class NetworkNics:
             raise NotReady(str(error), addresses.OTHER_ADVICE) from error
         if address is not None:
             _check(network, mac, address, networks)
-            self._reserving.hold(machine_id, network, mac, address, networks)
-        made = NicBackend(handle=self.handle(machine_id, nic), kind="network", network=name, address=str(address or ""))
-        return spoofing.guarded(made, nic, networks) if self._antispoof else made
+            self.reserving.hold(machine_id, network, mac, address, networks)
+        made = NicBackend(
+            handle=self.handle(machine_id, nic),
+            kind="network",
+            network=name,
+            address=str(address or ""),
+            mtu=link.unusual_mtu(self.sysfs, network.bridge),
+            bandwidth=self.bandwidth,
+        )
+        return spoofing.guarded(made, nic, networks) if self.antispoof else made
 
     def release(
         self,
@@ -103,15 +113,15 @@ class NetworkNics:
         if then is not None and (self._name(then), _asked(then)) == (name, address):
             return
         if address is not None and (network := networks.network(name)) is not None:
-            self._reserving.give_up(machine_id, network, mac, address, networks)
+            self.reserving.give_up(machine_id, network, mac, address, networks)
         networks.end_leases(name, mac)
 
     def busy_until(self, mac: str) -> int | None:
-        return self._reserving.busy_until(mac)
+        return self.reserving.busy_until(mac)
 
     def _name(self, nic: pb.NetworkInterface) -> str:
         """The libvirt network that is meant."""
-        return self._network or nic.network_id.removeprefix(SCHEME)
+        return self.network or nic.network_id.removeprefix(SCHEME)
 
 
 def _asked(nic: pb.NetworkInterface) -> IPv4Address | None:

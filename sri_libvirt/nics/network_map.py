@@ -62,6 +62,8 @@ class _Reader(documents.Reader):
             self.wrong(fields["driver"], f"there is no driver {named!r}; there are {', '.join(sorted(self.drivers))}")
         if driver is None:
             return
+        if barred := getattr(driver, "barred", ""):
+            self.wrong(fields["driver"], barred)
         values = self._parameters(node, driver, fields)
         if pattern is not None and values is not None:
             bind: Callable[[Mapping[str, Any]], NicDriver] | None = getattr(driver, "bound", None)
@@ -76,14 +78,31 @@ class _Reader(documents.Reader):
         values: dict[str, Any] = {}
         for key, value in fields.items():
             if key in known:
-                values[key] = self.value(node, value, key, known[key].read)
+                values[key] = self._value(node, value, key, known[key])
             elif key not in _OF_ENTRY:
                 all_known = ", ".join(sorted((*_OF_ENTRY, *known)))
                 self.wrong(value, f"unknown key {key!r} of an entry for {driver.name}; known are {all_known}")
         for key, parameter in known.items():
             if parameter.required and key not in fields:
                 self.wrong(node, f"{key} is missing")
+        said = [key for key in getattr(driver, "exclusive", ()) if key in fields]
+        if len(said) > 1:
+            self.wrong(node, f"only one of {', '.join(said)} may be there")
         return values if len(self.mistakes) == before else None
+
+    def _value(self, parent: yaml.Node, node: yaml.Node, key: str, parameter: Parameter) -> object:
+        if parameter.many:
+            return tuple(self.value(node, each, key, parameter.read) for each in self.sequence(node, key))
+        if parameter.parts is None:
+            return self.value(parent, node, key, parameter.read)
+        before = len(self.mistakes)
+        fields = self.mapping(node, key, set(parameter.parts))
+        parts = {name: self._value(node, each, name, parameter.parts[name]) for name, each in fields.items()}
+        if isinstance(node, yaml.MappingNode):
+            for name, part in parameter.parts.items():
+                if part.required and name not in fields:
+                    self.wrong(node, f"{name} of {key} is missing")
+        return parameter.read(parts) if len(self.mistakes) == before else None
 
 
 def _glob(text: str) -> str:

@@ -6,7 +6,7 @@ What a driver does does not belong here (see `base.py` for its contract).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -15,13 +15,19 @@ from typing import cast
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import ConfigError, InvalidSpec
-from sri_libvirt.hypervisor.base import Taps
+from sri_libvirt.hypervisor.base import NoTaps, Taps
+from sri_libvirt.nics import attributes
+from sri_libvirt.nics.attributes import Attributes
 from sri_libvirt.nics.base import Entry, NicDriver
 from sri_libvirt.nics.bridge import BridgeNics
+from sri_libvirt.nics.direct import DirectNics
 from sri_libvirt.nics.isolated import IsolatedNics
 from sri_libvirt.nics.network import NetworkNics
+from sri_libvirt.nics.ovs import OvsNics
 from sri_libvirt.nics.reserving import Reserving
+from sri_libvirt.nics.tap import TapNics
 from sri_libvirt.nics.unknown import UnknownNics
+from sri_libvirt.nics.user import UserNics
 
 GROUP = "sri_libvirt.nics"
 
@@ -33,14 +39,16 @@ class LinkAccess:
     """What of this host NICs are joined to, and what their drivers need of it. By default nothing is made.
 
     `map` is the operator's network map, `libvirt_version` gives libvirt's number, 0 while it is not known. Without
-    `sysfs` nobody looks whether a bridge is there: for machines that are only planned.
+    `sysfs` nobody looks whether a bridge is there: for machines that are only planned. `user_net`: the map may name
+    user networking.
     """
 
-    taps: Taps | None = None
-    reserving: Reserving | None = None
+    taps: Taps = field(default_factory=NoTaps)
+    reserving: Reserving = field(default_factory=Reserving)
     map: Path | None = None
     sysfs: Path | None = None
     libvirt_version: Callable[[], int] = lambda: 0
+    user_net: bool = False
 
 
 class NicRegistry:
@@ -86,6 +94,10 @@ class NicRegistry:
             raise InvalidSpec("network_id", f"several drivers take it: {', '.join(each.name for each in matching)}")
         return matching[0] if matching else UnknownNics()
 
+    def attributes(self, nic: pb.NetworkInterface) -> Attributes:
+        """What a NIC's attributes say of what the map lets tenants say. Raises InvalidSpec."""
+        return attributes.of(nic, getattr(self.select(nic), "allow", ()))
+
     def of(self, nic: pb.NetworkInterface, made: NicBackend | None) -> NicDriver:
         """The driver that has prepared a NIC, which may be another one by now. Raises InvalidSpec when it is gone."""
         now = self.select(nic)
@@ -99,9 +111,13 @@ class NicRegistry:
 
 def _ours(access: LinkAccess) -> list[NicDriver]:
     return [
-        NetworkNics(access.reserving),
-        IsolatedNics(access.taps),
-        BridgeNics(access.sysfs, access.libvirt_version),
+        NetworkNics(access.sysfs, reserving=access.reserving),
+        IsolatedNics(taps=access.taps),
+        BridgeNics(access.sysfs, libvirt_version=access.libvirt_version),
+        OvsNics(access.sysfs),
+        DirectNics(access.sysfs),
+        TapNics(access.sysfs),
+        UserNics(allowed=access.user_net),
     ]
 
 

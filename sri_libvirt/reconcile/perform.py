@@ -15,15 +15,15 @@ from typing import Protocol
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import Backing, DiskSource, NicBackend
 from sri_libvirt.domain import ports
-from sri_libvirt.errors import AddressHeld, HypervisorError, InvalidSpec, NotReady
+from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.images import seed
-from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import disks, plugging
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.reconcile.imaging import ChooseProfile, Images, MachineImage
+from sri_libvirt.reconcile.linking import Links, MachineLink
 from sri_libvirt.reconcile.power import GuestPower
 from sri_libvirt.reconcile.reasons import action_failed, device_words
 from sri_libvirt.reconcile.secrets import Lend, lend_nothing
@@ -37,20 +37,13 @@ ROOM_ADVICE = (
     "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity` shows "
     "who has what."
 )
-MOVED_ADVICE = "Set the machine's power OFF and ON: it follows the map at its next cold start."
 GONE_ADVICE = "Install the driver's package on this host again and restart the provider."
 
 
-class Plugins(Images, Protocol):
+class Plugins(Images, Links, Protocol):
     """The driver of each device; raises InvalidSpec when there is none (any more)."""
 
     def volume(self, row: Attachment) -> VolumeDriver: ...
-
-    def nic(self, row: Attachment) -> NicDriver:
-        """The driver that its network id leads to now."""
-
-    def nic_made(self, row: Attachment) -> NicDriver:
-        """The driver that has prepared it, if one has."""
 
     def size_of(self, row: Attachment) -> int:
         """The bytes of a plugged volume as the latest look at its backend has found it, 0 if none has."""
@@ -101,6 +94,8 @@ class Performer:
     """Has the secrets of disks set while they are opened."""
     settle: Callable[[ClassPolicy, DiskSource], DiskSource] = lambda _policy, source: source
     """Gives a disk the settings that it is opened with. Raises NotReady."""
+    vhost_net: Callable[[], bool] = lambda: False
+    """Whether the host's kernel carries the queues of network interfaces."""
 
     def perform(self, action: Action, seen: Machine, connection: Connection) -> None:
         """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError.
@@ -163,6 +158,10 @@ class Performer:
         return MachineImage(self.store, self.plugins, self.choose_profile)
 
     @property
+    def _link(self) -> MachineLink:
+        return MachineLink(self.store, self.plugins, self.vhost_net)
+
+    @property
     def _power(self) -> GuestPower:
         return GuestPower(self.store, self.clock, self.lend)
 
@@ -216,20 +215,31 @@ class Performer:
         if isinstance(made, DiskSource) and isinstance(row.backing, DiskSource):
             # A domain names the old source until the next define, which is ours to change, not somebody else's work.
             made = made.after(row.backing)
-        if made != row.backing or row.problem:
-            self._refuse_if_held(self.store.write(lambda tx: _keep_prepared(tx, row, made, self.clock()), synced=False))
+        if made == row.backing and not row.problem:
+            return
+        if refusal := self.store.write(lambda tx: self._keep_prepared(tx, row, made), synced=False):
+            raise refusal
 
     def _refuse_if_held(self, other: str) -> None:
         """A backend's lock is cooperative, if there is one, and the poollet gives a volume to the next machine before
         it detaches it from this one (contract A.5): there is never a second writer.
         """
         if other:
-            raise NotReady(
-                f"machine {other} has the volume still",
-                "Nothing need be done while it is being unplugged there; else detach it there: "
-                f"sri-libvirt machine why {other}.",
-                code="held",
-            )
+            raise _held(other)
+
+    def _keep_prepared(self, tx: Transaction, row: Attachment, made: Backing) -> NotReady | None:
+        """Keep what was prepared, and tell once what an operator should know of it; or, of what another machine has,
+        nothing.
+        """
+        if row.kind == "volume" and isinstance(made, DiskSource) and (other := tx.holder(made, besides=row.machine)):
+            return _held(other)
+        if isinstance(made, NicBackend) and (refusal := self._link.refusal(tx, row, made)):
+            return refusal
+        tx.set_backing(row.machine, row.key, made)
+        if made.note and (row.backing is None or row.backing.note != made.note):
+            message = f"{device_words(row)}: {made.note}"
+            tx.add_event(row.machine, Event(kind="device", reason="noted", message=message, time=self.clock()))
+        return None
 
     def _lacking(self, row: Attachment) -> str:
         if row.kind not in ("volume", "nic"):
@@ -250,26 +260,7 @@ class Performer:
                 in_use: Callable[[str, pb.Volume], DiskSource] | None = getattr(driver, "prepare_plugged", None)
                 return in_use(machine.id, volume) if plugged and in_use else driver.prepare(machine.id, volume, paths)
             case "nic":
-                return self._prepared_nic(machine, row, connection)
-
-    def _prepared_nic(self, machine: Machine, row: Attachment, connection: Connection) -> NicBackend:
-        driver, nic, old = self.plugins.nic(row), row.nic(), row.backing
-        try:
-            made = replace(driver.prepare(machine.id, nic, row.mac, connection), driver=driver.name)
-        except AddressHeld as error:
-            raise self._with_holder(error) from error
-        if isinstance(old, NicBackend) and (old.driver or made.driver, old.network) != (made.driver, made.network):
-            # What was made there is given up before it is forgotten, and never while the guest has it.
-            domain = connection.snapshot(machine.id)
-            if domain is not None and row.alias in domain.live_xml:
-                raise NotReady("the network map leads it elsewhere by now", MOVED_ADVICE)
-            self.plugins.nic_made(row).release(machine.id, nic, row.mac, connection, old)
-        return made
-
-    def _with_holder(self, error: AddressHeld) -> AddressHeld:
-        """The same, naming the machine if the one that has the address is this store's."""
-        owner = self.store.mac_owner(error.mac) if error.mac else None
-        return AddressHeld(error.address, error.how, error.mac, f"machine {owner[0]}") if owner else error
+                return self._link.prepare(machine, row, connection)
 
     def _choose_profile(self, machine: Machine, connection: Connection) -> None:
         if machine.profile is None:
@@ -414,11 +405,7 @@ class Performer:
             case "volume":
                 self.plugins.volume(row).release(machine.id, row.volume(), paths, final=final)
             case "nic":
-                if (nic := row.nic()).network_id:
-                    followers = [] if final else [each.nic() for each in machine.attachments if _follows(each, row)]
-                    made = row.backing if isinstance(row.backing, NicBackend) else None
-                    driver, then = self.plugins.nic_made(row), next(iter(followers), None)
-                    driver.release(machine.id, nic, row.mac, connection, made, then)
+                self._link.release(machine, row, connection, final=final)
 
     def _remove_files(self, machine_id: str) -> None:
         root = self.paths.machine(machine_id).root
@@ -449,22 +436,13 @@ class Performer:
         self.store.write(work, synced=False, relieving=relieving)
 
 
-def _keep_prepared(tx: Transaction, row: Attachment, made: Backing, now: int) -> str:
-    """Keep what was prepared, and tell once what an operator should know of it; of a volume that another machine has
-    nothing: its id.
-    """
-    if row.kind == "volume" and isinstance(made, DiskSource) and (other := tx.holder(made, besides=row.machine)):
-        return other
-    tx.set_backing(row.machine, row.key, made)
-    if made.note and (row.backing is None or row.backing.note != made.note):
-        message = f"{device_words(row)}: {made.note}"
-        tx.add_event(row.machine, Event(kind="device", reason="noted", message=message, time=now))
-    return ""
-
-
-def _follows(row: Attachment, other: Attachment) -> bool:
-    """Whether a row is the wanted one of the other's name, and takes its place when that is released."""
-    return row.wanted and (row.kind, row.name) == (other.kind, other.name) and row.key != other.key
+def _held(other: str) -> NotReady:
+    return NotReady(
+        f"machine {other} has the volume still",
+        "Nothing need be done while it is being unplugged there; else detach it there: "
+        f"sri-libvirt machine why {other}.",
+        code="held",
+    )
 
 
 def _drop(tx: Transaction, row: Attachment, *, final: bool) -> bool:

@@ -17,6 +17,7 @@ from sri_libvirt.images.local import path_of
 from sri_libvirt.images.overlay import Overlays
 from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from sri_libvirt.nics import addresses
+from sri_libvirt.nics.attributes import Attributes
 from sri_libvirt.nics.base import NicDriver
 from sri_libvirt.nics.registry import LinkAccess, NicRegistry
 from sri_libvirt.paths import MachinePaths
@@ -93,6 +94,14 @@ class PluginTables:
     def nic_made(self, row: Attachment) -> NicDriver:
         """The driver that has prepared a NIC, if one has: the network map may have changed since."""
         return self._nics.of(row.nic(), row.backing if isinstance(row.backing, NicBackend) else None)
+
+    def nic_attributes(self, row: Attachment) -> Attributes:
+        """What the tenant of a NIC may say of it, and does."""
+        return self._nics.attributes(row.nic())
+
+    def mac_asked(self, nic: pb.NetworkInterface) -> str:
+        """The MAC that a tenant gives a NIC, if the network map lets them; "" else."""
+        return self._nics.attributes(nic).mac if nic.network_id else ""
 
     def claims_of(self, row: Attachment) -> tuple[Claim, ...]:
         """What a device takes of the host besides what its machine's class does, each claim with its holder."""

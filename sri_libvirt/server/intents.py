@@ -48,11 +48,23 @@ class Draft:
     created_at: int
 
 
+AskedMac = Callable[[pb.NetworkInterface], str]
+"""The MAC that a network interface asks for, and may; "" for one that is derived."""
+
+
 def _take_nothing(_tx: Transaction, _row: Attachment) -> None: ...
 
 
+def _no_mac(_nic: pb.NetworkInterface) -> str:
+    return ""
+
+
 def create(
-    tx: Transaction, draft: Draft, admit: Callable[[], MachineClass], take: Take = _take_nothing
+    tx: Transaction,
+    draft: Draft,
+    admit: Callable[[], MachineClass],
+    take: Take = _take_nothing,
+    asked_mac: AskedMac = _no_mac,
 ) -> tuple[Machine, bool]:
     """The machine of this draft, and whether it is new.
 
@@ -77,7 +89,7 @@ def create(
         deleted_at=0,
         power_at=draft.now,
         machine_class=machine_class,
-        attachments=tuple(_first_attachments(tx, draft)),
+        attachments=tuple(_first_attachments(tx, draft, asked_mac)),
     )
     tx.insert(machine)
     tx.claim(machine.id, claims.of_class(machine_class))
@@ -152,7 +164,12 @@ def attach_volume(tx: Transaction, machine_id: str, volume: pb.Volume, now: int,
 
 
 def attach_nic(
-    tx: Transaction, machine_id: str, nic: pb.NetworkInterface, now: int, take: Take = _take_nothing
+    tx: Transaction,
+    machine_id: str,
+    nic: pb.NetworkInterface,
+    now: int,
+    take: Take = _take_nothing,
+    asked_mac: AskedMac = _no_mac,
 ) -> bool:
     """Add a network interface to the spec."""
     machine = lost.looked_at(_living(tx, machine_id))
@@ -165,7 +182,7 @@ def attach_nic(
     row = _unwanted(machine, "nic", nic.name, lambda row: row.nic() == nic)
     if row is None:
         _check_leaving(machine)
-        mac = _mac(tx, machine_id, nic.name, set())
+        mac = asked_mac(nic) or _mac(tx, machine_id, nic.name, set())
         row = _nic_row(machine_id, nic, mac, _next(machine, "nic", nic.name), now)
         tx.put_attachment(row)
         take(tx, row)
@@ -228,7 +245,7 @@ def _same(existing: Machine, draft: Draft) -> Machine:
     return existing
 
 
-def _first_attachments(tx: Transaction, draft: Draft) -> Iterable[Attachment]:
+def _first_attachments(tx: Transaction, draft: Draft, asked_mac: AskedMac) -> Iterable[Attachment]:
     """A row for every device of a new machine."""
     spec, now = draft.spec, draft.now
     if spec.HasField("image"):
@@ -244,7 +261,7 @@ def _first_attachments(tx: Transaction, draft: Draft) -> Iterable[Attachment]:
         yield _volume_row(draft.id, volume, target, 1, now)
     macs: set[str] = set()
     for nic in spec.network_interfaces:
-        mac = _mac(tx, draft.id, nic.name, macs)
+        mac = asked_mac(nic) or _mac(tx, draft.id, nic.name, macs)
         macs.add(mac)
         yield _nic_row(draft.id, nic, mac, 1, now)
 

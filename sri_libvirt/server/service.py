@@ -110,7 +110,7 @@ class MachineRuntime:
         )
         machine, _ = await self._write(
             draft.id,
-            lambda tx: intents.create(tx, draft, lambda: self._admit(tx, spec), self._take),
+            lambda tx: intents.create(tx, draft, lambda: self._admit(tx, spec), self._take, self._plugins.mac_asked),
             changed=lambda made: made[1],
         )
         return pb.CreateMachineResponse(machine=frames.message(machine))
@@ -173,7 +173,9 @@ class MachineRuntime:
         validate.nic("network_interface", nic, self._plugins)
         await self._write(
             request.machine_id,
-            lambda tx: intents.attach_nic(tx, request.machine_id, nic, self._clock(), self._take),
+            lambda tx: intents.attach_nic(
+                tx, request.machine_id, nic, self._clock(), self._take, self._plugins.mac_asked
+            ),
         )
         return pb.AttachNetworkInterfaceResponse()
 

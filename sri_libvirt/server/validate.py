@@ -36,6 +36,9 @@ class Plugins(Protocol):
 
     def check_image(self, image: str) -> None: ...
 
+    def mac_asked(self, nic: pb.NetworkInterface) -> str:
+        """The MAC that its tenant gives a network interface, if they may; "" else."""
+
 
 def machine_id(value: str) -> None:
     """An id must be there; whether there is such a machine is the store's to say."""

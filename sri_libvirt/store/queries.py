@@ -5,11 +5,13 @@ Nothing here writes, and nothing begins or ends a transaction.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
+from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import StoreError
 from sri_libvirt.records import Attachment, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
@@ -161,6 +163,36 @@ def mac_owner(connection: sqlite3.Connection, mac: str) -> tuple[str, str] | Non
     """The machine and network interface that hold a MAC, plugged or not."""
     row = connection.execute("SELECT machine, name FROM attachment WHERE mac = ? LIMIT 1", (mac,)).fetchone()
     return None if row is None else (row["machine"], row["name"])
+
+
+def mac_user(connection: sqlite3.Connection, mac: str, machine: str, name: str) -> tuple[str, str] | None:
+    """The machine and network interface, other than that one, that has a MAC and is ready, wanted or not."""
+    row = connection.execute(
+        "SELECT machine, name FROM attachment WHERE mac = ? AND backing IS NOT NULL AND (machine <> ? OR name <> ?) "
+        "LIMIT 1",
+        (mac, machine, name),
+    ).fetchone()
+    return None if row is None else (row["machine"], row["name"])
+
+
+def address_user(
+    connection: sqlite3.Connection, backend: NicBackend, machine: str, name: str
+) -> tuple[str, str, str] | None:
+    """The first address of a backend that another network interface has that is ready on the same link, and whose."""
+    found = connection.execute(
+        """
+        SELECT json_each.value AS address, machine, name FROM attachment, json_each(backing, '$.addresses')
+        WHERE attachment.kind = 'nic' AND (machine <> ? OR name <> ?)
+        AND json_extract(backing, '$.kind') = ? AND coalesce(json_extract(backing, '$.vlan'), 0) = ?
+        AND ? IN (
+            json_extract(backing, '$.network'), json_extract(backing, '$.bridge'), json_extract(backing, '$.device')
+        )
+        AND json_each.value IN (SELECT value FROM json_each(?))
+        LIMIT 1
+        """,
+        (machine, name, backend.kind, backend.vlan, backend.source, json.dumps(backend.addresses)),
+    ).fetchone()
+    return None if found is None else (found["address"], found["machine"], found["name"])
 
 
 def prepared_volumes(connection: sqlite3.Connection) -> list[Attachment]:

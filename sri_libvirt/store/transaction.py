@@ -117,6 +117,14 @@ class Transaction:
         """The machine, other than that one, that has this disk ready as a volume, wanted or not; "" for none."""
         return queries.holder(self._connection, disk.handle, disk.identity, besides)
 
+    def mac_user(self, mac: str, besides: Attachment) -> tuple[str, str] | None:
+        """The machine and network interface, of another name or machine, that has this MAC ready, wanted or not."""
+        return queries.mac_user(self._connection, mac, besides.machine, besides.name)
+
+    def address_user(self, backend: devices.NicBackend, besides: Attachment) -> tuple[str, str, str] | None:
+        """An address of it that such another one has ready on the same link, and which that is."""
+        return queries.address_user(self._connection, backend, besides.machine, besides.name)
+
     def holds(self, machine_id: str, holder: str) -> bool:
         """Whether a machine has anything for this holder; at the cost of one look, however much it has."""
         found = self._connection.execute(

@@ -49,6 +49,9 @@ class Drivers:
         if not image.startswith(("/", "file://")):
             raise InvalidSpec("", "no driver takes it; supported: an absolute path, file://PATH")
 
+    def mac_asked(self, nic: pb.NetworkInterface) -> str:
+        return ""
+
 
 @dataclass
 class Provider:

@@ -55,10 +55,19 @@ VOLUMES = {
 
 CONNECTED = [name for name, sample in VOLUMES.items() if sample.HasField("connection")]
 KEY = "a passphrase \N{SNOWMAN}\n".encode()
+MAPPED = {
+    "bridge": "bridge: br0",
+    "ovs": "bridge: ovs0",
+    "direct": "device: eth1",
+    "tap": "device: theirs",
+    "user": "allow: [mac]",
+}
+"""What the network map says for drivers that it alone can choose."""
+
 NICS = {
     "network": pb.NetworkInterface(name="eth", network_id="network://lan", ips=["10.0.0.1"]),
     "isolated": pb.NetworkInterface(name="eth", network_id="isolated"),
-    "bridge": pb.NetworkInterface(name="eth", network_id="mapped://prod"),
+    **{name: pb.NetworkInterface(name="eth", network_id=f"mapped://{name}") for name in MAPPED},
 }
 
 
@@ -327,8 +336,8 @@ class NicContract:
         backend = self.driver(name).prepare(MACHINE, NICS[name], MAC, NETWORKS)
         assert backend == self.driver(name).prepare(MACHINE, NICS[name], MAC, NETWORKS)
         assert devices.from_json(devices.to_json(backend)) == backend
-        assert [backend.network, backend.device, backend.bridge].count("") == 2
-        assert backend.source
+        assert [backend.network, backend.device, backend.bridge].count("") == (3 if name == "user" else 2)
+        assert bool(backend.source) == (name != "user")
 
     def test_release_is_idempotent_and_needs_no_prepare(self, name: str) -> None:
         driver = self.driver(name)
@@ -343,10 +352,14 @@ class NicContract:
 class TestNics(NicContract):
     @pytest.fixture(autouse=True)
     def on_a_host(self, tmp_path: Path) -> None:
-        """With a bridge, and a map that leads to it."""
-        (tmp_path / "sys/class/net/br0/bridge").mkdir(parents=True)
-        (tmp_path / "networks.yaml").write_text("networks: [{network_id: 'mapped://*', driver: bridge, bridge: br0}]")
-        self.access = LinkAccess(map=tmp_path / "networks.yaml", sysfs=tmp_path / "sys")
+        """With all that the map leads to."""
+        net = tmp_path / "sys/class/net"
+        for each in ("br0/bridge", "ovs0", "eth1", "theirs"):
+            (net / each).mkdir(parents=True)
+        (net / "theirs/tun_flags").write_text("0x1002\n")
+        entries = (f"{{network_id: 'mapped://{name}', driver: {name}, {words}}}" for name, words in MAPPED.items())
+        (tmp_path / "networks.yaml").write_text(f"networks: [{', '.join(entries)}]")
+        self.access = LinkAccess(map=tmp_path / "networks.yaml", sysfs=tmp_path / "sys", user_net=True)
 
     def driver(self, name: str) -> NicDriver:
         return NicRegistry.load([], self.access).select(NICS[name])

@@ -11,6 +11,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import (
     Backing,
     BackingFile,
+    Bandwidth,
     DiskHost,
     DiskSettings,
     DiskSource,
@@ -210,11 +211,28 @@ def nic_row(name: str, network: str = "", **changes: object) -> Attachment:
     return replace(row, **changes)  # type: ignore[arg-type]
 
 
+INTERFACE = "1c7d2f4e-0c6a-4b4e-9d8e-3a2b1c0d9e8f"
+
 NICS = {
     "network": NicBackend("network://lan/1", "network", network="lan", address="10.0.0.7", driver="network"),
     "isolated": NicBackend("isolated://1", "isolated", device="sri0123456789ab", driver="isolated"),
     "bridge": NicBackend("bridge://br0/1", "bridge", bridge="br0", driver="bridge"),
     "bridge-vlan": NicBackend("bridge://br0/1", "bridge", bridge="br0", vlan=42, isolated_port=True, driver="bridge"),
+    "ovs": NicBackend("ovs://ovs0/1", "ovs", bridge="ovs0", vlan=7, interface_id=INTERFACE, driver="ovs"),
+    "ovs-trunk": NicBackend("ovs://ovs0/1", "ovs", bridge="ovs0", trunk=(7, 8), interface_id=INTERFACE, driver="ovs"),
+    "direct": NicBackend("direct://eth1/1", "direct", device="eth1", mode="vepa", driver="direct"),
+    "tap": NicBackend("tap://theirs/1", "tap", device="theirs", queues=1, driver="tap"),
+    "user": NicBackend("user://qemu/1", "user", queues=1, driver="user"),
+    "shaped": NicBackend(
+        "bridge://br0/1",
+        "bridge",
+        bridge="br0",
+        driver="bridge",
+        mtu=9000,
+        queues=4,
+        bandwidth=Bandwidth(10 << 20, 20 << 20, 1 << 20),
+    ),
+    "slow": NicBackend("bridge://br0/1", "bridge", bridge="br0", driver="bridge", bandwidth=Bandwidth(1 << 20)),
     "filtered": NicBackend(
         "network://lan/1",
         "network",

@@ -1,4 +1,4 @@
-"""Every field of MachineSpec, and of a disk's source, changes the domain, or is named here with the reason why not."""
+"""Every field of a spec, of a disk's source and a NIC's link changes the domain, or is named here with why not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import (
     BackingFile,
+    Bandwidth,
     DiskHost,
     DiskSettings,
     DiskSource,
     Encryption,
     FileIdentity,
+    NicBackend,
     SecretReference,
 )
 from sri_libvirt.domain import compare, profile
@@ -96,8 +98,8 @@ def _connection(machine: Machine) -> None:
 
 NO_CHANGE: dict[str, tuple[str, Callable[[Machine], None]]] = {
     "power": ("whether it is started is the loop's business; the persistent domain is the same", _power),
-    "network_interfaces.ips": ("addresses are given by the network, whose reservations are no part of a domain", _ips),
-    "network_interfaces.attributes": ("no NIC driver reads any", _attributes),
+    "network_interfaces.ips": ("what its driver makes of it is rendered: the backing's fields are below", _ips),
+    "network_interfaces.attributes": ("the same", _attributes),
     "volumes.connection": ("what its driver makes of it is rendered: the backing's fields are below", _connection),
 }
 
@@ -214,6 +216,68 @@ def test_no_field_of_a_source_is_forgotten() -> None:
     shapes = (DiskSource, DiskSettings, DiskHost, Encryption, SecretReference)
     named = {*SOURCES, *NOT_OF_THE_DOMAIN, "DiskSource.settings"}
     assert {f"{shape.__name__}.{each.name}" for shape in shapes for each in fields(shape)} == named
+
+
+BRIDGE, OVS, SHAPED = samples.NICS["bridge"], samples.NICS["ovs"], samples.NICS["shaped"]
+FILTERED, DIRECT = samples.NICS["filtered"], samples.NICS["direct"]
+LINKS: dict[str, tuple[NicBackend, NicBackend]] = {
+    "NicBackend.kind": (samples.NICS["tap"], replace(samples.NICS["tap"], kind="direct", mode="bridge")),
+    "NicBackend.network": (FILTERED, replace(FILTERED, network="other")),
+    "NicBackend.device": (DIRECT, replace(DIRECT, device="other")),
+    "NicBackend.bridge": (BRIDGE, replace(BRIDGE, bridge="other")),
+    "NicBackend.vlan": (BRIDGE, replace(BRIDGE, vlan=7)),
+    "NicBackend.trunk": (BRIDGE, replace(BRIDGE, trunk=(7,))),
+    "NicBackend.isolated_port": (BRIDGE, replace(BRIDGE, isolated_port=True)),
+    "NicBackend.filter": (BRIDGE, replace(BRIDGE, filter="sri-libvirt-1-any")),
+    "NicBackend.addresses": (FILTERED, replace(FILTERED, addresses=FILTERED.addresses[:2])),
+    "NicBackend.mode": (DIRECT, replace(DIRECT, mode="private")),
+    "NicBackend.interface_id": (OVS, replace(OVS, interface_id=samples.ID)),
+    "NicBackend.mtu": (BRIDGE, replace(BRIDGE, mtu=9000)),
+    "NicBackend.queues": (BRIDGE, replace(BRIDGE, queues=2)),
+    "NicBackend.bandwidth": (SHAPED, replace(SHAPED, bandwidth=None)),
+    "Bandwidth.average": (SHAPED, replace(SHAPED, bandwidth=Bandwidth(1 << 20, 20 << 20, 1 << 20))),
+    "Bandwidth.peak": (SHAPED, replace(SHAPED, bandwidth=Bandwidth(10 << 20, 0, 1 << 20))),
+    "Bandwidth.burst": (SHAPED, replace(SHAPED, bandwidth=Bandwidth(10 << 20, 20 << 20))),
+}
+HOW_FAST = {"NicBackend.mtu", "NicBackend.queues", "NicBackend.bandwidth"} | {
+    each for each in LINKS if "width." in each
+}
+"""An operator's template may have others."""
+
+NOT_OF_THE_LINK: dict[str, tuple[str, NicBackend]] = {
+    "NicBackend.handle": ("what the status reports", replace(BRIDGE, handle="other")),
+    "NicBackend.note": ("for the operator", replace(BRIDGE, note="other")),
+    "NicBackend.address": ("the network's to give", replace(BRIDGE, address="10.0.0.7")),
+    "NicBackend.driver": ("whose it is", replace(BRIDGE, driver="other")),
+}
+
+
+def with_link(backend: NicBackend) -> Machine:
+    return samples.machine(samples.nic_row("eth", backing=backend))
+
+
+@pytest.mark.parametrize("field", LINKS)
+def test_a_field_of_a_link_changes_the_domain_and_is_compared_after_a_define(field: str) -> None:
+    before, after = map(with_link, LINKS[field])
+    assert xml(before) != xml(after)
+    found = compare.verify(samples.spec_of(before), xml(after))
+    assert (found == []) == (field in HOW_FAST)
+
+
+@pytest.mark.parametrize("field", NOT_OF_THE_LINK)
+def test_a_field_of_a_link_does_not_change_the_domain(field: str) -> None:
+    changed = NOT_OF_THE_LINK[field][1]
+    assert changed != BRIDGE
+    assert xml(with_link(changed)) == xml(with_link(BRIDGE))
+
+
+def test_no_field_of_a_link_is_forgotten() -> None:
+    named = {*LINKS, *NOT_OF_THE_LINK}
+    assert {f"{shape.__name__}.{each.name}" for shape in (NicBackend, Bandwidth) for each in fields(shape)} == named
+
+
+def test_addresses_that_no_filter_is_told_of_do_not_change_the_domain() -> None:
+    assert xml(with_link(replace(BRIDGE, addresses=("10.0.0.7",)))) == xml(with_link(BRIDGE))
 
 
 @pytest.mark.parametrize(

@@ -99,26 +99,46 @@ def test_all_mistakes_at_once_each_with_its_line(load: Load) -> None:
   - {network_id: 7, driver: isolated, network: lan}
   - {network_id: c, driver: network, network: a/b}
   - nonsense
+  - {network_id: d, driver: user}
+  - network_id: e
+    driver: ovs
+    bridge: ovs0
+    trunk: [7, 0]
+    vlan: 8
+    bandwidth: {average: 1k, bursts: 1Mi}
+    allow: [mac, vlan]
+  - {network_id: f, driver: direct, device: eth1, mode: passthrough, bandwidth: {peak: 1Mi}}
+  - {network_id: g, driver: direct, device: eth1, bandwidth: fast, allow: mac}
 more: 1
 """
     with pytest.raises(ConfigError) as caught:
         load(text)
     told = str(caught.value).splitlines()
-    assert told[0].endswith("networks.yaml: 13 mistake(s)")
+    assert told[0].endswith("networks.yaml: 23 mistake(s)")
     expected = [
-        ("2", "there is no driver 'ovn'; there are bridge, isolated, network"),
+        ("2", "there is no driver 'ovn'; there are bridge, direct, isolated, network, ovs, tap, user"),
         ("3", "network_id is missing"),
         ("4", "bridge is missing"),
         ("4", "'[a' has a '[' without its ']'"),
         ("7", "'a/b' is no name of a network device"),
         ("8", "'4095' is no VLAN"),
         ("9", "'maybe' is neither true nor false"),
-        ("10", "unknown key 'mtu' of an entry for bridge; known are antispoof, bridge, driver, isolated_ports"),
+        ("10", "unknown key 'mtu' of an entry for bridge; known are allow, antispoof, bandwidth, bridge"),
         ("11", "network_id must be a string"),
         ("11", "unknown key 'network' of an entry for isolated"),
         ("12", "'a/b' is no name of a libvirt network"),
         ("13", "an entry must be a mapping"),
-        ("14", "unknown key 'more'"),
+        ("14", "user networking lets guests reach this host's loopback: --allow-user-net allows it"),
+        ("15", "only one of vlan, trunk may be there"),
+        ("18", "'0' is no VLAN"),
+        ("20", "unknown key 'bursts' in bandwidth; known are average, burst, peak"),
+        ("20", "'1k' is not from 1Ki to"),
+        ("21", "'vlan' is no attribute that may be set here; there are mac, queues"),
+        ("22", "'passthrough' is none of bridge, private, vepa"),
+        ("22", "average of bandwidth is missing"),
+        ("23", "bandwidth must be a mapping"),
+        ("23", "allow must be a list"),
+        ("24", "unknown key 'more'"),
     ]
     for line, words in expected:
         assert any(each.strip().startswith(f"line {line}: ") and words in each for each in told[1:]), (line, words)

@@ -75,7 +75,7 @@ def test_a_broken_third_party_is_named() -> None:
 
 def test_a_link_without_peers_is_a_tap_that_is_made_and_removed() -> None:
     taps = FakeTaps()
-    driver, asked = IsolatedNics(taps), nic("isolated")
+    driver, asked = IsolatedNics(taps=taps), nic("isolated")
     backend = driver.prepare("id", asked, MAC, PlannedNetworks())
     assert backend.device == tap_name("id", asked)
     assert taps == {backend.device}

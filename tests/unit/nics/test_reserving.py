@@ -38,7 +38,7 @@ class World:
         self.may_run = threading.Event()
         self.may_run.set()
         self.jobs = Jobs(self._wake)
-        self.driver = NetworkNics(Reserving(self.jobs, self._connect, lambda: 1000))
+        self.driver = NetworkNics(reserving=Reserving(self.jobs, self._connect, lambda: 1000))
 
     @property
     def connection(self) -> FakeConnection:

@@ -14,6 +14,7 @@ from sri_libvirt.devices import DiskSource, ImagePin, NicBackend, SecretPurpose,
 from sri_libvirt.domain import chain, compare, observed
 from sri_libvirt.errors import InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection, LastWords
+from sri_libvirt.nics.attributes import Attributes
 from sri_libvirt.paths import MachinePaths, StatePaths
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.secrets import Lending, Loans
@@ -72,6 +73,9 @@ class Drivers:
 
     def nic(self, row: Attachment) -> DeviceDriver:
         return DeviceDriver(self, row)
+
+    def nic_attributes(self, _row: Attachment) -> Attributes:
+        return Attributes()
 
     def nic_made(self, row: Attachment) -> DeviceDriver:
         return DeviceDriver(self, row)

@@ -715,4 +715,4 @@ def test_what_the_network_map_leads_elsewhere_is_released_when_the_guest_has_it_
     assert (bench.row("eth").backing, [call for call in bench.drivers.calls if call[0] == "release"]) == (old, [])
     bench.do(act.Destroy(), prepare)
     assert [call[:2] for call in bench.drivers.calls if call[0] == "release"] == [("release", "eth")]
-    assert bench.row("eth").backing == replace(old, network="net")
+    assert bench.row("eth").backing == replace(old, network="net", queues=1)

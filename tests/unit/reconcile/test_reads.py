@@ -66,7 +66,7 @@ def reads(store: Store, root: Path, clock: Clock, monkeypatch: pytest.MonkeyPatc
 
 
 def nics(count: int) -> list[Attachment]:
-    return [nic_row(f"n{index}") for index in range(count)]
+    return [nic_row(f"n{index}", mac=f"02:00:00:00:01:{index:02x}") for index in range(count)]
 
 
 @pytest.mark.parametrize("count", [1, 24, MOST_DEVICES])

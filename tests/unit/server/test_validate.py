@@ -25,6 +25,9 @@ class Everything:
 
     def check_image(self, image: str) -> None: ...
 
+    def mac_asked(self, nic: pb.NetworkInterface) -> str:
+        return ""
+
 
 class Nothing(Everything):
     """Drivers that refuse, each with another kind of relative path."""
