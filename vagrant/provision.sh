@@ -16,7 +16,7 @@ runtime="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-b
     python3 python3-venv python3-dev libvirt-dev gcc pkg-config
     mtools syslinux cpio kmod zstd"
 tests="tini util-linux hwloc-nox umockdev
-    ceph-mon ceph-osd ceph-common tgt cryptsetup-bin openssl docker-registry skopeo binutils"
+    ceph-mon ceph-osd ceph-common tgt cryptsetup-bin openssl docker-registry skopeo binutils openvswitch-switch"
 optional_tests="vagrant vagrant-libvirt" # not in every release; what needs them is skipped without
 machines="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base iproute2 util-linux tini
     vagrant vagrant-libvirt mmdebstrap e2fsprogs openssh-client rsync python3"
@@ -95,6 +95,7 @@ install_idle() { # PACKAGE...
         tgt) quietly systemctl --no-reload disable tgt.service ;;
         ceph-mon) quietly systemctl --no-reload disable ceph-crash.service ;;
         docker-registry) quietly systemctl --no-reload disable docker-registry.service ;;
+        openvswitch-switch) quietly systemctl --no-reload disable openvswitch-switch.service ;;
         esac
     done
 }

@@ -16,6 +16,11 @@ from tests.unit.cli.conftest import Cli
 MAP = """networks:
   - {network_id: "prod/*", driver: bridge, bridge: br-prod, vlan: 42}
   - {network_id: "flat/*", driver: network, network: lan}
+  - network_id: "open/*"
+    driver: bridge
+    bridge: br-prod
+    bandwidth: {average: 1Mi}
+    allow: [mac, queues]
 """
 
 
@@ -65,6 +70,15 @@ def test_what_would_wait_says_why(ask: Ask, hypervisor: FakeHypervisor) -> None:
     assert (status, told["driver"], told["handle"]) == (1, "unknown", None)
 
 
+def test_what_of_its_attributes_is_heeded(ask: Ask) -> None:
+    said = ("-a", "mac=52:54:00:AB:CD:EF", "-a", "vlan=7", "-a", "bridge=br-other")
+    status, told = ask("open/a", *said)
+    assert (status, told["attributes"], told["not_heeded"]) == (0, {"mac": "52:54:00:ab:cd:ef"}, ["bridge", "vlan"])
+    assert told["parameters"] == {"bridge": "br-prod", "bandwidth": {"average": 1 << 20}, "allow": ["mac", "queues"]}
+    _, told = ask("prod/a", *said)
+    assert (told["attributes"], told["not_heeded"]) == ({}, ["bridge", "mac", "vlan"])
+
+
 def test_in_words(cli: Cli, hypervisor: FakeHypervisor, tmp_path: Path) -> None:
     hypervisor.networks["lan"] = FakeNetwork()
     result = cli("network", "check", "network://lan", "--sysfs", str(tmp_path))
@@ -75,9 +89,13 @@ def test_in_words(cli: Cli, hypervisor: FakeHypervisor, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("lan", "--ip", "10.0.0"), "ips[0]"), (("network://a/b",), "network_id: names no libvirt network")],
+    [
+        (("lan", "--ip", "10.0.0"), "ips[0]"),
+        (("network://a/b",), "network_id: names no libvirt network"),
+        (("lan", "-a", "mac"), "'mac' is not KEY=VALUE"),
+    ],
 )
 def test_what_is_wrong_in_itself(cli: Cli, hypervisor: FakeHypervisor, arguments: tuple[str, ...], words: str) -> None:
     result = cli("network", "check", *arguments)
-    assert result.status == 1
+    assert result.status == (2 if "-a" in arguments else 1)
     assert words in result.err
