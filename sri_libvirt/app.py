@@ -64,6 +64,7 @@ from sri_libvirt.reconcile.orphans import Census, Orphans, sweep
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.reconcile.queue import WakeQueue
+from sri_libvirt.reconcile.reservations import Reservations
 from sri_libvirt.reconcile.secrets import Leftovers, Lending, Loans
 from sri_libvirt.reconcile.sources import EventSource, Resync, wake_all
 from sri_libvirt.reconcile.survey import Neighbours, Survey
@@ -168,9 +169,10 @@ class Provider:
             count=self.metrics.pull,
         )
         images = ImageAccess(settings.image_dirs, (paths.image_cache,), looks, cache, pulling)
+        reserving = Reserving(self._jobs, self._hypervisor.connect, clock)
         links = LinkAccess(
             self._hypervisor.taps,
-            Reserving(self._jobs, self._hypervisor.connect, clock),
+            reserving,
             settings.network_map,
             settings.sysfs,
             self._virtualisation.libvirt_version,
@@ -216,6 +218,7 @@ class Provider:
             size_of=plugins.size_of,
             cold_only=plugins.cold_only,
             unresolved=plugins.unresolved,
+            is_lost=plugins.is_lost,
             shutdown_grace=settings.shutdown_grace,
             detach_settle=settings.detach_settle,
             detach_hold=settings.detach_hold,
@@ -263,6 +266,7 @@ class Provider:
                 offered,
                 self._weigh_classes,
                 neighbours.look,
+                Reservations(store, self._hypervisor.connect, reserving.missed, self.queue.wake).look,
             ],
             RESYNC_SECONDS,
         )

@@ -116,6 +116,9 @@ class NetworkNics(MappedNics):
             self.reserving.give_up(machine_id, network, mac, address, networks)
         networks.end_leases(name, mac)
 
+    def is_lost(self, mac: str) -> bool:
+        return self.reserving.is_lost(mac)
+
     def busy_until(self, mac: str) -> int | None:
         return self.reserving.busy_until(mac)
 

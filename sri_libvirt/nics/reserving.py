@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import IPv4Address
 from typing import Protocol
 
@@ -49,11 +49,13 @@ class Reserving:
         self._clock = clock
         self._lock = threading.Lock()
         self._failed: dict[tuple[str, str], tuple[str, str]] = {}  # what was done, and why it failed
+        self._lost: frozenset[str] = frozenset()
 
     def hold(self, waiter: str, network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
         """Have an address kept for a MAC, and no other one. Raises NotReady while that takes, HypervisorError."""
         others = [each.address for each in network.all_reservations if each.mac == mac and each.address != address]
         if network.has(mac, address) and not others:
+            self._found(mac)
             return
 
         def change(asked: Networks) -> None:
@@ -62,6 +64,7 @@ class Reserving:
             asked.reserve(network.name, mac, address)
 
         self._do(waiter, network, mac, change, networks, f"{address} is being reserved for it")
+        self._found(mac)
 
     def give_up(self, waiter: str, network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
         """Have it kept no more, also while it is still being reserved. Raises as `hold`."""
@@ -70,9 +73,22 @@ class Reserving:
             doing = f"the reservation of {address} is being given up"
             self._do(waiter, network, mac, lambda asked: asked.unreserve(network.name, mac, address), networks, doing)
 
+    def missed(self, macs: Collection[str]) -> None:
+        """These, and no others, have an address no more that was held for them (`reconcile/reservations.py`)."""
+        with self._lock:
+            self._lost = frozenset(macs)
+
+    def is_lost(self, mac: str) -> bool:
+        """Whether a MAC has lost the address that was held for it, as far as anybody has seen."""
+        return mac in self._lost
+
     def busy_until(self, mac: str) -> int | None:
         """Until when it is of no use to ask again; None where nothing is under way."""
         return self._clock() + BACKSTOP if self._is_under_way(mac) else None
+
+    def _found(self, mac: str) -> None:
+        with self._lock:
+            self._lost -= {mac}
 
     def _is_under_way(self, mac: str) -> bool:
         return self._jobs is not None and self._jobs.is_under_way(_key(mac))

@@ -76,7 +76,7 @@ def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
     plug: list[Action] = []
     steps: list[Step] = []
     for row in machine.attachments:
-        if not row.wanted or (row.alias in observed.live and row.backing is not None):
+        if not row.wanted or (row.alias in observed.live and row.backing is not None and not policy.is_lost(row)):
             continue
         if ports.without_network(row):
             steps.append(Step(reasons=(why.network_unknown(row),)))
@@ -91,7 +91,8 @@ def _plug(machine: Machine, observed: Observed, run: Run, now: int, policy: Poli
         elif wake := cooling(row, now, policy):
             steps.append(Step(reasons=(why.device_not_ready(row),), wake_at=wake))
         elif row.alias in observed.live:
-            prepare.append(PrepareDevice(row.key, plugged=True))  # the record of it was lost: what runs is the truth
+            # The record of it was lost, and what runs is the truth; or something was that it was prepared with.
+            prepare.append(PrepareDevice(row.key, plugged=True))
         elif now < (due := _replug_at(row)):
             steps.append(_ejected(machine, row, due))
         else:

@@ -6,6 +6,7 @@ How a driver works does not belong here, nor which drivers there are (that is ea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -142,6 +143,17 @@ class PluginTables:
         except InvalidSpec:
             return None  # it is gone
         return asked(row.mac) if asked else None
+
+    def is_lost(self, row: Attachment) -> bool:
+        """Whether something that a NIC was prepared with is gone by somebody else's doing, or was when it was tried
+        last to put it back.
+        """
+        if row.kind != "nic" or row.backing is None:
+            return False
+        asked: Callable[[str], bool] | None = None
+        with suppress(InvalidSpec):
+            asked = getattr(self.nic_made(row), "is_lost", None)
+        return asked is not None and (bool(row.problem) or asked(row.mac))
 
     def can_look(self, row: Attachment) -> bool:
         """Whether there is a backend that can be asked for a volume."""

@@ -31,7 +31,7 @@ TURN = 12
 class EventSource:
     """The hypervisor's listener: called on its event thread, so it only queues.
 
-    `others` is told when domains that are no machines of ours may have come or gone.
+    `others` is told when domains that are no machines of ours may have come or gone, and networks changed.
     """
 
     def __init__(
@@ -102,7 +102,10 @@ class EventSource:
         self._queue.wake(event.machine_id)
 
     def on_network(self, name: str) -> None:
-        """A network that was stopped and started has lost the taps of its guests: look at the machines on it."""
+        """A network that was stopped and started has lost the taps of its guests, and one that was made anew their
+        addresses: look at the machines on it.
+        """
+        self._others()
         found = self._store.submit(lambda tx: tx.machines_on(name), synced=False)
         found.add_done_callback(self._wake_found)
 

@@ -90,6 +90,7 @@ class Observed:
 class Policy:
     """The settings that plan() weighs, in nanoseconds, and the questions that others answer purely.
 
+    `is_lost` says whether something that a device was prepared with is gone by somebody else's doing.
     `handle_of` gives the status handle of a volume or NIC before it is prepared. `busy_until` says until when it is of
     no use to prepare a device again, because slow work for it is under way (its end wakes the machine) or its next try
     is not due; None of one that nothing of the kind is known of. `size_of` gives the bytes of a plugged volume as the
@@ -107,6 +108,7 @@ class Policy:
     size_of: Callable[[Attachment], int] = lambda _row: 0
     cold_only: Callable[[Attachment], str] = lambda _row: ""
     unresolved: Callable[[Attachment], bool] = lambda _row: False
+    is_lost: Callable[[Attachment], bool] = lambda _row: False
     shutdown_grace: int = 30 * SECOND
     press_every: int = 5 * SECOND
     prepare_retry: int = 5 * SECOND

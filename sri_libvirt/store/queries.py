@@ -204,6 +204,15 @@ def prepared_volumes(connection: sqlite3.Connection) -> list[Attachment]:
     return found
 
 
+def prepared_nics(connection: sqlite3.Connection) -> list[Attachment]:
+    """Wanted network interfaces of all machines that are ready; without those whose record cannot be read."""
+    found = []
+    for row in connection.execute(f"{_ATTACHMENT} WHERE kind = 'nic' AND wanted AND backing IS NOT NULL"):
+        with suppress(StoreError):
+            found.append(codec.attachment(row))
+    return [row for row in found if row.backing is not None]  # of an older version's some are to be made anew
+
+
 def unconfirmed(connection: sqlite3.Connection) -> list[str]:
     """Ids of machines of a restored backup that nobody has confirmed yet."""
     return [row[0] for row in connection.execute("SELECT id FROM machine WHERE unconfirmed_since > 0")]

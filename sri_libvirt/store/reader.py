@@ -93,6 +93,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.prepared_volumes(connection)
 
+    def prepared_nics(self) -> list[Attachment]:
+        """Wanted network interfaces of all machines that are ready."""
+        with self._snapshot() as connection:
+            return queries.prepared_nics(connection)
+
     def image(self, name: str) -> CachedImage | None:
         """A file of the image cache, by what was fetched; None if it is not there."""
         with self._snapshot() as connection:

@@ -150,6 +150,10 @@ class Store:
         """Wanted volumes of all machines that are ready."""
         return self._reader.prepared_volumes()
 
+    def prepared_nics(self) -> list[Attachment]:
+        """Wanted network interfaces of all machines that are ready."""
+        return self._reader.prepared_nics()
+
     def image(self, name: str) -> CachedImage | None:
         """A file of the image cache, by what was fetched; None if it is not there."""
         return self._reader.image(name)

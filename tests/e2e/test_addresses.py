@@ -58,3 +58,24 @@ def test_a_guest_gets_its_address_and_the_next_one_when_it_is_gone(
     provider.wait_console(second, f"nic eth0 ip={ADDRESS}")
     provider.delete(second)
     wait_for("nothing left", lambda: seen(provider.libvirt) == ([], []))
+
+
+def test_an_address_that_an_operator_has_given_away_is_kept_again_under_its_guest(
+    provider: Provider, tiny_image: Path, lan: str
+) -> None:
+    provider.start("--firmware", "bios")
+    machine_id = provider.create(wished(tiny_image, ADDRESS)).metadata.id
+    provider.wait_console(machine_id, f"nic eth0 ip={ADDRESS}")
+    (before,), _ = seen(provider.libvirt)
+    connection = libvirt.open(provider.libvirt.uri)
+    both = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
+    section, delete = libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE
+    connection.networkLookupByName("lan").update(delete, section, 0, before, both)
+    connection.close()
+    assert seen(provider.libvirt)[0] == []
+    provider.libvirt.kill()
+    provider.libvirt.start()
+    wait_for("the reservation", lambda: seen(provider.libvirt)[0] == [before])
+    wait_for("no reason left", lambda: not provider.reasons(machine_id))
+    provider.delete(machine_id)
+    wait_for("nothing left", lambda: seen(provider.libvirt) == ([], []))

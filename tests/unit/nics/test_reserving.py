@@ -215,3 +215,15 @@ def test_a_failure_of_before_is_told_of_nothing_else(world: World) -> None:
     assert world.changed.acquire(timeout=30)
     world.in_the_end(lambda: world.prepare("10.0.0.8"))
     assert world.network.reserved == [[MAC, "10.0.0.8"]]
+
+
+@pytest.mark.parametrize("forward", ["open", "nat"])
+def test_an_address_that_was_lost_is_reserved_again_and_lost_no_more(forward: str) -> None:
+    world = World(FakeNetwork(forward=forward))
+    world.in_the_end(lambda: world.prepare("10.0.0.7"))
+    world.network.reserved = []
+    world.driver.reserving.missed([MAC, OTHER])
+    assert world.driver.is_lost(MAC)
+    world.in_the_end(lambda: world.prepare("10.0.0.7"))
+    assert world.network.reserved == [[MAC, "10.0.0.7"]]
+    assert (world.driver.is_lost(MAC), world.driver.is_lost(OTHER)) == (False, True)

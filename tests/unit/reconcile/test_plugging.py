@@ -443,3 +443,24 @@ def test_a_device_that_is_wanted_again_after_an_unplug_of_ours_waits_for_no_brak
     world.settle()
     assert alias in world.live
     assert codes(world) == []
+
+
+def test_what_somebody_has_taken_away_is_made_ready_again_under_the_guest() -> None:
+    world = running(nic_row("eth"))
+    (row,) = world.record.attachments if world.record else ()
+    lost = {row.key}
+    world.policy = replace(POLICY, is_lost=lambda each: each.key in lost)
+    assert world.look().actions == (act.AssignPorts(), act.PrepareDevice(row.key, plugged=True))
+    world.broken = {"eth"}
+    made = world.look()
+    for action in made.actions:
+        world._perform(action)
+    made = world.look()
+    assert not made.actions
+    assert {reason.code for reason in made.reasons} == {"device-not-ready"}
+    assert made.status.network_interfaces[0].state == pb.NETWORK_INTERFACE_ATTACHED, "the guest has it"
+    assert made.wake_at is not None
+    world.broken = set()
+    lost.clear()
+    world.settle()
+    assert world.live == {row.alias}
