@@ -8,6 +8,9 @@ from __future__ import annotations
 from tests.vm.service import Service, spec
 
 IGNITION = b'{"ignition": {"version": "3.4.0"}, "secret": "open-sesame"}\n'
+ADDRESS = "192.168.77.7"
+"""Outside what the network gives to whoever asks."""
+
 CLOUD_CONFIG = b"#cloud-config\nhostname: half\n"
 
 
@@ -19,8 +22,8 @@ class Pool:
         self._made: dict[str, str] = {}
 
     def tiny(self) -> str:
-        """A guest of one CPU with overlay, empty disk, ignition data and NIC."""
-        return self._up("tiny", disks=["oda"], nics=["first"], ignition=IGNITION)
+        """A guest of one CPU with overlay, empty disk, ignition data and a NIC, whose address is `ADDRESS`."""
+        return self._up("tiny", disks=["oda"], nics=["first"], ips=[ADDRESS], ignition=IGNITION)
 
     def half(self) -> str:
         """A guest of half a CPU, with a seed."""

@@ -365,14 +365,15 @@ def spec(
     ignition: bytes = b"",
     disks: Sequence[str] = (),
     nics: Sequence[str] = (),
+    ips: Sequence[str] = (),
 ) -> pb.MachineSpec:
-    """A machine's spec: empty disks of 32 MiB by device name, network interfaces in the test's network."""
+    """A machine's spec: empty disks of 32 MiB by device name, network interfaces in the test's network with `ips`."""
     made = pb.MachineSpec(ignition_data=ignition)
     setattr(made, "class", machine_class)
     if image:
         made.image.image = f"file://{IMAGE}"
     made.volumes.extend(disk(device) for device in disks)
-    made.network_interfaces.extend(nic(name) for name in nics)
+    made.network_interfaces.extend(nic(name, *ips) for name in nics)
     return made
 
 
@@ -380,8 +381,8 @@ def disk(device: str) -> pb.Volume:
     return pb.Volume(name=f"disk-{device}", device=device, empty_disk=pb.EmptyDisk(size_bytes=32 << 20))
 
 
-def nic(name: str) -> pb.NetworkInterface:
-    return pb.NetworkInterface(name=name, network_id=f"network://{NETWORK}")
+def nic(name: str, *ips: str) -> pb.NetworkInterface:
+    return pb.NetworkInterface(name=name, network_id=f"network://{NETWORK}", ips=ips)
 
 
 def hardware(lines: Sequence[str]) -> Iterator[str]:

@@ -13,8 +13,8 @@ from datetime import datetime
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from tests.vm.pool import IGNITION, Pool
-from tests.vm.service import VIRSH, Service, hardware, spec, wait_for
+from tests.vm.pool import ADDRESS, IGNITION, Pool
+from tests.vm.service import NETWORK, VIRSH, Service, hardware, spec, wait_for
 
 LANES = 2
 """As many machines are started at a time; fewer than there are."""
@@ -84,6 +84,13 @@ def expect_unlocked(service: Service, machine: str) -> None:
     assert "sri-libvirt" not in service.vm.run(f"{VIRSH} secret-list")
 
 
+def expect_address(service: Service, machine: str, boots: int) -> None:
+    """It has got the address of its spec at each boot, which its network keeps for it alone; and it is filtered."""
+    service.wait_line(machine, f"nic eth0 ip={ADDRESS}", boots)
+    assert f"ip='{ADDRESS}'" in service.vm.run(f"{VIRSH} net-dumpxml {NETWORK}")
+    assert "sri-libvirt-1-ipv4" in service.vm.run(f"{VIRSH} -q nwfilter-binding-list")
+
+
 def libvirt_guests(service: Service, on_shutdown: str) -> None:
     service.vm.write(
         "/etc/default/libvirt-guests",
@@ -133,6 +140,7 @@ def test_machines_come_back_after_a_reboot_with_the_same_hardware(
         service.wait_line(each, "up", boots[each] + 1)
         service.wait_state(each, "MACHINE_RUNNING")
     assert facts(service, machine) == hardware_before
+    expect_address(service, machine, boots[machine] + 1)
     assert_written(service, machine, "before-the-reboot")
     expect_unlocked(service, locked)
     for each in resting:
@@ -194,6 +202,7 @@ def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
     assert listed[made[0]].metadata.annotations == {"last": "words"}
     service.wait_line(machine, "up", boots + 1)
     assert facts(service, machine) == before
+    expect_address(service, machine, boots + 1)
     assert_written(service, machine, "before-the-plug")
     service.wait_state(made[0], "MACHINE_RUNNING")
     expect_unlocked(service, locked)
