@@ -70,6 +70,11 @@ systemctl daemon-reload
 [ "$(readlink /usr/local/bin/sri-libvirt)" != "$root/current/bin/sri-libvirt" ] || rm -f /usr/local/bin/sri-libvirt
 rm -rf "$root"
 if [ "$purge" = yes ]; then
+    # Network filters have no owner: those that a running guest of anybody's has stay, and say so.
+    timeout 60 virsh -q -c qemu:///system nwfilter-list 2>/dev/null | sed -n 's/^.* \(sri-libvirt-[0-9][^ ]*\) *$/\1/p' |
+        while read -r filter; do
+            timeout 60 virsh -q -c qemu:///system nwfilter-undefine "$filter" || say "the network filter $filter stays"
+        done
     rm -rf "$state" /etc/sri-libvirt
     rm -f /etc/ceph/sri-libvirt.conf
     rmdir /etc/ceph 2>/dev/null || true # there is more of Ceph on this host

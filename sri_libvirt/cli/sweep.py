@@ -23,6 +23,7 @@ from sri_libvirt.store import Store
 def sweep(ids: tuple[str, ...], yes: bool, running: bool, settings: Settings, output: str) -> None:
     """List domains, machine directories and secrets with this store's marks and without a machine; --yes removes them.
 
+    So it does with rules of network filters that no guest needs any more, by the names of the devices that had them.
     With IDs only those. What carries other marks, or none, is never touched. After a restore of a backup only what is
     named is removed: it may be a machine that the backup does not know. Status 1 when something that was to go stays.
     """
@@ -57,11 +58,13 @@ def _print(found: list[dict[str, Any]]) -> None:
             entry["domain"],
             "yes" if entry["directory"] else "no",
             "yes" if entry["secret"] else "no",
+            "yes" if entry["filter"] else "no",
             entry["outcome"] or _note(entry),
         )
         for entry in found
     ]
-    out.table(("ID", "DOMAIN", "DIRECTORY", "SECRET", "OUTCOME" if found[0]["outcome"] else "NOTE"), rows)
+    last = "OUTCOME" if found[0]["outcome"] else "NOTE"
+    out.table(("ID", "DOMAIN", "DIRECTORY", "SECRET", "FILTER", last), rows)
 
 
 def _note(entry: dict[str, Any]) -> str:

@@ -198,6 +198,12 @@ class Connection(Networks, Protocol):
     def secret_ids(self) -> dict[str, str]:
         """The UUIDs of all secrets with a provider's mark, each with the instance of its store."""
 
+    def filter_bindings(self) -> dict[str, str]:
+        """The network devices that a filter of ours is put up on, each with the UUID of the domain that has it."""
+
+    def drop_filter_binding(self, device: str) -> None:
+        """Take a device's rules down. Of one that has no filter of ours: nothing."""
+
     def domain_ids(self) -> list[str]:
         """UUIDs of all domains on this libvirt, ours or not."""
 

@@ -232,6 +232,14 @@ class LibvirtConnection:
         with self._asking(f"define the network filter {name}"):
             filters.have(self._connection, name)
 
+    def filter_bindings(self) -> dict[str, str]:
+        with self._asking("list where network filters are put up"):
+            return filters.bindings(self._connection)
+
+    def drop_filter_binding(self, device: str) -> None:
+        with self._asking(f"take the network filter of {device} down"):
+            filters.drop_binding(self._connection, device)
+
     def domain_ids(self) -> list[str]:
         with self._asking("list the domains"):
             return [domain.UUIDString() for domain in self._connection.listAllDomains(0)]

@@ -106,6 +106,7 @@ class FakeHypervisor:
         self.taps = FakeTaps()
         self.networks: dict[str, FakeNetwork] = {}
         self.filters: set[str] = set()
+        self.bindings: dict[str, str] = {}  # what a crash has left, by device
         self.secrets: dict[str, Secret] = {}
         self.values: dict[str, bytes] = {}  # of secrets that are set; those of a process before are not known
         self.opened_with: dict[str, bytes] = {}  # the values that disks were last opened with, by the secret's UUID
@@ -599,6 +600,19 @@ class FakeConnection:
         with self._call("have_filter"):
             filter_rules.xml(name)  # KeyError for one that is none of ours
             self._hypervisor.filters.add(name)
+
+    def filter_bindings(self) -> dict[str, str]:
+        with self._call("filter_bindings"):
+            found = dict(self._hypervisor.bindings)
+            for uuid, domain in self._domains.items():
+                if domain.live and domain.state in _LIVE:
+                    nics = etree.fromstring(domain.live).iterfind(".//interface[filterref]/alias")
+                    found |= {f"tap of {nic.get('name')}": uuid for nic in nics}
+            return found
+
+    def drop_filter_binding(self, device: str) -> None:
+        with self._call("drop_filter_binding"):
+            self._hypervisor.bindings.pop(device, None)
 
     def domain_ids(self) -> list[str]:
         with self._call("domain_ids"):

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from sri_libvirt import names
 
 VERSION = 1
-_OUR = f"sri-libvirt-{VERSION}-"
+PREFIX = "sri-libvirt-"
+_OUR = f"{PREFIX}{VERSION}-"
 
 IPV4, IPV6 = "IPV4", "IPV6"
 """The parameters: each is a list of addresses of its family."""

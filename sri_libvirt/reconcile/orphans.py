@@ -3,7 +3,9 @@
 Ours is only what says so itself: a domain whose metadata names this store's instance and its own UUID, a machine
 directory with our mark in it, and a secret with our mark that nobody has lent (`secrets.py`). What carries other marks,
 or none, is never touched: another provider's, an operator's, a clone that somebody made of one of our guests. NVRAM and
-console log lie in the machine's directory; the taps of a guest are libvirt's and go with it.
+console log lie in the machine's directory; the taps of a guest are libvirt's and go with it. So do the rules of the
+filters on them, which all providers of a host share: what a crash left of those, on behalf of a domain that does not
+run, is nobody's, and would keep libvirt from giving another guest a device of that name.
 
 A store that was a backup does not know the machines that were made since. What it finds is then removed only by name,
 unless it remembers that it deleted the machine itself. When to remove does not belong here.
@@ -22,12 +24,14 @@ import structlog
 
 from sri_libvirt.domain import observed as domain_view
 from sri_libvirt.errors import HypervisorError, NotFound, SRIError, Unreachable
-from sri_libvirt.hypervisor.base import Connection, DomainSnapshot
+from sri_libvirt.hypervisor.base import Connection, DomainSnapshot, DomainState
 from sri_libvirt.paths import StatePaths, sync_directory
 from sri_libvirt.reconcile.secrets import Leftovers, Loans
 from sri_libvirt.store.backup import COPIED
 
 log = structlog.get_logger(__name__)
+
+_ENDED = (DomainState.OFF, DomainState.CRASHED)
 
 
 class Known(Protocol):
@@ -48,7 +52,7 @@ class Orphan:
     """One id that belongs to no machine, with all that carries it.
 
     `by_name`: it may be a machine that the restored backup does not know. `held` says why it is not removed at all.
-    `secret`: it is the UUID of a secret, and of nothing else.
+    `secret`: it is the UUID of a secret, and of nothing else; `filter`: the name of a device with rules of a filter.
     """
 
     id: str
@@ -57,6 +61,7 @@ class Orphan:
     by_name: bool
     held: str = ""
     secret: bool = False
+    filter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class Orphans:
     def _find(self, connection: Connection) -> list[Orphan]:
         # What is there first, then the store: what is made in between is in the store by then. Then a second look:
         # what was deleted in between is gone by then, for the store forgets a machine last.
+        filters = self._filters(connection)
         domains = set(connection.domain_ids())
         directories = set(self._directories())
         known = set(self.store.machine_ids())
@@ -117,16 +123,20 @@ class Orphans:
         remembered = self.store.gone()
         copied = self.store.meta(COPIED) is not None
         secrets = [Orphan(each, "none", False, False, secret=True) for each in self._secrets.find(connection)]
-        return secrets + [
-            Orphan(
-                id=each,
-                domain=_state(ours.get(each)),
-                directory=each in left,
-                by_name=copied and each not in remembered,
-                held=_held(each, others, unread),
-            )
-            for each in sorted(ours.keys() | left)
-        ]
+        return (
+            secrets
+            + filters
+            + [
+                Orphan(
+                    id=each,
+                    domain=_state(ours.get(each)),
+                    directory=each in left,
+                    by_name=copied and each not in remembered,
+                    held=_held(each, others, unread),
+                )
+                for each in sorted(ours.keys() | left)
+            ]
+        )
 
     def _attempt(self, connection: Connection, orphan: Orphan, *, named: bool, running: bool) -> Swept:
         try:
@@ -143,6 +153,11 @@ class Orphans:
             return orphan.held
         if orphan.secret:
             return "" if self._secrets.drop(connection, orphan.id) else "a disk is being opened with it"
+        if orphan.filter:
+            if orphan not in self._filters(connection):
+                return "a guest has the device by now"
+            connection.drop_filter_binding(orphan.id)
+            return ""
         if orphan.by_name and not named:
             return "the store is a restored backup and may not know this machine: name it to remove it"
         domain = connection.snapshot(orphan.id)
@@ -159,6 +174,13 @@ class Orphans:
         if orphan.directory:
             _remove_directory(self.paths.machine(orphan.id).root, self.paths.machine(orphan.id).mark)
         return ""
+
+    def _filters(self, connection: Connection) -> list[Orphan]:
+        """Devices that have rules of ours for a domain that does not run; who starts has its domain first."""
+        bound = connection.filter_bindings()
+        running = {uuid for uuid, state in connection.states().items() if state not in _ENDED} if bound else set()
+        left = sorted(device for device, owner in bound.items() if owner not in running)
+        return [Orphan(each, "none", False, False, filter=True) for each in left]
 
     @property
     def _secrets(self) -> Leftovers:

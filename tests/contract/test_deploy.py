@@ -279,8 +279,11 @@ case $* in *--yes*) [ ! -e "$here/away-later" ] ;; *) [ ! -e "$here/away" ] ;; e
 case $* in *--yes*) rm -r /var/lib/sri-libvirt/machines/a-machine ;; esac
 """,
     "systemctl": """#!/bin/sh\necho "systemctl $*" >>"${0%/*}/log"\n""",
-    # By name nothing is ever asked or ended.
-    "virsh": """#!/bin/sh\necho "virsh $*" >>"${0%/*}/log"\n""",
+    # By name no guest is ever asked for or ended.
+    "virsh": """#!/bin/sh
+echo "virsh ${*#-q -c qemu:///system }" >>"${0%/*}/log"
+case $* in *nwfilter-list) printf ' %s  %s\\n' 01 clean-traffic 02 sri-libvirt-1-any 03 my-sri-libvirt-1-any ;; esac
+""",
     "groupdel": """#!/bin/sh\n""",
 }
 
@@ -311,7 +314,8 @@ STOPPED = "systemctl --quiet disable --now sri-libvirt.service"
 
 def test_a_purge_asks_the_program_what_is_its_own_before_anything_is_removed(tmp_path: Path) -> None:
     status, log, _ = uninstalled(tmp_path)
-    assert (status, log) == (0, [ASKED, STOPPED, REMOVED, "systemctl daemon-reload"])
+    filters = ["virsh nwfilter-list", "virsh nwfilter-undefine sri-libvirt-1-any"]
+    assert (status, log) == (0, [ASKED, STOPPED, REMOVED, "systemctl daemon-reload", *filters])
 
 
 def test_a_purge_leaves_what_else_there_is_of_ceph(tmp_path: Path) -> None:

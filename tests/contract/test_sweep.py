@@ -15,7 +15,7 @@ import pytest
 from sri_libvirt import names
 from sri_libvirt.errors import HypervisorError, NotFound, Unreachable
 from sri_libvirt.hypervisor.base import Secret, SecretUsage
-from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.orphans import Census, Orphan, Orphans
 from sri_libvirt.reconcile.secrets import Loans
@@ -158,6 +158,26 @@ def test_a_secret_that_is_lent_while_it_is_swept_stays(world: World) -> None:
     (swept,) = world.orphans.remove((left,), running=False)
     assert "being opened" in swept.problem
     assert left in world.hypervisor.connect().secret_ids()
+
+
+def test_rules_of_filters_that_a_crash_left_go_and_those_of_guests_stay(world: World) -> None:
+    runs, off = world.known(), world.domain(instance="none")
+    world.hypervisor.bindings = {"vnet1": runs, "vnet2": off, "vnet3": str(uuid.uuid4())}
+    found = [Orphan(each, "none", directory=False, by_name=False, filter=True) for each in ("vnet2", "vnet3")]
+    assert world.orphans.find() == found
+    assert [each.problem for each in world.orphans.remove(("vnet3",), running=False)] == [""]
+    assert world.hypervisor.bindings.keys() == {"vnet1", "vnet2"}
+    assert [each.problem for each in world.orphans.remove((), running=True)] == [""]
+    assert world.hypervisor.bindings.keys() == {"vnet1"}
+
+
+def test_a_device_that_a_guest_has_by_now_keeps_its_rules(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.hypervisor.bindings = {"vnet1": str(uuid.uuid4())}
+    looks = iter([{"vnet1": str(uuid.uuid4())}, {}])
+    monkeypatch.setattr(FakeConnection, "filter_bindings", lambda _: next(looks))
+    (swept,) = world.orphans.remove(("vnet1",), running=False)
+    assert "a guest has the device by now" in swept.problem
+    assert "vnet1" in world.hypervisor.bindings
 
 
 def test_after_a_restore_secrets_need_no_name(world: World) -> None:

@@ -33,3 +33,4 @@ def test_purge_with_machines_leaves_nothing(service: Service) -> None:
     assert service.guests() == {}
     assert service.vm.run(f"{VIRSH} list --all --name").split() == []
     assert service.vm.ask(f"ls -d {STATE} /etc/sri-libvirt 2>/dev/null").stdout == ""
+    assert "sri-libvirt-" not in service.vm.run(f"{VIRSH} nwfilter-list")

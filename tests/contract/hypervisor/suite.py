@@ -478,8 +478,14 @@ class HypervisorContract:
             machine.connection.attach_device(machine.id, FILTERED.format(name="nowhere"))
         for _ in range(2):
             machine.connection.have_filter(name)
+        assert machine.id not in machine.connection.filter_bindings().values()
         machine.connection.attach_device(machine.id, FILTERED.format(name=name))
         assert name in machine.now().live_xml
+        assert machine.id in machine.connection.filter_bindings().values()
+        machine.connection.destroy(machine.id)
+        machine.wait_off()
+        assert machine.id not in machine.connection.filter_bindings().values(), "the rules go with the guest"
+        machine.connection.drop_filter_binding("nowhere")
 
     def test_the_offer_is_enough_for_a_machine(self, connection: Connection) -> None:
         offer = connection.offer()
