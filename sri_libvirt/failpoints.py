@@ -16,7 +16,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from sri_libvirt.errors import ConfigError, SRIError
+
+log = structlog.get_logger(__name__)
 
 Trap = Callable[[str, type[SRIError]], None]
 """Called with the name of a point that is passed, and with the error that a failure there has to be; it may raise it,
@@ -60,7 +64,8 @@ def work_name(work: Callable[..., object]) -> str:
 class Once:
     """A trap that does its `kind` of harm when a point is passed for the `nth` time, and keeps all names it was told.
 
-    "fail" raises the point's error, "kill" ends the process as SIGKILL does, "hang" waits for `release`.
+    "fail" raises the point's error, "kill" ends the process as SIGKILL does, "hang" waits for `release`. The harm is
+    logged: who meets it may rightly keep it to itself.
     """
 
     kind: str
@@ -72,6 +77,7 @@ class Once:
     def __call__(self, point: str, error: type[SRIError]) -> None:
         self.passed.append(point)
         if point == self.point and self.passed.count(point) == self.nth:
+            log.warning("a failpoint does its harm", kind=self.kind, point=point)
             if self.kind == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif self.kind == "hang":

@@ -17,7 +17,7 @@ _ETHERNET_MTU = 1500
 def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
     """Whether a device is a port of this bridge, or, where that is "", down; None where sysfs does not tell.
 
-    A device that is not there may be in another namespace; a master that is no Linux bridge is Open vSwitch's business.
+    A device that is not there may be in another namespace; what is in no Linux bridge is Open vSwitch's business.
     """
     if not device:
         return None
@@ -32,12 +32,14 @@ def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
     try:
         master = os.path.basename(os.readlink(f"{net}/{device}/master"))
     except FileNotFoundError:
-        return False
+        master = ""
     except OSError:
         return None
     if master == bridge:
         return True
-    return False if os.path.isdir(f"{net}/{master}/bridge") and os.path.isdir(f"{net}/{bridge}/bridge") else None
+    if master and not (is_bridge(sysfs, master) and is_bridge(sysfs, bridge)):
+        return None
+    return None if is_there(sysfs, bridge) and not is_bridge(sysfs, bridge) else False
 
 
 def is_there(sysfs: Path, name: str) -> bool:

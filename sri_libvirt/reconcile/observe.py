@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sri_libvirt import names
+from sri_libvirt.devices import NicBackend
 from sri_libvirt.domain import observed as domain_view
 from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
 from sri_libvirt.hypervisor.base import Connection, DiskError, DomainSnapshot, DomainState, LastWords
@@ -84,7 +85,7 @@ class Observer:
             persistent=frozenset(persistent.devices) if persistent else frozenset(),
             places=live.devices if live else {},
             defined=persistent.devices if persistent else {},
-            astray=self._astray(live.devices if live else {}),
+            astray=self._astray(machine, live.devices if live else {}),
             last_words=replace(words, at=self.of_wall(words.at)) if words.at else words,
             out_of_memory=words.reason == "crashed" and self.out_of_memory(machine.id, machine.run.started_at),
             strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
@@ -113,9 +114,19 @@ class Observer:
             return Heard(None if error.code == UNDER_WAY else False, str(error), error.advice)
         return None if found is None else Heard(True)
 
-    def _astray(self, places: Mapping[str, domain_view.Place]) -> frozenset[str]:
+    def _astray(self, machine: Machine, places: Mapping[str, domain_view.Place]) -> frozenset[str]:
+        """NICs that are in another bridge than they should be, or in none; and taps that should be down and are not. Of
+        others' taps and of macvtap nothing is to be expected.
+        """
+        down = {
+            row.alias
+            for row in machine.attachments
+            if isinstance(row.backing, NicBackend) and row.backing.kind == "isolated"
+        }
         return frozenset(
-            alias for alias, place in places.items() if place.tap and self.joined(place.tap, place.bridge) is False
+            alias
+            for alias, place in places.items()
+            if place.tap and (place.bridge or alias in down) and self.joined(place.tap, place.bridge) is False
         )
 
 

@@ -245,7 +245,7 @@ def harmed(provider: Provider, kind: str) -> bool:
     if kind == "kill":
         return process.poll() is not None
     if kind == "fail":  # which may have been the end of a start
-        return "a test lets it fail" in (provider.root / "provider.log").read_text(errors="replace")
+        return "a failpoint does its harm" in (provider.root / "provider.log").read_text(errors="replace")
     assert process.poll() is None, provider.log()
     found = machine_id(provider)
     return bool(found) and not {"stuck-call", "stuck-work"}.isdisjoint(provider.reasons(found))

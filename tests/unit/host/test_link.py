@@ -35,6 +35,7 @@ def sysfs(root: Path, **devices: str) -> Path:
         ("outside", "gone", False),
         ("switched", "switch0", None),
         ("switched", "br0", None),
+        ("outside", "switch0", None),  # in user space a switch is nobody's master
         ("elsewhere", "br0", None),
         ("elsewhere", "", None),
         ("", "br0", None),

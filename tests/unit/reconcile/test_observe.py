@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sri_libvirt.devices import NicBackend, NicKind
 from sri_libvirt.domain.observed import Place
 from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
 from sri_libvirt.hypervisor.base import Connection, DiskError, LastWords
@@ -16,7 +17,7 @@ from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.view import FailedDisk, Heard, NotSeen, Observed
 from sri_libvirt.records import Attachment, Machine, Run, StopCause
 from tests.unit.reconcile.parts import HostStub, Said, domain_xml
-from tests.unit.reconcile.world import ID, T0, machine, volume_row
+from tests.unit.reconcile.world import ID, T0, machine, nic_row, volume_row
 
 INSTANCE = "0d2f3c1f-0000-4000-8000-000000000001"
 RUN = Run(uuid="run-1", started_at=T0)
@@ -164,6 +165,27 @@ def test_where_devices_are_joined_to_the_host(bench: Bench) -> None:
     assert found.astray == {"ua-nic-1-1"}
     assert found.places["ua-nic-1-1"] == Place("lan", tap="vnet1", bridge="br0")
     assert found.defined.keys() == {"ua-vol-a-1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "astray"),
+    [
+        ("isolated", "", True),
+        ("tap", "", False),
+        ("direct", "<source dev='eth1' mode='bridge'/>", False),
+        ("network", "<source network='lan' dev='eth1' mode='bridge'/>", False),
+    ],
+)
+def test_only_a_link_without_peers_is_to_be_down(bench: Bench, kind: NicKind, source: str, astray: bool) -> None:
+    row = nic_row("eth", backing=NicBackend("h", kind, device="tap0"))
+    bench.define("ua-vol-a-1")
+    bench.start()
+    target = f"{source}<target dev='tap0'/><alias name='{row.alias}'/>"
+    bench.hypervisor.connect().attach_device(ID, f"<interface>{target}</interface>")
+    observer = Observer(INSTANCE, bench.host, bench.refresh, joined=lambda _device, _bridge: False)
+    found = observer.look(machine(row), bench.hypervisor.connect)
+    assert isinstance(found, Observed)
+    assert found.astray == ({row.alias} if astray else set())
 
 
 ROW = volume_row()

@@ -1,0 +1,207 @@
+"""Every kind of network interface on one host: what of it a guest reaches, what it learns of a guest, what is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from sri_libvirt import names
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.backends.openvswitch import OpenVswitch
+from tests.e2e import frames, macvtap_nodes
+from tests.e2e.libvirtd import PrivateLibvirt
+from tests.e2e.provider import Provider, asked, spec, wait_for
+
+pytestmark = pytest.mark.e2e
+
+KINDS = ("isolated", "network", "bridge", "ovs", "direct", "tap", "user")
+MAP = """networks:
+  - {network_id: network, driver: network, network: lan}
+  - {network_id: bridge, driver: bridge, bridge: br-all}
+  - {network_id: ovs, driver: ovs, bridge: ovs0}
+  - {network_id: direct, driver: direct, device: card0}
+  - {network_id: tap, driver: tap, device: theirs}
+  - {network_id: user, driver: user}
+"""
+IPS = {"network": ["10.99.71.57"], "bridge": ["10.98.0.57"]}
+
+ANSWERS = {
+    "isolated": set(),
+    "network": set(),  # libvirt switches IPv6 off on a bridge without an IPv6 address
+    "bridge": {"br-all"},
+    "ovs": {"ovs0"},
+    "direct": {"cable0"},  # the neighbour behind the card, not the card
+    "tap": {"theirs"},
+    "user": set(),
+}
+"""Whose link-local address answers a guest: where the host is, its operator has put it, with IPv6 and up."""
+
+LEARNS = {"ovs": "ovs0", "direct": "cable0", "tap": "theirs"}
+"""Where a guest that says that it is a router is believed: nothing filters there. Elsewhere the host learns nothing."""
+
+CYCLES = 20
+ALL_CYCLES = 1000
+
+WAIT_FOR_ADDRESS = "until ip -6 addr show {0} | grep fe80: | grep -qv tentative; do sleep 1; done"
+
+
+@pytest.fixture
+def host(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[PrivateLibvirt]:
+    """One with something for each kind to be joined to, which believes routers where it may."""
+    private = private_libvirt
+    log = tmp_path / "nodes"
+    with OpenVswitch(private.directory("ovs"), private.inside) as switch:
+        switch.bridge("ovs0")
+        private.network("lan", "open", kept=True)
+        with log.open("wb") as output:
+            nodes = private.popen([sys.executable, macvtap_nodes.__file__], stdout=output, stderr=output)
+        wait_for("who makes the nodes", lambda: b"ready" in log.read_bytes())
+        private.run(["ip", "link", "add", "br-all", "type", "bridge", "forward_delay", "0"])
+        private.run(["ip", "link", "add", "card0", "type", "veth", "peer", "name", "cable0"])
+        private.run(["ip", "tuntap", "add", "theirs", "mode", "tap"])
+        for each in ("br-all", "card0", "cable0", "theirs", "ovs0"):
+            private.run(["ip", "link", "set", each, "up"])
+        yield private
+        for each in ("br-all", "cable0", "theirs"):
+            private.run(["ip", "link", "delete", each])
+        assert nodes.poll() is None, log.read_text()
+        nodes.terminate()
+        nodes.wait(10)
+        private.remove_network("lan")
+
+
+def serve(provider: Provider) -> None:
+    networks = provider.root / "networks.yaml"
+    networks.write_text(MAP)
+    options = ("--firmware", "bios", "--detach-settle", "0s", "--network-map", str(networks), "--allow-user-net")
+    provider.start(*options)
+
+
+def attach(provider: Provider, machine_id: str, kind: str) -> None:
+    nic = pb.NetworkInterface(name=kind, network_id=kind, ips=IPS.get(kind, []))
+    request = pb.AttachNetworkInterfaceRequest(machine_id=machine_id, network_interface=nic)
+    provider.stub.AttachNetworkInterface(request, timeout=10)
+
+
+def detach(provider: Provider, machine_id: str, kind: str) -> None:
+    provider.stub.DetachNetworkInterface(pb.DetachNetworkInterfaceRequest(machine_id=machine_id, name=kind), timeout=10)
+
+
+def states(provider: Provider, machine_id: str) -> list[int]:
+    machine = provider.get(machine_id)
+    return [each.state for each in machine.status.network_interfaces] if machine else []
+
+
+def aliases(provider: Provider, machine_id: str) -> set[str]:
+    """Of the interfaces that the guest has."""
+    connection = libvirt.open(provider.libvirt.uri)
+    try:
+        xml: str = connection.lookupByUUIDString(machine_id).XMLDesc(0)
+    finally:
+        connection.close()
+    return set(re.findall(r"alias name='(ua-nic-[^']*)'", xml))
+
+
+def link_local(private: PrivateLibvirt) -> dict[str, str]:
+    """The host's devices by their link-local addresses."""
+    told = json.loads(private.run(["ip", "-j", "-6", "addr", "show", "scope", "link"]))
+    return {address["local"]: each["ifname"] for each in told if each for address in each["addr_info"]}
+
+
+def routers(private: PrivateLibvirt) -> set[str]:
+    """The devices behind which the host believes a router to be."""
+    told = json.loads(private.run(["ip", "-j", "-6", "route", "show", "default"]))
+    return {hop["dev"] for route in told for hop in (route, *route.get("nexthops", ())) if "dev" in hop}
+
+
+def test_what_of_the_host_a_guest_reaches_and_what_the_host_learns(
+    provider: Provider, host: PrivateLibvirt, tiny_image: Path, tmp_path: Path
+) -> None:
+    serve(provider)
+    machine_id = provider.create(spec(image=tiny_image, ignition=frames.ignition(tmp_path))).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    asked(provider, machine_id, frames.SETUP, 0)
+    reached, learned = {}, {}
+    for number, kind in enumerate(KINDS):
+        before = routers(host)
+        attach(provider, machine_id, kind)
+        provider.wait_console(machine_id, f"mac={names.mac_address(machine_id, kind)}")
+        known = len(link_local(host))
+        wait = WAIT_FOR_ADDRESS.format("eth0")
+        heard = asked(provider, machine_id, f"{wait}; ping6 -c 2 -W 1 -I eth0 ff02::1", 2 * number + 1)
+        assert "2 packets transmitted" in heard, heard
+        who = link_local(host)
+        reached[kind] = {who[each] for each in re.findall(r"bytes from ([0-9a-f:]+?)(?:%\S+)?: ", heard) if each in who}
+        asked(provider, machine_id, frames.sending("eth0"), 2 * number + 2)
+        if kind in LEARNS:  # what is not to come has had the time of a whole list of frames
+            wait_for("the router", lambda: LEARNS[kind] in routers(host))  # noqa: B023 it is waited for here
+        learned[kind] = routers(host) - before
+        if kind == "ovs":  # with the datapath in user space the kernel is on the tap as well (README)
+            for found in (learned, reached):
+                found[kind] = {each for each in found[kind] if not each.startswith("vnet")}
+        assert len(link_local(host)) == known, "no link of the host's has got an address by it"
+        detach(provider, machine_id, kind)
+        wait_for("it gone", lambda: not aliases(provider, machine_id))
+    assert reached == ANSWERS
+    assert learned == {kind: {LEARNS[kind]} if kind in LEARNS else set() for kind in KINDS}
+    provider.delete(machine_id)
+    wait_for("end of the machine", lambda: provider.get(machine_id) is None)
+
+
+def wait_all_attached(provider: Provider, machine_id: str) -> None:
+    try:
+        everything = [pb.NETWORK_INTERFACE_ATTACHED] * len(KINDS)
+        wait_for("all attached", lambda: states(provider, machine_id) == everything)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{provider.why(machine_id)}") from None
+
+
+def left(provider: Provider, host: PrivateLibvirt) -> dict[str, object]:
+    """All that attaching could leave: links, rules, reservations, ports, and what the provider has open."""
+    connection = libvirt.open(host.uri)
+    try:
+        network = connection.networkLookupByName("lan")
+        return {
+            "links": sorted(each["ifname"] for each in json.loads(host.run(["ip", "-j", "link"]))),
+            "rules": host.run(["ebtables", "-t", "nat", "-L"]),
+            "bindings": len(connection.listAllNWFilterBindings()),
+            "reservations": network.XMLDesc(0).count("<host "),
+            "kept": network.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE).count("<host "),
+            "ports": len(network.listAllPorts()),
+            "switch": host.run(["ovs-vsctl", "list-ports", "ovs0"]),
+        }
+    finally:
+        connection.close()
+
+
+def descriptors(provider: Provider) -> int:
+    assert provider.process is not None
+    return len(list(Path(f"/proc/{provider.process.pid}/fd").iterdir()))
+
+
+def test_coming_and_going_leaves_nothing(
+    provider: Provider, host: PrivateLibvirt, tiny_image: Path, request: pytest.FixtureRequest
+) -> None:
+    serve(provider)
+    machine_id = provider.create(spec(image=tiny_image)).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    before, opened = left(provider, host), 0
+    for number in range(ALL_CYCLES if request.config.getoption("--matrix") else CYCLES):
+        for kind in KINDS:
+            attach(provider, machine_id, kind)
+        wait_all_attached(provider, machine_id)
+        for kind in KINDS:
+            detach(provider, machine_id, kind)
+        wait_for("all gone", lambda: left(provider, host) == before)
+        if number == 1:
+            opened = descriptors(provider)
+    assert descriptors(provider) <= opened + 2, "a connection more or less is a lane's"
+    assert provider.reasons(machine_id) == set()
+    provider.delete(machine_id)
+    wait_for("end of the machine", lambda: provider.get(machine_id) is None)
