@@ -185,7 +185,7 @@ hang_up() { # nothing to hang up, and no reason to die, where the namespaces hav
 # What is done.
 
 judge_kvm() {
-    verdict=$(python3 "$here/kvm.py" 2>"$vm/kvm")
+    verdict=$(python3 "$here/kvm.py" 2>"$vm/kvm") || die "whether this host has KVM cannot be told: $(tail -n 1 "$vm/kvm")"
     if [ "$verdict" = qemu ] && [ "$(id -u)" != 0 ] && [ -e /dev/kvm ] && [ ! -w /dev/kvm ]; then
         verdict=kvm # this user may not ask; libvirt's QEMU may
     fi

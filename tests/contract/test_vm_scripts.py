@@ -6,6 +6,7 @@ import fcntl
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,12 @@ def test_a_machine_whose_namespaces_have_ended_is_said_so(vm: VM) -> None:
 def test_no_machine(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="make vm RELEASE=bookworm"):
         VM(tmp_path / "bookworm")
+
+
+def test_whether_there_is_kvm_is_told_without_any_package() -> None:
+    program = (
+        "import runpy, sys; sys.path[:] = [p for p in sys.path if 'packages' not in p]; runpy.run_path(sys.argv[1])"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", program, str(SCRIPTS / "kvm.py")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
