@@ -10,7 +10,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from tests.e2e.libvirtd import PrivateLibvirt
-from tests.e2e.provider import Provider, spec, wait_for
+from tests.e2e.provider import Provider, asked, spec, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -79,3 +79,46 @@ def test_an_address_that_an_operator_has_given_away_is_kept_again_under_its_gues
     wait_for("no reason left", lambda: not provider.reasons(machine_id))
     provider.delete(machine_id)
     wait_for("nothing left", lambda: seen(provider.libvirt) == ([], []))
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["stopped-and-started", "made-anew"])
+def test_a_network_that_comes_back_gives_its_guests_the_same_addresses(
+    provider: Provider, private_libvirt: PrivateLibvirt, tiny_image: Path, kept: bool
+) -> None:
+    private_libvirt.network("lan", kept=kept)
+    try:
+        provider.start("--firmware", "bios")
+        machine_id = provider.create(wished(tiny_image, ADDRESS)).metadata.id
+        provider.wait_console(machine_id, f"nic eth0 ip={ADDRESS}")
+        private_libvirt.stop_network("lan")
+        wait_for("the reason", lambda: provider.reasons(machine_id))
+        private_libvirt.start_network("lan") if kept else private_libvirt.network("lan", kept=kept)
+        provider.wait_console(machine_id, f"nic eth0 ip={ADDRESS}", count=2)
+        wait_for("no reason left", lambda: not provider.reasons(machine_id))
+        assert len(seen(private_libvirt)[0]) == 1
+        provider.delete(machine_id)
+        wait_for("nothing left", lambda: seen(private_libvirt) == ([], []))
+    finally:
+        private_libvirt.remove_network("lan")
+
+
+def test_a_dhcp_server_that_was_killed_gives_the_same_address_when_libvirt_has_started_it_again(
+    provider: Provider, private_libvirt: PrivateLibvirt, tiny_image: Path
+) -> None:
+    private_libvirt.network("lan", kept=True)
+    try:
+        provider.start("--firmware", "bios")
+        machine_id = provider.create(wished(tiny_image, ADDRESS)).metadata.id
+        provider.wait_console(machine_id, f"nic eth0 ip={ADDRESS}")
+        pid = private_libvirt.run(["cat", "/run/libvirt/network/lan.pid"]).strip()
+        private_libvirt.run(["kill", "-KILL", pid])
+        private_libvirt.kill()
+        private_libvirt.start()
+        wait_for("another", lambda: private_libvirt.run(["cat", "/run/libvirt/network/lan.pid"]).strip() != pid)
+        heard = asked(provider, machine_id, "udhcpc -f -q -n -i eth0 -t 10 -T 1 2>&1", 1)
+        assert f"lease of {ADDRESS} obtained" in heard
+        assert not provider.reasons(machine_id)
+        provider.delete(machine_id)
+        wait_for("nothing left", lambda: seen(private_libvirt) == ([], []))
+    finally:
+        private_libvirt.remove_network("lan")

@@ -91,6 +91,18 @@ def attach_locked(provider: Provider, machine_id: str) -> None:
     attach_volume(provider, machine_id, locked(provider, "late", "odb"))
 
 
+def attach_addressed(provider: Provider, machine_id: str) -> None:
+    """Its address is reserved, and it is filtered."""
+    nic = pb.NetworkInterface(name="late", network_id="lan", ips=["10.99.71.57"])
+    request = pb.AttachNetworkInterfaceRequest(machine_id=machine_id, network_interface=nic)
+    provider.stub.AttachNetworkInterface(request, timeout=10)
+
+
+def detach_addressed(provider: Provider, machine_id: str) -> None:
+    request = pb.DetachNetworkInterfaceRequest(machine_id=machine_id, name="late")
+    provider.stub.DetachNetworkInterface(request, timeout=10)
+
+
 def off(provider: Provider, machine_id: str) -> None:
     provider.power(machine_id, pb.POWER_OFF)
 
@@ -121,6 +133,8 @@ FLOWS = {
     "connected": Flow((create,), attach_connected, "MACHINE_RUNNING", disks=2),
     "connected-on": Flow((create, attach_connected, off), on, "MACHINE_RUNNING", disks=2),
     "given-back": Flow((boot, attach_connected), detach, "MACHINE_RUNNING"),
+    "addressed": Flow((create,), attach_addressed, "MACHINE_RUNNING"),
+    "given-up": Flow((boot, attach_addressed), detach_addressed, "MACHINE_RUNNING"),
     "power-off": Flow((create,), off, "MACHINE_SUSPENDED"),
     "power-on": Flow((create, off), on, "MACHINE_RUNNING"),
     "delete": Flow((create,), delete, "GONE"),
@@ -158,6 +172,15 @@ CHOSEN = [
     ("connected-on", "kill 1 after libvirt.set_secret"),
     ("given-back", "kill 1 after libvirt.detach_device"),
     ("given-back", "kill 1 after perform.ReleaseDevice"),
+    ("addressed", "kill 1 after libvirt.have_filter"),
+    ("addressed", "kill 1 after libvirt.reserve"),
+    ("addressed", "fail 1 after libvirt.reserve"),
+    ("addressed", "hang 1 before libvirt.reserve"),
+    ("addressed", "kill 1 after libvirt.attach_device"),
+    ("given-up", "kill 1 after libvirt.detach_device"),
+    ("given-up", "kill 1 before libvirt.unreserve"),
+    ("given-up", "kill 1 after libvirt.unreserve"),
+    ("given-up", "fail 1 after libvirt.unreserve"),
     ("power-off", "kill 1 after libvirt.press_power_button"),
     ("power-off", "kill 1 after libvirt.destroy"),
     ("power-on", "kill 1 after libvirt.start"),
@@ -186,6 +209,21 @@ def backend(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[NbdServ
     with NbdServer(file, "e", private_libvirt.inside) as server:
         address_file(private_libvirt).write_text(f"{server.host} {server.port}")
         yield server
+
+
+@pytest.fixture(autouse=True)
+def lan(request: pytest.FixtureRequest, private_libvirt: PrivateLibvirt) -> Iterator[None]:
+    """A network that reserves addresses, for the flows that need one; it has none reserved in the end."""
+    if request.node.callspec.params["name"] not in ("addressed", "given-up"):
+        yield
+        return
+    private_libvirt.network("lan", kept=True)
+    yield
+    private_libvirt.start()
+    xml = private_libvirt.run(["sh", "-c", "cat /etc/libvirt/qemu/networks/lan.xml /run/libvirt/network/lan.xml"])
+    private_libvirt.remove_network("lan")
+    assert "<range " in xml
+    assert "<host " not in xml
 
 
 @pytest.fixture(autouse=True)
