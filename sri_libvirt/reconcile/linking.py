@@ -57,6 +57,9 @@ class MachineLink:
     def prepare(self, machine: Machine, row: Attachment, connection: Connection) -> NicBackend:
         """What it is joined to. Raises NotReady, naming the machine that has its address."""
         driver, nic, old = self.links.nic(row), row.nic(), row.backing
+        if old is None and (owner := self.store.mac_user(row, ready=True)):
+            # Before its driver hears of it: what is kept for that MAC is the other's.
+            raise _mac_held(row, owner)
         try:
             made = replace(driver.prepare(machine.id, nic, row.mac, connection), driver=driver.name)
         except AddressHeld as error:
@@ -77,6 +80,8 @@ class MachineLink:
         """Give up what was made and reserved for it, but for what the interface after it has reserved as well."""
         if not (nic := row.nic()).network_id:
             return
+        if row.backing is None and self.store.mac_user(row, ready=False):
+            return  # its MAC is another's, and so is what is kept for that
         followers = [] if final else [each.nic() for each in machine.attachments if _follows(each, row)]
         made = row.backing if isinstance(row.backing, NicBackend) else None
         driver, then = self.links.nic_made(row), next(iter(followers), None)
@@ -86,7 +91,7 @@ class MachineLink:
         """Why what was prepared cannot be kept: another interface has its MAC, or its address on the same link."""
         before = row.backing if isinstance(row.backing, NicBackend) else None
         if before is None and (owner := tx.mac_user(row.mac, besides=row)) is not None:
-            return AddressHeld(row.mac, "two interfaces cannot have one MAC", row.mac, _words(*owner))
+            return _mac_held(row, owner)
         if before is not None and before.addresses == made.addresses:
             return None  # it was first
         taken = tx.address_user(made, besides=row)
@@ -105,6 +110,10 @@ class MachineLink:
         """The same, naming the machine if the one that has the address is this store's."""
         owner = self.store.mac_owner(error.mac) if error.mac else None
         return AddressHeld(error.address, error.how, error.mac, f"machine {owner[0]}") if owner else error
+
+
+def _mac_held(row: Attachment, owner: tuple[str, str]) -> AddressHeld:
+    return AddressHeld(row.mac, "two interfaces cannot have one MAC", row.mac, _words(*owner))
 
 
 def _words(machine_id: str, name: str) -> str:

@@ -165,12 +165,14 @@ def mac_owner(connection: sqlite3.Connection, mac: str) -> tuple[str, str] | Non
     return None if row is None else (row["machine"], row["name"])
 
 
-def mac_user(connection: sqlite3.Connection, mac: str, machine: str, name: str) -> tuple[str, str] | None:
-    """The machine and network interface, other than that one, that has a MAC and is ready, wanted or not."""
+def mac_user(
+    connection: sqlite3.Connection, mac: str, machine: str, name: str, *, ready: bool
+) -> tuple[str, str] | None:
+    """The machine and network interface, other than that one, that has a MAC, wanted or not; `ready`: and is so."""
     row = connection.execute(
-        "SELECT machine, name FROM attachment WHERE mac = ? AND backing IS NOT NULL AND (machine <> ? OR name <> ?) "
-        "LIMIT 1",
-        (mac, machine, name),
+        "SELECT machine, name FROM attachment WHERE mac = ? AND (machine <> ? OR name <> ?) "
+        "AND (backing IS NOT NULL OR NOT ?) LIMIT 1",
+        (mac, machine, name, ready),
     ).fetchone()
     return None if row is None else (row["machine"], row["name"])
 

@@ -88,6 +88,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.mac_owner(connection, mac)
 
+    def mac_user(self, besides: Attachment, *, ready: bool) -> tuple[str, str] | None:
+        """Another machine and network interface that has the MAC of this one; `ready`: and has it ready."""
+        with self._snapshot() as connection:
+            return queries.mac_user(connection, besides.mac, besides.machine, besides.name, ready=ready)
+
     def prepared_volumes(self) -> list[Attachment]:
         """Wanted volumes of all machines that are ready."""
         with self._snapshot() as connection:

@@ -146,6 +146,10 @@ class Store:
         """The machine and network interface that hold a MAC, plugged or not."""
         return self._reader.mac_owner(mac)
 
+    def mac_user(self, besides: Attachment, *, ready: bool) -> tuple[str, str] | None:
+        """Another machine and network interface that has the MAC of this one; `ready`: and has it ready."""
+        return self._reader.mac_user(besides, ready=ready)
+
     def prepared_volumes(self) -> list[Attachment]:
         """Wanted volumes of all machines that are ready."""
         return self._reader.prepared_volumes()

@@ -119,7 +119,7 @@ class Transaction:
 
     def mac_user(self, mac: str, besides: Attachment) -> tuple[str, str] | None:
         """The machine and network interface, of another name or machine, that has this MAC ready, wanted or not."""
-        return queries.mac_user(self._connection, mac, besides.machine, besides.name)
+        return queries.mac_user(self._connection, mac, besides.machine, besides.name, ready=True)
 
     def address_user(self, backend: devices.NicBackend, besides: Attachment) -> tuple[str, str, str] | None:
         """An address of it that such another one has ready on the same link, and which that is."""

@@ -30,6 +30,7 @@ class Links:
     def __init__(self, gives: NicBackend = BRIDGE, said: Attributes | None = None) -> None:
         self.gives = gives
         self.said = said or Attributes()
+        self.calls: list[str] = []
 
     def nic(self, _row: Attachment) -> Any:
         return self
@@ -40,9 +41,11 @@ class Links:
         return self.said
 
     def prepare(self, *_: object) -> NicBackend:
+        self.calls.append("prepare")
         return self.gives
 
-    def release(self, *_: object) -> None: ...
+    def release(self, *_: object) -> None:
+        self.calls.append("release")
 
 
 def prepared(store: Store, row: Attachment, links: Links, *, vcpus: int = 4, vhost: bool = True) -> NicBackend:
@@ -146,3 +149,24 @@ def test_all_its_addresses_are_told(store: Store) -> None:
     spec = pb.NetworkInterface(name="eth", network_id="x", ips=["10.0.0.7", "2001:DB8::7"])
     row = nic_row("eth", spec=spec.SerializeToString())
     assert prepared(store, row, Links()).addresses == ("10.0.0.7", "2001:db8::7")
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_who_asks_for_anothers_mac_neither_gets_nor_gives_up_what_is_kept_for_it(store: Store, prepared: bool) -> None:
+    first = nic_row("eth")
+    theirs = replace(nic_row("eth"), machine=OTHER)
+    store.write(lambda tx: tx.insert(machine(first)))
+    store.write(lambda tx: tx.insert(replace(machine(theirs), id=OTHER)))
+    if prepared:
+        store.write(lambda tx: tx.set_backing(ID, first.key, BRIDGE))
+    links = Links()
+    link, connection = MachineLink(store, links, lambda: False), FakeHypervisor().connect()
+    asked = replace(machine(theirs, profile=PROFILE), id=OTHER)
+    if prepared:
+        with pytest.raises(AddressHeld, match="two interfaces cannot have one MAC"):
+            link.prepare(asked, theirs, connection)
+    link.release(asked, theirs, connection, final=True)
+    assert links.calls == []
+    mine = replace(first, backing=BRIDGE)
+    link.release(machine(mine), mine, connection, final=True)
+    assert links.calls == ["release"]
