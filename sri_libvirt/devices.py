@@ -245,9 +245,9 @@ class NicBackend:
 
     On a bridge it may be in a `vlan` (0: untagged), or in those of a `trunk`, and an `isolated_port` exchanges nothing
     with others that are. `interface_id` is what Open vSwitch knows it by. `filter` is libvirt's of what the guest
-    sends, "" without one. `address` is what DHCP gives it, "" where that is nobody's promise. `mtu` 0 is Ethernet's
-    own. What a driver says of `queues` is the most that there can be, 0 for as many as are of use.
-    The loop sets `driver`, whose it is, `addresses`, all that its spec gives it, and `queues`.
+    sends, "" without one. `address` is what DHCP gives it, `address6` what DHCPv6 gives to its `duid`; "" where that is
+    nobody's promise. `mtu` 0 is Ethernet's own. What a driver says of `queues` is the most that there can be, 0 for as
+    many as are of use. The loop sets `driver`, whose it is, `addresses`, all that its spec gives it, and `queues`.
     """
 
     handle: str  # never empty; goes to the API's providerID
@@ -268,6 +268,8 @@ class NicBackend:
     mtu: int = 0
     queues: int = 0
     bandwidth: Bandwidth | None = None
+    address6: str = ""
+    duid: str = ""
 
     @property
     def source(self) -> str:

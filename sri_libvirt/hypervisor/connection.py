@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import libvirt
@@ -19,7 +18,7 @@ import libvirt
 from sri_libvirt.errors import HypervisorError, Unreachable
 from sri_libvirt.hypervisor import capabilities, dhcp, disks, faults, filters, firmware, qemulog, secrets, words
 from sri_libvirt.hypervisor.base import DiskError, DomainSnapshot, DomainState, LastWords, Offer, Secret
-from sri_libvirt.hypervisor.networks import Lease, Network
+from sri_libvirt.hypervisor.networks import Address, Lease, Network
 
 TPM_SINCE = 8_009_000
 """The first libvirt that knows VIR_DOMAIN_UNDEFINE_TPM; older ones refuse the flag."""
@@ -216,13 +215,13 @@ class LibvirtConnection:
         with self._asking(f"tell the leases of the network {name}"):
             return dhcp.leases(self._connection, name)
 
-    def reserve(self, name: str, mac: str, address: IPv4Address) -> None:
+    def reserve(self, name: str, client: str, address: Address) -> None:
         with self._asking(f"reserve {address} on the network {name}"):
-            dhcp.reserve(self._connection, name, mac, address)
+            dhcp.reserve(self._connection, name, client, address)
 
-    def unreserve(self, name: str, mac: str, address: IPv4Address) -> None:
+    def unreserve(self, name: str, client: str, address: Address) -> None:
         with self._asking(f"take back the reservation of {address} on the network {name}"):
-            dhcp.unreserve(self._connection, name, mac, address)
+            dhcp.unreserve(self._connection, name, client, address)
 
     def end_leases(self, name: str, mac: str) -> None:
         with self._asking(f"tell the leases of the network {name}"):

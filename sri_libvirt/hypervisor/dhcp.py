@@ -5,13 +5,13 @@ What is read and written is in `networks.py` and `network_xml.py`. When which ad
 
 from __future__ import annotations
 
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import libvirt
 import structlog
 
 from sri_libvirt.hypervisor import faults, network_xml, networks, release
-from sri_libvirt.hypervisor.networks import Lease, Network, Reservation
+from sri_libvirt.hypervisor.networks import Address, Lease, Network, Reservation
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ def find(connection: libvirt.virConnect, name: str) -> Network | None:
 
 
 def leases(connection: libvirt.virConnect, name: str) -> frozenset[Lease]:
-    """Whom its DHCP server has given which IPv4 address. Raises libvirtError."""
+    """Whom its DHCP server has given which address. Raises libvirtError."""
     try:
         found = connection.networkLookupByName(name).DHCPLeases()
     except libvirt.libvirtError as error:
@@ -43,18 +43,18 @@ def leases(connection: libvirt.virConnect, name: str) -> frozenset[Lease]:
             return frozenset()
         raise
     return frozenset(
-        Lease((each["mac"] or "").lower(), at, each["clientid"] or "")
+        Lease((each["mac"] or "").lower(), at, (each["clientid"] or "").lower())
         for each in found
         if (at := _address(each["ipaddr"])) is not None
     )
 
 
-def reserve(connection: libvirt.virConnect, name: str, mac: str, address: IPv4Address) -> None:
-    """Have an address kept for a MAC, wherever that is not so. Raises libvirtError, HypervisorError."""
-    _update(connection.networkLookupByName(name), mac, address, wanted=True)
+def reserve(connection: libvirt.virConnect, name: str, client: str, address: Address) -> None:
+    """Have an address kept for a client, wherever that is not so. Raises libvirtError, HypervisorError."""
+    _update(connection.networkLookupByName(name), client, address, wanted=True)
 
 
-def unreserve(connection: libvirt.virConnect, name: str, mac: str, address: IPv4Address) -> None:
+def unreserve(connection: libvirt.virConnect, name: str, client: str, address: Address) -> None:
     """Have it kept no more, wherever it is. Raises libvirtError, HypervisorError."""
     try:
         network = connection.networkLookupByName(name)
@@ -62,32 +62,33 @@ def unreserve(connection: libvirt.virConnect, name: str, mac: str, address: IPv4
         if faults.is_code(error, libvirt.VIR_ERR_NO_NETWORK):
             return
         raise
-    _update(network, mac, address, wanted=False)
+    _update(network, client, address, wanted=False)
 
 
 def end_leases(connection: libvirt.virConnect, name: str, mac: str) -> None:
     """Give back what the guest of a MAC has not given back itself. Raises libvirtError, HypervisorError."""
-    held = [each for each in leases(connection, name) if each.mac == mac]
+    held = [(each, each.address) for each in leases(connection, name) if each.mac == mac]
     network = find(connection, name) if held else None
     if network is None:
         return
-    for each in held:
-        subnet = networks.subnet_of(network, each.address)
-        if subnet is None or not isinstance(server := subnet.interface.ip, IPv4Address):
+    for lease, address in held:
+        subnet = networks.subnet_of(network, address)
+        server = subnet.interface.ip if subnet else None
+        if not isinstance(server, IPv4Address) or not isinstance(address, IPv4Address):
             continue
         try:
-            release.send(release.packet(mac, each.address, server, each.client), server, network.bridge)
+            release.send(release.packet(mac, address, server, lease.client), server, network.bridge)
         except (OSError, ValueError) as error:  # another network namespace; an id that is none
-            log.info("a lease stays until it runs out", network=name, address=str(each.address), error=str(error))
+            log.info("a lease stays until it runs out", network=name, address=str(address), error=str(error))
 
 
-def _update(network: libvirt.virNetwork, mac: str, address: IPv4Address, *, wanted: bool) -> None:
+def _update(network: libvirt.virNetwork, client: str, address: Address, *, wanted: bool) -> None:
     found = _read(network)
     subnet = networks.subnet_of(found, address)
     command = libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST if wanted else libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE
     for side, there in _sides(found):
-        if wanted != any((each.mac, each.address) == (mac, address) for each in there):
-            host, index = network_xml.host_xml(mac, address), subnet.index if subnet else _ANY
+        if wanted != any((each.client, each.address) == (client, address) for each in there):
+            host, index = network_xml.host_xml(client, address), subnet.index if subnet else _ANY
             network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, index, host, side)
 
 
@@ -104,8 +105,8 @@ def _read(network: libvirt.virNetwork) -> Network:
     return network_xml.read(active, kept)
 
 
-def _address(text: str) -> IPv4Address | None:
+def _address(text: str) -> Address | None:
     try:
-        return IPv4Address(text)
-    except AddressValueError:
+        return ip_address(text)
+    except ValueError:
         return None

@@ -15,7 +15,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from lxml import etree
@@ -36,7 +35,7 @@ from sri_libvirt.hypervisor.base import (
     SecretUsage,
 )
 from sri_libvirt.hypervisor.fake_networks import FakeNetwork
-from sri_libvirt.hypervisor.networks import Lease, Network
+from sri_libvirt.hypervisor.networks import Address, Lease, Network
 
 _UUID = re.compile(r"<uuid>\s*([0-9a-fA-F-]{36})\s*</uuid>")
 _LIVE = frozenset(DomainState) - {DomainState.OFF}
@@ -580,16 +579,16 @@ class FakeConnection:
             found = self._hypervisor.networks.get(name)
             return found.leases() if found else frozenset()
 
-    def reserve(self, name: str, mac: str, address: IPv4Address) -> None:
+    def reserve(self, name: str, client: str, address: Address) -> None:
         with self._call("reserve"):
             if (found := self._hypervisor.networks.get(name)) is None:
                 raise HypervisorError(f"libvirt could not reserve {address}: network not found: {name}", 43)
-            found.reserve(mac, str(address))
+            found.reserve(client, str(address))
 
-    def unreserve(self, name: str, mac: str, address: IPv4Address) -> None:
+    def unreserve(self, name: str, client: str, address: Address) -> None:
         with self._call("unreserve"):
             if (found := self._hypervisor.networks.get(name)) is not None:
-                found.unreserve(mac, str(address))
+                found.unreserve(client, str(address))
 
     def end_leases(self, name: str, mac: str) -> None:
         with self._call("end_leases"):

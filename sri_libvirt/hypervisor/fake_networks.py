@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
 
 from sri_libvirt.errors import HypervisorError
 from sri_libvirt.hypervisor.networks import Lease, Network, Reservation, Subnet
@@ -11,8 +11,8 @@ from sri_libvirt.hypervisor.networks import Lease, Network, Reservation, Subnet
 
 @dataclass
 class FakeNetwork:
-    """`own` are its addresses, the first of which DHCP serves; pairs are of a MAC and an address. `kept`: when it is
-    stopped."""
+    """`own` are its addresses, of which DHCP serves the first, and those of IPv6; pairs are of a client, a MAC or with
+    IPv6 a DUID, and an address. `kept`: when it is stopped."""
 
     active: bool = True
     kept: bool = True
@@ -22,23 +22,28 @@ class FakeNetwork:
     leased: list[list[str]] = field(default_factory=list)
 
     def seen(self, name: str) -> Network:
-        subnets = (Subnet(ip_interface(own), at, serves=not at) for at, own in enumerate(self.own))
-        found = frozenset(Reservation(mac, IPv4Address(address)) for mac, address in self.reserved)
+        subnets = (Subnet(ip_interface(own), at, serves=not at or ":" in own) for at, own in enumerate(self.own))
+        found = frozenset(Reservation(client, ip_address(address)) for client, address in self.reserved)
         held, kept = (found if self.active else frozenset()), (found if self.kept else None)
         return Network(
             name, self.active, self.forward, f"br-{name}", subnets=tuple(subnets), reservations=held, kept=kept
         )
 
     def leases(self) -> frozenset[Lease]:
-        return frozenset(Lease(mac, IPv4Address(address)) for mac, address in self.leased if self.active)
+        return frozenset(_lease(client, address) for client, address in self.leased if self.active)
 
-    def reserve(self, mac: str, address: str) -> None:
+    def reserve(self, client: str, address: str) -> None:
         """As libvirt does: what is reserved already, for whomever, is refused."""
-        if [mac, address] in self.reserved:
+        if [client, address] in self.reserved:
             return
-        if any(mac == other or address == held for other, held in self.reserved):
+        if any(client == other or address == held for other, held in self.reserved):
             raise HypervisorError(f"libvirt could not reserve {address}: there is an existing dhcp host entry", 55)
-        self.reserved.append([mac, address])
+        self.reserved.append([client, address])
 
-    def unreserve(self, mac: str, address: str) -> None:
-        self.reserved = [each for each in self.reserved if each != [mac, address]]
+    def unreserve(self, client: str, address: str) -> None:
+        self.reserved = [each for each in self.reserved if each != [client, address]]
+
+
+def _lease(client: str, text: str) -> Lease:
+    address = ip_address(text)
+    return Lease(client, address) if isinstance(address, IPv4Address) else Lease("", address, client)

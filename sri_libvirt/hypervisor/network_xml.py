@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, ip_address, ip_interface
 from lxml import etree
 
 from sri_libvirt.errors import HypervisorError
-from sri_libvirt.hypervisor.networks import Network, Reservation, Subnet
+from sri_libvirt.hypervisor.networks import Address, Network, Reservation, Subnet
 
 
 def read(active_xml: str, kept_xml: str) -> Network:
@@ -26,9 +26,10 @@ def read(active_xml: str, kept_xml: str) -> Network:
     return _network(root, active=False, reservations=frozenset(), kept=_reservations(root))
 
 
-def host_xml(mac: str, address: IPv4Address) -> str:
+def host_xml(client: str, address: Address) -> str:
     """A reservation as libvirt takes it."""
-    return etree.tostring(etree.Element("host", mac=mac, ip=str(address)), encoding="unicode")
+    known_by = "mac" if isinstance(address, IPv4Address) else "id"
+    return etree.tostring(etree.Element("host", {known_by: client, "ip": str(address)}), encoding="unicode")
 
 
 def _parse(text: str) -> etree._Element:
@@ -85,6 +86,6 @@ def _reservations(root: etree._Element) -> frozenset[Reservation]:
             address = ip_address(host.get("ip", ""))
         except ValueError:
             continue  # a host that is only given a name
-        if isinstance(address, IPv4Address):
-            found.add(Reservation(host.get("mac", "").lower(), address, host.get("name", "")))
+        client = host.get("mac" if isinstance(address, IPv4Address) else "id", "")
+        found.add(Reservation(client.lower(), address, host.get("name", "")))
     return frozenset(found)

@@ -8,7 +8,7 @@ address.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Protocol
 
 SLOW_TO_CHANGE = frozenset({"", "nat", "route"})
@@ -16,22 +16,34 @@ SLOW_TO_CHANGE = frozenset({"", "nat", "route"})
 reservation: 0.3 to 0.8 s in which they do not work, where the other modes take 1 to 3 ms."""
 
 
+Address = IPv4Address | IPv6Address
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An IPv4 address that is kept for a MAC, in lower case; the operator's may have a name as well, or alone."""
+    """An address that is kept for a client, in lower case: for a MAC, or, one of IPv6, for a DUID. The operator's may
+    have a name as well, or alone.
+    """
 
-    mac: str
-    address: IPv4Address
+    client: str
+    address: Address
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An address that the DHCP server has given to a MAC, in lower case. `client` is the id that the guest gave."""
+    """An address that the DHCP server has given to a MAC, in lower case. `client` is the id that the guest gave, of an
+    address of IPv6 its DUID.
+    """
 
     mac: str
-    address: IPv4Address
+    address: Address
     client: str = ""
+
+    @property
+    def holder(self) -> str:
+        """Whom it is kept from others for: what a reservation would name."""
+        return self.mac if isinstance(self.address, IPv4Address) else self.client
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +81,10 @@ class Network:
     def all_reservations(self) -> frozenset[Reservation]:
         return self.reservations | (self.kept or frozenset())
 
-    def has(self, mac: str, address: IPv4Address) -> bool:
-        """Whether an address is reserved for a MAC, and stays so when the network is started anew."""
+    def has(self, client: str, address: Address) -> bool:
+        """Whether an address is reserved for a client, and stays so when the network is started anew."""
         held = (self.reservations, self.reservations if self.kept is None else self.kept)
-        return all(any((each.mac, each.address) == (mac, address) for each in side) for side in held)
+        return all(any((each.client, each.address) == (client, address) for each in side) for side in held)
 
 
 class Networks(Protocol):
@@ -82,20 +94,21 @@ class Networks(Protocol):
         """The network of this name; None if libvirt says that there is none."""
 
     def leases(self, name: str) -> frozenset[Lease]:
-        """The IPv4 addresses that it has given away and that are not given back; none of what does not run."""
+        """The addresses that it has given away and that are not given back; none of what does not run."""
 
-    def reserve(self, name: str, mac: str, address: IPv4Address) -> None:
-        """Have the DHCP server of a network that runs keep an address of one of its subnets for a MAC. Idempotent.
+    def reserve(self, name: str, client: str, address: Address) -> None:
+        """Have the DHCP server of a network that runs keep an address of one of its subnets for a client: a MAC, or, of
+        an IPv6 address, a DUID. Idempotent.
 
         Nobody looks whether that is wise: libvirt takes what its DHCP server then ignores.
         """
 
-    def unreserve(self, name: str, mac: str, address: IPv4Address) -> None:
+    def unreserve(self, name: str, client: str, address: Address) -> None:
         """Have it kept no more. Of a network that is gone, and of what is not reserved: nothing."""
 
     def end_leases(self, name: str, mac: str) -> None:
         """Let the DHCP server know that nobody of that MAC is there any more; where it cannot be told, its leases run
-        out by themselves. It may have ended them a moment after this.
+        out by themselves, as those of IPv6 do. It may have ended them a moment after this.
         """
 
     def have_filter(self, name: str) -> None:
@@ -114,15 +127,15 @@ class PlannedNetworks:
     def leases(self, name: str) -> frozenset[Lease]:  # noqa: ARG002 of the contract
         return frozenset()
 
-    def reserve(self, name: str, mac: str, address: IPv4Address) -> None: ...
+    def reserve(self, name: str, client: str, address: Address) -> None: ...
 
-    def unreserve(self, name: str, mac: str, address: IPv4Address) -> None: ...
+    def unreserve(self, name: str, client: str, address: Address) -> None: ...
 
     def end_leases(self, name: str, mac: str) -> None: ...
 
     def have_filter(self, name: str) -> None: ...
 
 
-def subnet_of(network: Network, address: IPv4Address) -> Subnet | None:
+def subnet_of(network: Network, address: Address) -> Subnet | None:
     """The subnet that an address belongs to."""
     return next((each for each in network.subnets if address in each.interface.network), None)

@@ -33,6 +33,11 @@ def by_dhcp(nic: pb.NetworkInterface) -> IPv4Address | None:
     return next((each for each in of(nic) if isinstance(each, IPv4Address)), None)
 
 
+def by_dhcp6(nic: pb.NetworkInterface) -> IPv6Address | None:
+    """The one that DHCPv6 is to give, to a client whose DUID is known: the first of IPv6. Raises as `of`."""
+    return next((each for each in of(nic) if isinstance(each, IPv6Address)), None)
+
+
 def _address(field: str, text: str) -> Address:
     try:
         address = ip_address(text)

@@ -26,6 +26,7 @@ class Attributes:
 
     mac: str = ""
     queues: int = 0
+    duid: str = ""
 
 
 def of(nic: pb.NetworkInterface, allowed: Collection[str]) -> Attributes:
@@ -56,5 +57,13 @@ def _queues(text: str) -> int:
     return int(text)
 
 
-_READERS: Mapping[str, Callable[[str], object]] = {"mac": _mac, "queues": _queues}
+def _duid(text: str) -> str:
+    """What a DHCPv6 client says that it is (RFC 8415, 11): a type and at most 128 bytes."""
+    duid = text.lower()
+    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){2,129}", duid):
+        raise ValueError(f"{printable.quote(text)} is no DUID such as 00:03:00:01:52:54:00:12:34:56")
+    return duid
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {"mac": _mac, "queues": _queues, "duid": _duid}
 KNOWN = tuple(_READERS)

@@ -1,7 +1,8 @@
 """NICs on a libvirt network, `network://NAME` or a bare NAME (contract G.13), or what the network map says.
 
 The network is the operator's: it is never made, started or changed here, but for one thing. The first IPv4 address of
-`ips` is reserved at its DHCP server before the guest has the NIC, so that the guest's DHCP client gets exactly it.
+`ips` is reserved at its DHCP server before the guest has the NIC, so that the guest's DHCP client gets exactly it; the
+first IPv6 address is where the guest's DUID is known.
 libvirt takes every reservation, and its DHCP server gives another address in silence where it cannot be: so all that
 could be wrong is looked at first.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import ClassVar
 
 from sri_libvirt import names, printable
@@ -19,7 +20,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import AddressHeld, InvalidSpec, NotReady
 from sri_libvirt.host import link
-from sri_libvirt.hypervisor.networks import Network, Networks, subnet_of
+from sri_libvirt.hypervisor.networks import Address, Network, Networks, Subnet, subnet_of
 from sri_libvirt.nics import addresses, attributes, map_values, mapped, spoofing
 from sri_libvirt.nics.base import Parameter
 from sri_libvirt.nics.mapped import MappedNics
@@ -45,7 +46,7 @@ class NetworkNics(MappedNics):
         "network": Parameter(map_values.network_name, required=True),
         "antispoof": spoofing.PARAMETER,
         "bandwidth": mapped.BANDWIDTH,
-        "allow": mapped.allow("mac", "queues"),
+        "allow": mapped.allow("mac", "queues", "duid"),
     }
 
     def supports(self, nic: pb.NetworkInterface) -> bool:
@@ -83,17 +84,20 @@ class NetworkNics(MappedNics):
                 "Let an entry for it in --network-map say antispoof: false.",
             )
         try:
-            address = _to_reserve(network, nic)
+            wanted = self._to_reserve(network, nic, mac)
         except InvalidSpec as error:  # an earlier version has let it in
             raise NotReady(str(error), addresses.OTHER_ADVICE) from error
-        if address is not None:
-            _check(network, mac, address, networks)
-            self.reserving.hold(machine_id, network, mac, address, networks)
+        for client, address in wanted.items():
+            _check(network, client, address, networks)
+        self.reserving.hold(machine_id, network, mac, wanted, networks)
+        duid = next((client for client in wanted if client != mac), "")
         made = NicBackend(
             handle=self.handle(machine_id, nic),
             kind="network",
             network=name,
-            address=str(address or ""),
+            address=str(wanted.get(mac, "")),
+            address6=str(wanted.get(duid, "")),
+            duid=duid,
             mtu=link.unusual_mtu(self.sysfs, network.bridge),
             bandwidth=self.bandwidth,
         )
@@ -109,11 +113,11 @@ class NetworkNics(MappedNics):
         then: pb.NetworkInterface | None = None,
     ) -> None:
         name = made.network if made else self._name(nic)
-        address = _asked(nic)
-        if then is not None and (self._name(then), _asked(then)) == (name, address):
+        held = self._asked(nic, mac, made)
+        if then is not None and (self._name(then), self._asked(then, mac, made)) == (name, held):
             return
-        if address is not None and (network := networks.network(name)) is not None:
-            self.reserving.give_up(machine_id, network, mac, address, networks)
+        if held and (network := networks.network(name)) is not None:
+            self.reserving.give_up(machine_id, network, mac, held, networks)
         networks.end_leases(name, mac)
 
     def is_lost(self, mac: str) -> bool:
@@ -122,44 +126,60 @@ class NetworkNics(MappedNics):
     def busy_until(self, mac: str) -> int | None:
         return self.reserving.busy_until(mac)
 
+    def _to_reserve(self, network: Network, nic: pb.NetworkInterface, mac: str) -> dict[str, Address]:
+        """What DHCP is to give, by client; nothing of a family that this network has no subnet of. Raises InvalidSpec.
+
+        An address of IPv6 needs a server that gives it: without one, and without a DUID, it is for the guest to set.
+        """
+        found: dict[str, Address] = {}
+        address, address6 = addresses.by_dhcp(nic), addresses.by_dhcp6(nic)
+        duid = attributes.of(nic, self.allow).duid
+        if address is not None and any(isinstance(each.interface, IPv4Interface) for each in network.subnets):
+            found[mac] = address
+        if address6 is not None and duid and _served(network, address6):
+            found[duid] = address6
+        return found
+
+    def _asked(self, nic: pb.NetworkInterface, mac: str, made: NicBackend | None) -> dict[str, Address]:
+        """What may have been reserved; nothing of what an earlier version let in, for which nothing was."""
+        try:
+            address, address6 = addresses.by_dhcp(nic), addresses.by_dhcp6(nic)
+            duid = made.duid if made else attributes.of(nic, self.allow).duid
+        except InvalidSpec:
+            return {}
+        asked: dict[str, Address | None] = {mac: address, duid: address6 if duid else None}
+        return {client: each for client, each in asked.items() if each is not None}
+
     def _name(self, nic: pb.NetworkInterface) -> str:
         """The libvirt network that is meant."""
         return self.network or nic.network_id.removeprefix(SCHEME)
 
 
-def _asked(nic: pb.NetworkInterface) -> IPv4Address | None:
-    """The address that DHCP is to give; None of what an earlier version let in, for which nothing was reserved."""
-    try:
-        return addresses.by_dhcp(nic)
-    except InvalidSpec:
-        return None
+def _served(network: Network, address: Address) -> list[Subnet]:
+    """The subnets of an address's family of which DHCP gives addresses."""
+    return [each for each in network.subnets if each.serves and each.interface.version == address.version]
 
 
-def _to_reserve(network: Network, nic: pb.NetworkInterface) -> IPv4Address | None:
-    """The address for DHCP to give; None where the network has no subnet of IPv4, so that libvirt serves none."""
-    own = any(isinstance(each.interface, IPv4Interface) for each in network.subnets)
-    return addresses.by_dhcp(nic) if own else None
-
-
-def _check(network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
+def _check(network: Network, client: str, address: Address, networks: Networks) -> None:
     """Raise NotReady for an address that the guest would not get."""
     called = f"the libvirt network {printable.quote(network.name)}"
-    subnet = subnet_of(network, address)
-    served = [each for each in network.subnets if each.serves and isinstance(each.interface, IPv4Interface)]
+    subnet, served = subnet_of(network, address), _served(network, address)
     if subnet is None or (served and subnet not in served):
-        there = served or [each for each in network.subnets if isinstance(each.interface, IPv4Interface)]
+        there = served or [each for each in network.subnets if each.interface.version == address.version]
         subnets = ", ".join(str(each.interface.network) for each in there)
         raise NotReady(f"{called} gives no address outside {subnets}, and {address} is", addresses.OTHER_ADVICE)
     within = subnet.interface.network
     if address == subnet.interface.ip:
         raise NotReady(f"{address} is the address of {called} itself", addresses.OTHER_ADVICE)
     wide = within.max_prefixlen - within.prefixlen >= _LEAST_HOSTS
-    if wide and address in (within.network_address, within.broadcast_address):
+    last = within.broadcast_address if isinstance(within, IPv4Network) else None
+    if wide and address in (within.network_address, last):
         raise NotReady(f"{address} stands for all of {within}, no interface can have it", addresses.OTHER_ADVICE)
-    for each in sorted(network.all_reservations, key=lambda one: (one.mac, one.name)):
-        if each.address == address and each.mac != mac:
-            holder = f"the MAC {each.mac}" if each.mac else f"the host {printable.quote(each.name)}"
-            raise AddressHeld(str(address), f"{called} keeps it for {holder}", each.mac)
+    known_by = "MAC" if isinstance(address, IPv4Address) else "DUID"
+    for each in sorted(network.all_reservations, key=lambda one: (one.client, one.name)):
+        if each.address == address and each.client != client:
+            holder = f"the {known_by} {each.client}" if each.client else f"the host {printable.quote(each.name)}"
+            raise AddressHeld(str(address), f"{called} keeps it for {holder}", each.client)
     for lease in networks.leases(network.name):
-        if lease.address == address and lease.mac != mac:
-            raise AddressHeld(str(address), f"{called} has leased it to the MAC {lease.mac}", lease.mac)
+        if lease.address == address and lease.holder != client:
+            raise AddressHeld(str(address), f"{called} has leased it to the {known_by} {lease.holder}", lease.holder)

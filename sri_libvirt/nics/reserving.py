@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
-from ipaddress import IPv4Address
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from sri_libvirt.errors import HypervisorError, NotReady
-from sri_libvirt.hypervisor.networks import SLOW_TO_CHANGE, Network, Networks
+from sri_libvirt.hypervisor.networks import SLOW_TO_CHANGE, Address, Network, Networks
 from sri_libvirt.jobs import UNDER_WAY, Jobs
 from sri_libvirt.records import SECOND
 
@@ -30,6 +29,7 @@ class Asking(Networks, Protocol):
 
 
 Change = Callable[[Networks], None]
+Wanted = Mapping[str, Address]
 
 
 class Reserving:
@@ -51,27 +51,38 @@ class Reserving:
         self._failed: dict[tuple[str, str], tuple[str, str]] = {}  # what was done, and why it failed
         self._lost: frozenset[str] = frozenset()
 
-    def hold(self, waiter: str, network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
-        """Have an address kept for a MAC, and no other one. Raises NotReady while that takes, HypervisorError."""
-        others = [each.address for each in network.all_reservations if each.mac == mac and each.address != address]
-        if network.has(mac, address) and not others:
+    def hold(self, waiter: str, network: Network, mac: str, wanted: Wanted, networks: Networks) -> None:
+        """Have these addresses kept for an interface, and no others. Raises NotReady while that takes, HypervisorError.
+
+        `wanted` are by client, its MAC or a DUID.
+        """
+        others = [
+            each for each in network.all_reservations if each.client in wanted and each.address != wanted[each.client]
+        ]
+        missing = {client: address for client, address in wanted.items() if not network.has(client, address)}
+        if not missing and not others:
             self._found(mac)
             return
 
         def change(asked: Networks) -> None:
             for other in others:
-                asked.unreserve(network.name, mac, other)
-            asked.reserve(network.name, mac, address)
+                asked.unreserve(network.name, other.client, other.address)
+            for client, address in missing.items():
+                asked.reserve(network.name, client, address)
 
-        self._do(waiter, network, mac, change, networks, f"{address} is being reserved for it")
+        self._do(waiter, network, mac, change, networks, f"{_words(wanted)} being reserved for it")
         self._found(mac)
 
-    def give_up(self, waiter: str, network: Network, mac: str, address: IPv4Address, networks: Networks) -> None:
-        """Have it kept no more, also while it is still being reserved. Raises as `hold`."""
-        held = any((each.mac, each.address) == (mac, address) for each in network.all_reservations)
-        if held or self._is_under_way(mac):
-            doing = f"the reservation of {address} is being given up"
-            self._do(waiter, network, mac, lambda asked: asked.unreserve(network.name, mac, address), networks, doing)
+    def give_up(self, waiter: str, network: Network, mac: str, held: Wanted, networks: Networks) -> None:
+        """Have them kept no more, also while they are still being reserved. Raises as `hold`."""
+        reserved = {(each.client, each.address) for each in network.all_reservations}
+        if not reserved.isdisjoint(held.items()) or self._is_under_way(mac):
+
+            def change(asked: Networks) -> None:
+                for client, address in held.items():
+                    asked.unreserve(network.name, client, address)
+
+            self._do(waiter, network, mac, change, networks, f"{_words(held)} being given up")
 
     def missed(self, macs: Collection[str]) -> None:
         """These, and no others, have an address no more that was held for them (`reconcile/reservations.py`)."""
@@ -117,6 +128,10 @@ class Reserving:
         # Of what is under way for this MAC only the end is waited for.
         jobs.begin(key, work, waiter=waiter, group=("network", network.name))
         raise NotReady(doing, code=UNDER_WAY)
+
+
+def _words(addresses: Wanted) -> str:
+    return f"{' and '.join(map(str, addresses.values()))} {'is' if len(addresses) == 1 else 'are'}"
 
 
 def _key(mac: str) -> tuple[str, str]:

@@ -57,9 +57,9 @@ class MachineLink:
     def prepare(self, machine: Machine, row: Attachment, connection: Connection) -> NicBackend:
         """What it is joined to. Raises NotReady, naming the machine that has its address."""
         driver, nic, old = self.links.nic(row), row.nic(), row.backing
-        if old is None and (owner := self.store.mac_user(row, ready=True)):
-            # Before its driver hears of it: what is kept for that MAC is the other's.
-            raise _mac_held(row, owner)
+        if old is None and (refusal := self._not_its_own(row)):
+            # Before its driver hears of it: what is kept for that MAC or DUID is the other's.
+            raise refusal
         try:
             made = replace(driver.prepare(machine.id, nic, row.mac, connection), driver=driver.name)
         except AddressHeld as error:
@@ -80,8 +80,8 @@ class MachineLink:
         """Give up what was made and reserved for it, but for what the interface after it has reserved as well."""
         if not (nic := row.nic()).network_id:
             return
-        if row.backing is None and self.store.mac_user(row, ready=False):
-            return  # its MAC is another's, and so is what is kept for that
+        if row.backing is None and (self.store.mac_user(row, ready=False) or self._not_its_own(row)):
+            return  # its MAC or its DUID is another's, and so is what is kept for that
         followers = [] if final else [each.nic() for each in machine.attachments if _follows(each, row)]
         made = row.backing if isinstance(row.backing, NicBackend) else None
         driver, then = self.links.nic_made(row), next(iter(followers), None)
@@ -99,6 +99,15 @@ class MachineLink:
             return None
         address, *owner_ = taken
         return AddressHeld(address, f"both are on {quote(made.source)}", "", _words(*owner_))
+
+    def _not_its_own(self, row: Attachment) -> AddressHeld | None:
+        """Whether another interface is known by what this one says that it is."""
+        if owner := self.store.mac_user(row, ready=True):
+            return _mac_held(row, owner)
+        duid = self.links.nic_attributes(row).duid
+        if duid and (owner := self.store.duid_user(duid, row)):
+            return AddressHeld(duid, "two interfaces cannot have one DUID", "", _words(*owner))
+        return None
 
     def _shape(self, machine: Machine, made: NicBackend, row: Attachment) -> Shape:
         """As many queues as are asked for, or, where the host's kernel carries them, as are of use."""

@@ -33,7 +33,7 @@ class Reservations:
 
     def look(self) -> None:
         """Look now, and wake whose address it is. Raises Unreachable."""
-        rows = [row for row in self.store.prepared_nics() if _address(row)]
+        rows = [row for row in self.store.prepared_nics() if _reserved(row)]
         if not rows:
             self.lost(())
             return
@@ -45,7 +45,7 @@ class Reservations:
         found = [row for row in rows if _is_lost(row, networks[_of(row).network])]
         self.lost({row.mac for row in found})
         for row in found:
-            log.warning("an address is not reserved any more", machine=row.machine, nic=row.name, address=_address(row))
+            log.warning("an address is not reserved any more", machine=row.machine, nic=row.name)
             self.wake(row.machine)
 
 
@@ -63,7 +63,8 @@ def _is_lost(row: Attachment, network: Network | None) -> bool:
     """What does not run reserves nothing, and says so by itself."""
     if network is None or not network.active:
         return False
-    return all(str(each.address) != _address(row) or each.mac != row.mac for each in network.reservations)
+    there = {(each.client, str(each.address)) for each in network.reservations}
+    return not _reserved(row) <= there
 
 
 def _of(row: Attachment) -> NicBackend:
@@ -71,5 +72,7 @@ def _of(row: Attachment) -> NicBackend:
     return row.backing
 
 
-def _address(row: Attachment) -> str:
-    return _of(row).address
+def _reserved(row: Attachment) -> set[tuple[str, str]]:
+    """By client."""
+    made = _of(row)
+    return {(client, address) for client, address in ((row.mac, made.address), (made.duid, made.address6)) if address}

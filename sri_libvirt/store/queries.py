@@ -177,6 +177,16 @@ def mac_user(
     return None if row is None else (row["machine"], row["name"])
 
 
+def duid_user(connection: sqlite3.Connection, duid: str, machine: str, name: str) -> tuple[str, str] | None:
+    """The machine and network interface, other than that one, that has an address for this DUID ready."""
+    row = connection.execute(
+        "SELECT machine, name FROM attachment WHERE kind = 'nic' AND json_extract(backing, '$.duid') = ? "
+        "AND (machine <> ? OR name <> ?) LIMIT 1",
+        (duid, machine, name),
+    ).fetchone()
+    return None if row is None else (row["machine"], row["name"])
+
+
 def address_user(
     connection: sqlite3.Connection, backend: NicBackend, machine: str, name: str
 ) -> tuple[str, str, str] | None:

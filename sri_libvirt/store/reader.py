@@ -93,6 +93,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.mac_user(connection, besides.mac, besides.machine, besides.name, ready=ready)
 
+    def duid_user(self, duid: str, besides: Attachment) -> tuple[str, str] | None:
+        """Another machine and network interface that has an address for this DUID ready."""
+        with self._snapshot() as connection:
+            return queries.duid_user(connection, duid, besides.machine, besides.name)
+
     def prepared_volumes(self) -> list[Attachment]:
         """Wanted volumes of all machines that are ready."""
         with self._snapshot() as connection:

@@ -150,6 +150,10 @@ class Store:
         """Another machine and network interface that has the MAC of this one; `ready`: and has it ready."""
         return self._reader.mac_user(besides, ready=ready)
 
+    def duid_user(self, duid: str, besides: Attachment) -> tuple[str, str] | None:
+        """Another machine and network interface that has an address for this DUID ready."""
+        return self._reader.duid_user(duid, besides)
+
     def prepared_volumes(self) -> list[Attachment]:
         """Wanted volumes of all machines that are ready."""
         return self._reader.prepared_volumes()

@@ -122,3 +122,34 @@ def test_a_dhcp_server_that_was_killed_gives_the_same_address_when_libvirt_has_s
         wait_for("nothing left", lambda: seen(private_libvirt) == ([], []))
     finally:
         private_libvirt.remove_network("lan")
+
+
+SIX = """<network><name>six</name><forward mode='open'/><bridge name='br-six' stp='off' delay='0'/>
+<ip family='ipv6' address='2001:db8:71::1' prefix='64'>
+<dhcp><range start='2001:db8:71::100' end='2001:db8:71::1ff'/></dhcp></ip></network>"""
+
+
+def test_an_ipv6_address_is_kept_for_the_guests_duid(provider: Provider, tiny_image: Path) -> None:
+    private, duid, networks = provider.libvirt, "00:03:00:01:52:54:00:ab:cd:ef", provider.root / "networks.yaml"
+    networks.write_text("networks: [{network_id: six, driver: network, network: six, allow: [duid]}]")
+    connection = libvirt.open(private.uri)
+    network = connection.networkDefineXML(SIX)
+    network.create()
+    try:
+        provider.start("--firmware", "bios", "--network-map", str(networks))
+        wish = spec(image=tiny_image)
+        wish.network_interfaces.add(
+            name="eth", network_id="six", ips=["2001:db8:71::7"], attributes={"duid": duid.upper()}
+        )
+        machine_id = provider.create(wish).metadata.id
+        provider.wait_console(machine_id, "tiny: up")
+        for flag in (0, libvirt.VIR_NETWORK_XML_INACTIVE):
+            assert f"<host id='{duid}' ip='2001:db8:71::7'/>" in network.XMLDesc(flag)
+        provider.delete(machine_id)
+        wait_for("end of the machine", lambda: provider.get(machine_id) is None)
+        for flag in (0, libvirt.VIR_NETWORK_XML_INACTIVE):
+            assert "<host " not in network.XMLDesc(flag)
+    finally:
+        network.destroy()
+        network.undefine()
+        connection.close()

@@ -210,7 +210,7 @@ def _link(row: Attachment) -> dict[str, Any]:
         "driver": (link.driver or link.kind) if link else None,
         "joined_to": link.source if link else None,
         "vlan": (link.vlan or None) if link else None,
-        "address": (link.address or None) if link else None,
+        "address": (" ".join(filter(None, (link.address, link.address6))) or None) if link else None,
         "filter": (link.filter or None) if link else None,
     }
 

@@ -119,7 +119,8 @@ def _told(nic: pb.NetworkInterface, settings: Settings) -> dict[str, Any]:
         except HypervisorError as error:
             found = {"problem": str(error)}
         else:
-            found = {"joined_to": made.source, "address": made.address or None, "filter": made.filter or None}
+            given = " ".join(filter(None, (made.address, made.address6)))
+            found = {"joined_to": made.source, "address": given or None, "filter": made.filter or None}
             return told | nothing | found | {"ready": True}
         return told | nothing | found
 

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Interface
 from typing import Protocol
 
 import pytest
@@ -28,6 +28,7 @@ from sri_libvirt.hypervisor.base import (
     Secret,
     SecretUsage,
 )
+from sri_libvirt.hypervisor.networks import Address
 
 DEADLINE = 30.0
 INSTANCE, OTHERS = str(uuid.uuid4()), str(uuid.uuid4())
@@ -466,7 +467,7 @@ class HypervisorContract:
         found = connection.network("here")
         assert found is not None
         assert not found.active
-        assert {(each.mac, each.address) for each in found.all_reservations} == {(MAC, address)}
+        assert {(each.client, each.address) for each in found.all_reservations} == {(MAC, address)}
         connection.unreserve("here", MAC, address)
         assert _held(connection, "here") == set()
 
@@ -653,10 +654,10 @@ class HypervisorContract:
         assert secret.uuid not in reconnect(world.hypervisor).secret_ids()
 
 
-def _held(connection: Connection, network: str) -> set[tuple[str, IPv4Address]]:
+def _held(connection: Connection, network: str) -> set[tuple[str, Address]]:
     """What a network has reserved, the same wherever it is looked for."""
     found = connection.network(network)
     assert found is not None
-    held = {(each.mac, each.address) for each in found.all_reservations}
+    held = {(each.client, each.address) for each in found.all_reservations}
     assert all(found.has(*each) for each in held) or not found.active
     return held

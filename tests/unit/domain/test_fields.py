@@ -248,6 +248,8 @@ NOT_OF_THE_LINK: dict[str, tuple[str, NicBackend]] = {
     "NicBackend.handle": ("what the status reports", replace(BRIDGE, handle="other")),
     "NicBackend.note": ("for the operator", replace(BRIDGE, note="other")),
     "NicBackend.address": ("the network's to give", replace(BRIDGE, address="10.0.0.7")),
+    "NicBackend.address6": ("the same", replace(BRIDGE, address6="2001:db8::7")),
+    "NicBackend.duid": ("for that", replace(BRIDGE, duid="00:03:00:01")),
     "NicBackend.driver": ("whose it is", replace(BRIDGE, driver="other")),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 import pytest
 
@@ -24,7 +24,13 @@ NAT = """<network connections='1'>
   <ip address='192.168.7.1' prefix='28'/>
 </network>"""
 BRIDGE = "<network><name>flat</name><forward mode='bridge'/><bridge name='br0'/></network>"
-HELD = frozenset({Reservation(MAC, IPv4Address("10.0.0.7"), "alpha"), Reservation("", IPv4Address("10.0.0.8"), "beta")})
+HELD = frozenset(
+    {
+        Reservation(MAC, IPv4Address("10.0.0.7"), "alpha"),
+        Reservation("", IPv4Address("10.0.0.8"), "beta"),
+        Reservation("0:1", IPv6Address("2001:db8::9"), "x"),
+    }
+)
 
 
 def test_one_that_runs() -> None:
@@ -70,3 +76,4 @@ def test_what_is_no_network(xml: str) -> None:
 
 def test_a_reservation_as_libvirt_takes_it() -> None:
     assert network_xml.host_xml(MAC, IPv4Address("10.0.0.7")) == f'<host mac="{MAC}" ip="10.0.0.7"/>'
+    assert network_xml.host_xml("00:03", IPv6Address("2001:db8::7")) == '<host id="00:03" ip="2001:db8::7"/>'

@@ -227,3 +227,57 @@ def test_an_address_that_was_lost_is_reserved_again_and_lost_no_more(forward: st
     world.in_the_end(lambda: world.prepare("10.0.0.7"))
     assert world.network.reserved == [[MAC, "10.0.0.7"]]
     assert (world.driver.is_lost(MAC), world.driver.is_lost(OTHER)) == (False, True)
+
+
+DUID, OTHER_DUID = "00:03:00:01:52:54:00:00:00:01", "00:03:00:01:52:54:00:00:00:02"
+BOTH = ["10.0.0.1/24", "2001:db8::1/64"]
+
+
+def six(*ips: str, duid: str = DUID.upper()) -> pb.NetworkInterface:
+    return pb.NetworkInterface(name="eth", network_id="lan", ips=ips, attributes={"duid": duid} if duid else {})
+
+
+@pytest.mark.parametrize("forward", ["open", "nat"])
+def test_an_ipv6_address_is_reserved_for_a_duid_that_the_map_allows(forward: str) -> None:
+    world = World(FakeNetwork(forward=forward, own=BOTH))
+    driver, asked = world.driver.bound({"allow": ("duid",)}), six("2001:db8::7", "10.0.0.7")
+    world.in_the_end(lambda: driver.prepare("id", asked, MAC, world.connection))
+    made = driver.prepare("id", asked, MAC, world.connection)
+    assert (made.address, made.address6, made.duid) == ("10.0.0.7", "2001:db8::7", DUID)
+    assert sorted(world.network.reserved) == [[DUID, "2001:db8::7"], [MAC, "10.0.0.7"]]
+    world.in_the_end(lambda: world.driver.release("id", asked, MAC, world.connection, made))
+    assert world.network.reserved == [], "whatever the map says by now"
+
+
+@pytest.mark.parametrize(
+    ("allow", "own", "asked"),
+    [
+        ((), BOTH, six("2001:db8::7")),
+        (("duid",), BOTH, six("2001:db8::7", duid="")),
+        (("duid",), ["10.0.0.1/24"], six("2001:db8::7")),
+    ],
+)
+def test_without_a_duid_or_a_server_it_is_for_the_guest_to_set(
+    allow: tuple[str, ...], own: list[str], asked: pb.NetworkInterface
+) -> None:
+    world = World(FakeNetwork(own=own))
+    made = world.driver.bound({"allow": allow}).prepare("id", asked, MAC, world.connection)
+    assert (made.address6, made.duid, world.network.reserved) == ("", "", [])
+    world.driver.release("id", asked, MAC, world.connection, made)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("2001:db8:1::7", "gives no address outside 2001:db8::/64"),
+        ("2001:db8::1", "is the address of"),
+        ("2001:db8::8", "is taken: .* keeps it for the DUID"),
+        ("2001:db8::9", "is taken: .* has leased it to the DUID"),
+    ],
+)
+def test_an_ipv6_address_that_the_guest_would_not_get_waits(address: str, words: str) -> None:
+    network = FakeNetwork(own=BOTH, reserved=[[OTHER_DUID, "2001:db8::8"]], leased=[[OTHER_DUID, "2001:db8::9"]])
+    world = World(network)
+    with pytest.raises(NotReady, match=words):
+        world.driver.bound({"allow": ("duid",)}).prepare("id", six(address), MAC, world.connection)
+    assert network.reserved == [[OTHER_DUID, "2001:db8::8"]]

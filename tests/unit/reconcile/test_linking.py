@@ -170,3 +170,18 @@ def test_who_asks_for_anothers_mac_neither_gets_nor_gives_up_what_is_kept_for_it
     mine = replace(first, backing=BRIDGE)
     link.release(machine(mine), mine, connection, final=True)
     assert links.calls == ["release"]
+
+
+def test_a_duid_is_one_interfaces(store: Store) -> None:
+    first = nic_row("eth")
+    theirs = replace(nic_row("eth"), machine=OTHER, mac="02:00:00:00:00:02")
+    for each in (machine(first), replace(machine(theirs), id=OTHER)):
+        store.write(lambda tx, each=each: tx.insert(each))  # type: ignore[misc]
+    store.write(lambda tx: tx.set_backing(ID, first.key, replace(BRIDGE, address6="2001:db8::7", duid="00:03:00:01")))
+    links = Links(said=Attributes(duid="00:03:00:01"))
+    link, connection = MachineLink(store, links, lambda: False), FakeHypervisor().connect()
+    asked = replace(machine(theirs, profile=PROFILE), id=OTHER)
+    with pytest.raises(AddressHeld, match=f"machine {ID}: two interfaces cannot have one DUID"):
+        link.prepare(asked, theirs, connection)
+    link.release(asked, theirs, connection, final=True)
+    assert links.calls == [], "what is kept for it is the other's"

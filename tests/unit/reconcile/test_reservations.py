@@ -104,3 +104,13 @@ def test_a_network_that_cannot_be_read_has_lost_nothing(
     with pytest.raises(Unreachable):
         look.look()
     assert told.lost == [set()]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_ipv6_address_counts_as_well(
+    store: Store, there: FakeHypervisor, look: Reservations, told: Told, lost: bool
+) -> None:
+    put(store, replace(MADE, address6="2001:db8::7", duid="00:03:00:01"))
+    there.networks["lan"].reserved = [[MAC, "10.0.0.7"], *([] if lost else [["00:03:00:01", "2001:db8::7"]])]
+    look.look()
+    assert told.woken == ([ID] if lost else [])
