@@ -28,8 +28,9 @@ bound or not, so by what `made` says.
 `attributes` of an interface are the tenant's words. A driver heeds those alone that the entry allows (`attributes.py`):
 its `allow` names them. The MAC among them is the loop's to give, and so is the number of queues.
 
-A driver may also have `claims(nic)`, as volume drivers may: what the interface takes of the host while it is attached
-(virtual functions, for one); it is not prepared while that does not fit.
+A driver may also have `claims(nic)`, as volume drivers may: what the interface takes of the host while it is attached;
+it is not prepared while that does not fit. So will do the driver of virtual functions, whose backends are of a kind
+`hostdev` of their own, with a claim of one `vf/<PF>` each.
 A network interface without a network_id is never given to a driver: it waits for its id (contract G.13).
 Third parties register under the entry point group `sri_libvirt.nics`: a callable without arguments.
 """
