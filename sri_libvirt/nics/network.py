@@ -133,7 +133,7 @@ class NetworkNics(MappedNics):
         """
         found: dict[str, Address] = {}
         address, address6 = addresses.by_dhcp(nic), addresses.by_dhcp6(nic)
-        duid = attributes.of(nic, self.allow).duid
+        duid = self._duid(nic)
         if address is not None and any(isinstance(each.interface, IPv4Interface) for each in network.subnets):
             found[mac] = address
         if address6 is not None and duid and _served(network, address6):
@@ -144,11 +144,18 @@ class NetworkNics(MappedNics):
         """What may have been reserved; nothing of what an earlier version let in, for which nothing was."""
         try:
             address, address6 = addresses.by_dhcp(nic), addresses.by_dhcp6(nic)
-            duid = made.duid if made else attributes.of(nic, self.allow).duid
         except InvalidSpec:
             return {}
+        duid = made.duid if made else self._duid(nic)
         asked: dict[str, Address | None] = {mac: address, duid: address6 if duid else None}
         return {client: each for client, each in asked.items() if each is not None}
+
+    def _duid(self, nic: pb.NetworkInterface) -> str:
+        """By what its DHCPv6 client is known; "" of one that cannot be: it was attached before the map let it count."""
+        try:
+            return attributes.of(nic, self.allow).duid
+        except InvalidSpec:
+            return ""
 
     def _name(self, nic: pb.NetworkInterface) -> str:
         """The libvirt network that is meant."""

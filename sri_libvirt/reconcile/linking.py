@@ -80,9 +80,9 @@ class MachineLink:
         """Give up what was made and reserved for it, but for what the interface after it has reserved as well."""
         if not (nic := row.nic()).network_id:
             return
-        if row.backing is None and (self.store.mac_user(row, ready=False) or self._not_its_own(row)):
-            return  # its MAC or its DUID is another's, and so is what is kept for that
         followers = [] if final else [each.nic() for each in machine.attachments if _follows(each, row)]
+        if row.backing is None and (self.store.mac_user(row, ready=False) or self._not_its_own(row)):
+            followers = [nic]  # its MAC or its DUID is another's, and so is what is reserved for that
         made = row.backing if isinstance(row.backing, NicBackend) else None
         driver, then = self.links.nic_made(row), next(iter(followers), None)
         driver.release(machine.id, nic, row.mac, connection, made, then)
@@ -92,7 +92,7 @@ class MachineLink:
         before = row.backing if isinstance(row.backing, NicBackend) else None
         if before is None and (owner := tx.mac_user(row.mac, besides=row)) is not None:
             return _mac_held(row, owner)
-        if before is not None and before.addresses == made.addresses:
+        if before is not None and _segment(before) == _segment(made):
             return None  # it was first
         taken = tx.address_user(made, besides=row)
         if taken is None:
@@ -104,7 +104,7 @@ class MachineLink:
         """Whether another interface is known by what this one says that it is."""
         if owner := self.store.mac_user(row, ready=True):
             return _mac_held(row, owner)
-        duid = self.links.nic_attributes(row).duid
+        duid = self._said(row).duid
         if duid and (owner := self.store.duid_user(duid, row)):
             return AddressHeld(duid, "two interfaces cannot have one DUID", "", _words(*owner))
         return None
@@ -112,8 +112,15 @@ class MachineLink:
     def _shape(self, machine: Machine, made: NicBackend, row: Attachment) -> Shape:
         """As many queues as are asked for, or, where the host's kernel carries them, as are of use."""
         assert machine.profile is not None
-        asked = self.links.nic_attributes(row).queues or (MOST_QUEUES if self.vhost_net() else 1)
+        asked = self._said(row).queues or (MOST_QUEUES if self.vhost_net() else 1)
         return Shape(made.mtu, min(asked, machine.profile.vcpus, made.queues or MOST_QUEUES))
+
+    def _said(self, row: Attachment) -> Attributes:
+        """What its tenant says; nothing that cannot be, which was attached before the map let it count."""
+        try:
+            return self.links.nic_attributes(row)
+        except InvalidSpec:
+            return Attributes()
 
     def _with_holder(self, error: AddressHeld) -> AddressHeld:
         """The same, naming the machine if the one that has the address is this store's."""
@@ -132,6 +139,11 @@ def _words(machine_id: str, name: str) -> str:
 def _place(backend: NicBackend, driver: str) -> tuple[str, str]:
     """Where something may have been made for it; earlier versions did not say by which driver."""
     return backend.driver or driver, backend.network
+
+
+def _segment(backend: NicBackend) -> tuple[str, str, int, tuple[str, ...]]:
+    """The link that it is on, and what it has there."""
+    return backend.kind, backend.source, backend.vlan, backend.addresses
 
 
 def _addresses(nic: pb.NetworkInterface) -> tuple[addresses.Address, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
-from sri_libvirt.errors import AddressHeld
+from sri_libvirt.errors import AddressHeld, InvalidSpec
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.nics.attributes import Attributes
 from sri_libvirt.reconcile.linking import MachineLink
@@ -30,7 +30,7 @@ class Links:
     def __init__(self, gives: NicBackend = BRIDGE, said: Attributes | None = None) -> None:
         self.gives = gives
         self.said = said or Attributes()
-        self.calls: list[str] = []
+        self.calls: list[tuple[str, object]] = []
 
     def nic(self, _row: Attachment) -> Any:
         return self
@@ -41,11 +41,11 @@ class Links:
         return self.said
 
     def prepare(self, *_: object) -> NicBackend:
-        self.calls.append("prepare")
+        self.calls.append(("prepare", None))
         return self.gives
 
-    def release(self, *_: object) -> None:
-        self.calls.append("release")
+    def release(self, *more: object) -> None:
+        self.calls.append(("release", more[-1]))
 
 
 def prepared(store: Store, row: Attachment, links: Links, *, vcpus: int = 4, vhost: bool = True) -> NicBackend:
@@ -124,9 +124,26 @@ def test_an_address_is_one_interfaces_on_a_link(refusal: Refusal, backend: NicBa
         assert found.code == "address-taken"
 
 
-def test_who_had_the_address_first_keeps_it(refusal: Refusal) -> None:
+def test_who_had_the_address_first_keeps_it_on_that_link(refusal: Refusal) -> None:
     mine = replace(BRIDGE, addresses=("10.0.0.7",))
     assert refusal(mine, before=mine) is None
+
+
+def test_on_another_link_it_is_asked_anew(refusal: Refusal) -> None:
+    mine = replace(BRIDGE, addresses=("10.0.0.7",))
+    assert refusal(mine, before=replace(mine, bridge="br1")) is not None
+
+
+def test_what_cannot_be_and_did_not_count_before_the_map_let_it_does_not_now(store: Store) -> None:
+    class Nonsense(Links):
+        def nic_attributes(self, _row: Attachment) -> Attributes:
+            raise InvalidSpec("attributes[queues]", "nonsense")
+
+    links = Nonsense()
+    assert prepared(store, nic_row("eth"), links).queues == 4
+    row = nic_row("eth")
+    MachineLink(store, links, lambda: False).release(machine(row), row, FakeHypervisor().connect(), final=True)
+    assert links.calls[-1] == ("release", None)
 
 
 def test_a_mac_is_one_interfaces(refusal: Refusal) -> None:
@@ -166,10 +183,10 @@ def test_who_asks_for_anothers_mac_neither_gets_nor_gives_up_what_is_kept_for_it
         with pytest.raises(AddressHeld, match="two interfaces cannot have one MAC"):
             link.prepare(asked, theirs, connection)
     link.release(asked, theirs, connection, final=True)
-    assert links.calls == []
+    assert links.calls == [("release", theirs.nic())], "as if the same came after it: what is reserved stays"
     mine = replace(first, backing=BRIDGE)
     link.release(machine(mine), mine, connection, final=True)
-    assert links.calls == ["release"]
+    assert links.calls[1:] == [("release", None)]
 
 
 def test_a_duid_is_one_interfaces(store: Store) -> None:
@@ -184,4 +201,4 @@ def test_a_duid_is_one_interfaces(store: Store) -> None:
     with pytest.raises(AddressHeld, match=f"machine {ID}: two interfaces cannot have one DUID"):
         link.prepare(asked, theirs, connection)
     link.release(asked, theirs, connection, final=True)
-    assert links.calls == [], "what is kept for it is the other's"
+    assert links.calls == [("release", theirs.nic())], "what is kept for it is the other's"
