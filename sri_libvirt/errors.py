@@ -91,6 +91,10 @@ class UnusableSave(HypervisorError):
         self.certain = certain
 
 
+class DescriptorRefused(HypervisorError):
+    """The host's security module (AppArmor) keeps a QEMU from taking what libvirt has opened for it."""
+
+
 class Unreachable(HypervisorError):
     """libvirt cannot be asked. Says nothing about any domain: never to be read as "gone"."""
 

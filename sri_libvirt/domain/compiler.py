@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sri_libvirt.devices import DiskSource
@@ -48,13 +49,15 @@ class DomainCompiler:
         self._schema.validate(text)
         return text
 
-    def device_xml(self, machine: Machine, row: Attachment) -> str:
+    def device_xml(self, machine: Machine, row: Attachment, *, by_qemu: bool = False) -> str:
         """The XML of a prepared device with a port, for hot-plug: as in `domain_xml`, but for the boot order.
+
+        `by_qemu`: of a network interface that the host's kernel does not help to carry.
 
         Raises HypervisorError when the template has lost something of it: a disk whose encryption is lost would give
         its guest the cipher's bytes to write over.
         """
-        device = disks.one(row) if isinstance(row.backing, DiskSource) else nics.one(row)
+        device = disks.one(row) if isinstance(row.backing, DiskSource) else replace(nics.one(row), by_qemu=by_qemu)
         text = self._renderer(machine.machine_class).render_device(device)
         if lost := compare.verify_device(device, text):
             raise HypervisorError(f"the template does not keep what the device must have: {'; '.join(lost[:5])}")

@@ -163,6 +163,7 @@ class Nic:
     `vlan` 0 = untagged; `isolated_port` = nothing is exchanged with other such ports of the bridge. `filter` is
     libvirt's of what the guest sends, "" = none; of `parameters`, name and value, there may be several of a name.
     `mode`, `trunk`, `interface_id` and `bandwidth` as of a NicBackend; `mtu` 0 and `queues` 0 or 1 are not written.
+    `by_qemu`: QEMU carries its frames, and never the kernel (vhost-net).
     """
 
     alias: str
@@ -180,6 +181,7 @@ class Nic:
     mtu: int = 0
     queues: int = 0
     bandwidth: Bandwidth | None = None
+    by_qemu: bool = False
 
 
 @dataclass(frozen=True, slots=True)

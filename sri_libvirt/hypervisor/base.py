@@ -160,7 +160,10 @@ class Connection(Networks, Protocol):
         """Have the guest's agent set its clock to this host's; False where no agent has done so in a few seconds."""
 
     def attach_device(self, machine_id: str, xml: str) -> None:
-        """Plug one device into a running guest, at the address that its XML names. The persistent domain stays."""
+        """Plug one device into a running guest, at the address that its XML names. The persistent domain stays.
+
+        Raises DescriptorRefused where the host does not let this QEMU have what libvirt opens for it.
+        """
 
     def detach_device(self, machine_id: str, alias: str) -> None:
         """Ask a running guest to let a device go; returns at once, and the guest may ignore it.

@@ -154,7 +154,12 @@ class LibvirtConnection:
     def attach_device(self, machine_id: str, xml: str) -> None:
         with self._asking("plug the device"):
             domain = self._connection.lookupByUUIDString(machine_id)
-            domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            try:
+                domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError as error:
+                if refused := faults.descriptor_refused(error):
+                    raise refused from error
+                raise
 
     def detach_device(self, machine_id: str, alias: str) -> None:
         # By alias: detachDeviceFlags would wait 5 s for the guest, holding the domain's job.

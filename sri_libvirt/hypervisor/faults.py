@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import libvirt
 
-from sri_libvirt.errors import HypervisorError, Unreachable, UnusableSave
+from sri_libvirt.errors import DescriptorRefused, HypervisorError, Unreachable, UnusableSave
 
 _LOST_CODES = frozenset(
     {
@@ -50,6 +50,9 @@ _SAVE_IS_NONE = ("image magic is incorrect", "failed to read domain XML", "faile
 _SAVE_NOT_LOADED = ("load of migration failed", "error while loading state", "Not a migration stream")
 """QEMU's words for a guest's memory that it cannot read: the file is cut or of another QEMU, or reading it failed."""
 
+_NOT_PASSED = "No file descriptor supplied via SCM_RIGHTS"
+"""QEMU's words for a descriptor that the kernel took out of the message on its way."""
+
 _DAEMONS_OWN = "Failed to connect socket to"
 """On a connection that is open, this is told of a daemon that libvirtd itself needs: virtlogd, virtnetworkd."""
 
@@ -89,6 +92,14 @@ def unusable_save(error: libvirt.libvirtError) -> UnusableSave | None:
     certain = any(words in message for words in _SAVE_IS_NONE)
     if certain or code in _XML_CODES or any(words in message for words in _SAVE_NOT_LOADED):
         return UnusableSave(f"libvirt could not restore the managed save: {message}", code, certain=certain)
+    return None
+
+
+def descriptor_refused(error: libvirt.libvirtError) -> DescriptorRefused | None:
+    """The error of a plug, if it says that QEMU has not got a descriptor that libvirt passed to it."""
+    message = _message(error)
+    if _NOT_PASSED in message:
+        return DescriptorRefused(f"libvirt could not plug the device: {message}", error.get_error_code())
     return None
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import Backing, DiskSource, NicBackend
 from sri_libvirt.domain import ports
-from sri_libvirt.errors import HypervisorError, InvalidSpec, NotReady
+from sri_libvirt.errors import DescriptorRefused, HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.images import seed
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
@@ -58,8 +58,11 @@ class Compiler(Protocol):
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
         """The XML of a domain with exactly these devices. Raises HypervisorError when it would not be valid."""
 
-    def device_xml(self, machine: Machine, row: Attachment) -> str:
-        """The XML of one device of a machine for hot-plug, the same as in `domain_xml` but for the boot order."""
+    def device_xml(self, machine: Machine, row: Attachment, *, by_qemu: bool = False) -> str:
+        """The XML of one device of a machine for hot-plug, the same as in `domain_xml` but for the boot order.
+
+        `by_qemu`: of a network interface that the host's kernel does not help to carry.
+        """
 
     def differences(self, asked: str, got: str) -> list[str]:
         """What of the XML asked for is not in the XML that libvirt gives back, in words."""
@@ -305,11 +308,26 @@ class Performer:
         if not row.wanted or row.backing is None or not row.port or row.problem:
             return  # what came before it in this pass has failed, and says so
         xml = self.compiler.device_xml(machine, row)
-        with self.lend(connection, [row]):
-            connection.attach_device(machine.id, xml)
+        try:
+            with self.lend(connection, [row]):
+                connection.attach_device(machine.id, xml)
+        except DescriptorRefused:
+            if row.kind != "nic":
+                raise
+            # AppArmor lets a guest that was started without a NIC have none of the kernel's vhost-net.
+            connection.attach_device(machine.id, self.compiler.device_xml(machine, row, by_qemu=True))
+            self._tell_of_detour(row)
         now = self.clock()
         self._note(lambda tx: tx.set_plugged(row.machine, row.key, now, plugging.plugs_in_a_row(row, now)))
         self._tell_of_device(row, "attached")
+
+    def _tell_of_detour(self, row: Attachment) -> None:
+        message = (
+            f"{device_words(row)} is carried by QEMU alone, and slower, until the next cold start: the host's AppArmor "
+            "keeps vhost-net from a guest that was started without a network interface"
+        )
+        event = Event(kind="device", reason="noted", message=message, time=self.clock())
+        self._note(lambda tx: tx.add_event(row.machine, event))
 
     def _follow(self, row: Attachment, connection: Connection) -> None:
         domain = connection.snapshot(row.machine)

@@ -56,6 +56,11 @@ def test_golden_nics(name: str, renderer: Renderer, request: pytest.FixtureReque
     check(GOLDEN / "nics" / f"{name}.xml", renderer.render_device(nics.one(row)), request)
 
 
+def test_golden_without_the_kernels_help(renderer: Renderer, request: pytest.FixtureRequest) -> None:
+    nic = replace(nics.one(samples.nic_row("shaped", backing=samples.NICS["shaped"], port=1)), by_qemu=True)
+    check(GOLDEN / "nics" / "by-qemu.xml", renderer.render_device(nic), request)
+
+
 def check(path: Path, text: str, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--regenerate-golden"):
         path.write_text(text)
@@ -79,7 +84,7 @@ def test_everything_asked_for_is_in_it(name: str, renderer: Renderer) -> None:
 def test_no_golden_file_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.glob("*.xml")} == MACHINES.keys()
     assert {path.stem for path in GOLDEN.glob("disks/*.xml")} == DISKS.keys()
-    assert {path.stem for path in GOLDEN.glob("nics/*.xml")} == samples.NICS.keys()
+    assert {path.stem for path in GOLDEN.glob("nics/*.xml")} == {*samples.NICS, "by-qemu"}
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,15 @@ def test_a_save_that_cannot_be_read_is_known_by_libvirts_and_qemus_words(
     assert message in str(unusable)
 
 
+def test_a_descriptor_that_the_host_keeps_from_qemu_is_known_by_qemus_words() -> None:
+    words = "unable to execute QEMU command 'getfd': No file descriptor supplied via SCM_RIGHTS"
+    refused = faults.descriptor_refused(Fault(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, words))
+    assert refused is not None
+    assert words in str(refused)
+    for other in (NO_LOGS, FILE, BUSY):
+        assert faults.descriptor_refused(other) is None
+
+
 @pytest.mark.parametrize(
     "error",
     [

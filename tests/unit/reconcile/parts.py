@@ -136,9 +136,11 @@ class Compiler:
     def domain_xml(self, machine: Machine, rows: list[Attachment], paths: MachinePaths, run: str) -> str:
         return domain_xml(machine.id, self.instance, run, [], "".join(self.device_xml(machine, row) for row in rows))
 
-    def device_xml(self, machine: Machine, row: Attachment) -> str:
+    def device_xml(self, machine: Machine, row: Attachment, *, by_qemu: bool = False) -> str:
         if isinstance(row.backing, NicBackend):
-            return f"<interface><source network='{row.backing.network}'/><alias name='{row.alias}'/></interface>"
+            driver = "<driver name='qemu'/>" if by_qemu else ""
+            source = f"<source network='{row.backing.network}'/>{driver}"
+            return f"<interface>{source}<alias name='{row.alias}'/></interface>"
         secrets = row.backing.secrets if row.backing else ()
         locks = "".join(f"<encryption><secret type='passphrase' uuid='{each.uuid}'/></encryption>" for each in secrets)
         source = f"<source>{locks}</source>" if locks else ""

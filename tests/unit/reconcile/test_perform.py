@@ -10,7 +10,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSettings, DiskSource, NicBackend
-from sri_libvirt.errors import AddressHeld, HypervisorError, NotReady
+from sri_libvirt.errors import AddressHeld, DescriptorRefused, HypervisorError, NotReady
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.paths import StatePaths
@@ -716,3 +716,25 @@ def test_what_the_network_map_leads_elsewhere_is_released_when_the_guest_has_it_
     bench.do(act.Destroy(), prepare)
     assert [call[:2] for call in bench.drivers.calls if call[0] == "release"] == [("release", "eth")]
     assert bench.row("eth").backing == replace(old, network="net", queues=1)
+
+
+def test_a_guest_that_is_kept_from_the_kernels_help_has_its_nic_without_it_and_is_told_of(bench: Bench) -> None:
+    row = nic_row("eth")
+    bench.put(machine(row))
+    bench.do(act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start(), act.PrepareDevice(row.key))
+    bench.hypervisor.fail_next("attach_device", DescriptorRefused("no"))
+    bench.do(act.PlugDevice(row.key))
+    domain = bench.hypervisor.connect().snapshot(ID)
+    assert domain is not None
+    assert '<driver name="qemu"/>' in domain.live_xml
+    assert any("carried by QEMU alone" in event.message for event in bench.store.events(ID))
+    assert bench.row("eth").plugged_at
+
+
+def test_a_disk_that_its_guest_is_kept_from_is_not_tried_in_another_way(bench: Bench) -> None:
+    row = volume_row("data")
+    bench.put(machine(row))
+    bench.do(act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start(), act.PrepareDevice(row.key))
+    bench.hypervisor.fail_next("attach_device", DescriptorRefused("no"))
+    with pytest.raises(DescriptorRefused):
+        bench.do(act.PlugDevice(row.key))
