@@ -14,14 +14,13 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DirectMode, NicBackend
 from sri_libvirt.errors import NotReady
 from sri_libvirt.host import link
-from sri_libvirt.hypervisor.networks import Networks
 from sri_libvirt.nics import map_values, mapped
 from sri_libvirt.nics.base import Parameter
-from sri_libvirt.nics.mapped import MappedNics
+from sri_libvirt.nics.mapped import LinkNics
 
 
 @dataclass(frozen=True, slots=True)
-class DirectNics(MappedNics):
+class DirectNics(LinkNics):
     """The NIC driver for one device."""
 
     device: str = ""
@@ -38,13 +37,7 @@ class DirectNics(MappedNics):
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
         return mapped.handle(self.name, self.device, machine_id, nic)
 
-    def prepare(
-        self,
-        machine_id: str,
-        nic: pb.NetworkInterface,
-        mac: str,  # noqa: ARG002 of the contract
-        networks: Networks,  # noqa: ARG002
-    ) -> NicBackend:
+    def joined(self, machine_id: str, nic: pb.NetworkInterface) -> NicBackend:
         if self.sysfs is not None and not link.is_there(self.sysfs, self.device):
             raise NotReady(
                 f"there is no network device {printable.quote(self.device)} on this host",

@@ -5,6 +5,7 @@ What a NIC of theirs is joined to is each driver's own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,24 @@ class MappedNics:
         then: pb.NetworkInterface | None = None,
     ) -> None:
         """Nothing was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNics(MappedNics, ABC):
+    """One whose links need nothing of libvirt's networks, and are the same whatever the MAC."""
+
+    @abstractmethod
+    def joined(self, machine_id: str, nic: pb.NetworkInterface) -> NicBackend:
+        """What the interface is joined to. Raises NotReady."""
+
+    def prepare(
+        self,
+        machine_id: str,
+        nic: pb.NetworkInterface,
+        mac: str,  # noqa: ARG002 of the contract
+        networks: Networks,  # noqa: ARG002
+    ) -> NicBackend:
+        return self.joined(machine_id, nic)
 
 
 def handle(kind: str, place: str, machine_id: str, nic: pb.NetworkInterface) -> str:

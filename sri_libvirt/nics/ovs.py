@@ -15,14 +15,13 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import NotReady
 from sri_libvirt.host import link
-from sri_libvirt.hypervisor.networks import Networks
 from sri_libvirt.nics import map_values, mapped
 from sri_libvirt.nics.base import Parameter
-from sri_libvirt.nics.mapped import MappedNics
+from sri_libvirt.nics.mapped import LinkNics
 
 
 @dataclass(frozen=True, slots=True)
-class OvsNics(MappedNics):
+class OvsNics(LinkNics):
     """The NIC driver for one bridge of Open vSwitch."""
 
     bridge: str = ""
@@ -43,13 +42,7 @@ class OvsNics(MappedNics):
         """It ends with the interface id, so that whoever drives the switch finds the port by the API's provider id."""
         return f"{self.name}://{self.bridge}/{names.interface_id(machine_id, nic.name)}"
 
-    def prepare(
-        self,
-        machine_id: str,
-        nic: pb.NetworkInterface,
-        mac: str,  # noqa: ARG002 of the contract
-        networks: Networks,  # noqa: ARG002
-    ) -> NicBackend:
+    def joined(self, machine_id: str, nic: pb.NetworkInterface) -> NicBackend:
         if self.sysfs is not None and not link.is_there(self.sysfs, self.bridge):
             raise NotReady(
                 f"there is no bridge {printable.quote(self.bridge)} of Open vSwitch on this host, or it does not run",

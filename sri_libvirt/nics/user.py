@@ -13,16 +13,15 @@ from typing import ClassVar
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import NotReady
-from sri_libvirt.hypervisor.networks import Networks
 from sri_libvirt.nics import addresses, mapped
 from sri_libvirt.nics.base import Parameter
-from sri_libvirt.nics.mapped import MappedNics
+from sri_libvirt.nics.mapped import LinkNics
 
 NOT_ALLOWED = "user networking lets guests reach this host's loopback: --allow-user-net allows it"
 
 
 @dataclass(frozen=True, slots=True)
-class UserNics(MappedNics):
+class UserNics(LinkNics):
     """The NIC driver for user networking."""
 
     allowed: bool = False
@@ -37,13 +36,7 @@ class UserNics(MappedNics):
     def handle(self, machine_id: str, nic: pb.NetworkInterface) -> str:
         return mapped.handle(self.name, "qemu", machine_id, nic)
 
-    def prepare(
-        self,
-        machine_id: str,
-        nic: pb.NetworkInterface,
-        mac: str,  # noqa: ARG002 of the contract
-        networks: Networks,  # noqa: ARG002
-    ) -> NicBackend:
+    def joined(self, machine_id: str, nic: pb.NetworkInterface) -> NicBackend:
         if addresses.of(nic):
             raise NotReady(
                 "user networking gives its guests addresses of its own, and this interface has others",
