@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import NicBackend
+from sri_libvirt.domain.cpu import vcpus
 from sri_libvirt.errors import AddressHeld, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.nics import addresses
@@ -111,9 +112,10 @@ class MachineLink:
 
     def _shape(self, machine: Machine, made: NicBackend, row: Attachment) -> Shape:
         """As many queues as are asked for, or, where the host's kernel carries them, as are of use."""
-        assert machine.profile is not None
+        # Its hardware may have been chosen in this pass, after the machine was read.
+        most = machine.profile.vcpus if machine.profile else vcpus(machine.machine_class.cpu_millis)
         asked = self._said(row).queues or (MOST_QUEUES if self.vhost_net() else 1)
-        return Shape(made.mtu, min(asked, machine.profile.vcpus, made.queues or MOST_QUEUES))
+        return Shape(made.mtu, min(asked, most, made.queues or MOST_QUEUES))
 
     def _said(self, row: Attachment) -> Attributes:
         """What its tenant says; nothing that cannot be, which was attached before the map let it count."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from ipaddress import IPv4Address
 
 from google.protobuf.message import Message
 
@@ -147,7 +148,9 @@ class Generator:
         return volume
 
     def _nic(self) -> pb.NetworkInterface:
-        addresses = ["10.0.0.1", "fd00::1", *(HOSTILE if self._odd() else [])]
+        # Its own, for an address that another interface has on its network would be waited for.
+        own = self._random.randrange(1, 1 << 24)
+        addresses = [str(IPv4Address((10 << 24) + own)), f"fd00::{own:x}", *(HOSTILE if self._odd() else [])]
         return pb.NetworkInterface(
             name=self._text(),
             network_id=self._random.choice(["", "isolated", "lan", "network://lan", self._text()]),

@@ -14,7 +14,7 @@ from sri_libvirt.errors import AddressHeld, InvalidSpec
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.nics.attributes import Attributes
 from sri_libvirt.reconcile.linking import MachineLink
-from sri_libvirt.records import Attachment
+from sri_libvirt.records import Attachment, MachineClass
 from sri_libvirt.store.store import Store
 from tests.unit.reconcile.world import ID, PROFILE, machine, nic_row
 
@@ -71,6 +71,14 @@ def prepared(store: Store, row: Attachment, links: Links, *, vcpus: int = 4, vho
 def test_as_many_queues_as_are_of_use(store: Store, vcpus: int, vhost: bool, most: int, said: int, queues: int) -> None:
     links = Links(replace(BRIDGE, queues=most), Attributes(queues=said))
     assert prepared(store, nic_row("eth"), links, vcpus=vcpus, vhost=vhost).queues == queues
+
+
+def test_the_queues_of_a_machine_whose_hardware_is_chosen_in_the_same_pass(store: Store) -> None:
+    row = nic_row("eth")
+    asked = replace(machine(row), machine_class=MachineClass("two", 1500, 1 << 30))
+    assert asked.profile is None
+    link = MachineLink(store, Links(), lambda: True)
+    assert link.prepare(asked, row, FakeHypervisor().connect()).queues == 2
 
 
 def test_what_the_guest_sees_is_chosen_once(store: Store) -> None:
