@@ -153,7 +153,8 @@ class Generator:
         addresses = [str(IPv4Address((10 << 24) + own)), f"fd00::{own:x}", *(HOSTILE if self._odd() else [])]
         return pb.NetworkInterface(
             name=self._text(),
-            network_id=self._random.choice(["", "isolated", "lan", "network://lan", self._text()]),
+            # One of a scheme that nobody takes would be waited for.
+            network_id=self._random.choice(["", "isolated", "lan", "network://lan", self._text().replace("://", ":")]),
             ips=self._random.choices(addresses, k=self._random.randrange(3)),
             attributes=self._map(),
         )

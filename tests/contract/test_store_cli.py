@@ -122,8 +122,8 @@ async def test_sweep_through_the_daemon(tmp_path: Path, cli: Cli) -> None:
         status, text = await cli.run("sweep", "-o", "json")
         assert status == 0
         assert json.loads(text) == [
-            {"id": secret.uuid, "domain": "none", "directory": False, "secret": True, **BLANK},
-            {"id": lost, "domain": "running", "directory": True, "secret": False, **BLANK},
+            {"id": secret.uuid, "domain": "none", "directory": False, "secret": True, "filter": False, **BLANK},
+            {"id": lost, "domain": "running", "directory": True, "secret": False, "filter": False, **BLANK},
         ]
         status, text = await cli.run("sweep", "--yes")
         assert (status, "--running ends it" in text) == (1, True)
