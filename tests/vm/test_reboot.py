@@ -14,7 +14,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from tests.vm.pool import ADDRESS, IGNITION, Pool
-from tests.vm.service import NETWORK, VIRSH, Service, hardware, spec, wait_for
+from tests.vm.service import BOOT, NETWORK, VIRSH, Service, hardware, spec, wait_for
 
 LANES = 2
 """As many machines are started at a time; fewer than there are."""
@@ -200,7 +200,7 @@ def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
         assert listed[each].spec == acknowledged[each].spec
         assert listed[each].metadata == acknowledged[each].metadata
     assert listed[made[0]].metadata.annotations == {"last": "words"}
-    service.wait_line(machine, "up", boots + 1)
+    service.wait_line(machine, "up", boots + 1, 2 * BOOT)  # all start at once, each with a firmware, disks and a filter
     assert facts(service, machine) == before
     expect_address(service, machine, boots + 1)
     assert_written(service, machine, "before-the-plug")
