@@ -117,7 +117,7 @@ def test_a_dhcp_server_that_was_killed_gives_the_same_address_when_libvirt_has_s
         wait_for("another", lambda: private_libvirt.run(["cat", "/run/libvirt/network/lan.pid"]).strip() != pid)
         heard = asked(provider, machine_id, "udhcpc -f -q -n -i eth0 -t 10 -T 1 2>&1", 1)
         assert f"lease of {ADDRESS} obtained" in heard
-        assert not provider.reasons(machine_id)
+        wait_for("no reason left", lambda: not provider.reasons(machine_id))  # it connects anew
         provider.delete(machine_id)
         wait_for("nothing left", lambda: seen(private_libvirt) == ([], []))
     finally:
