@@ -66,4 +66,3 @@ def _duid(text: str) -> str:
 
 
 _READERS: Mapping[str, Callable[[str], object]] = {"mac": _mac, "queues": _queues, "duid": _duid}
-KNOWN = tuple(_READERS)
