@@ -53,6 +53,7 @@ from sri_libvirt.nics.registry import LinkAccess
 from sri_libvirt.nics.reserving import Reserving
 from sri_libvirt.notify import NOBODY, Check, Heart, ServiceManager
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.arrivals import Arrivals
 from sri_libvirt.reconcile.beginning import Beginning
 from sri_libvirt.reconcile.boots import Boots
 from sri_libvirt.reconcile.diskio import DiskIo
@@ -211,6 +212,7 @@ class Provider:
             settle=DiskIo(looks, settings.procfs).settle,
             vhost_net=link.has_vhost_net,
         )
+        self._arrivals = Arrivals(store, partial(link.up, settings.sysfs), self.queue.wake)
         policy = Policy(
             handle_of=plugins.handle_of,
             start_blocked=self._virtualisation.start_blocked,
@@ -322,7 +324,8 @@ class Provider:
         self._survey.start()
         self._stack.callback(self._survey.stop)
         if self._hardware_is_live:
-            self._stack.callback(await asyncio.to_thread(live.follow, self._survey.poke))
+            await asyncio.to_thread(self._arrivals.begin)
+            self._stack.callback(await asyncio.to_thread(live.follow, self._survey.poke, self._arrivals.look))
             self._survey.poke()  # for what came since it was read
         self._stack.callback(self._hypervisor.watch(self.events))
         self._resync.start()

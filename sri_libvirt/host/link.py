@@ -6,11 +6,14 @@ What should be so does not belong here.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 VHOST_NET = Path("/dev/vhost-net")
 
 _UP = 0x1
+_OF_GUESTS = re.compile(r"(vnet|macvtap|macvlan)\d+\Z")
+"""libvirt names no other device so, and takes no such name from anybody."""
 _ETHERNET_MTU = 1500
 
 
@@ -21,16 +24,13 @@ def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
     """
     if not device:
         return None
-    net = f"{sysfs}/class/net"
-    try:
-        with open(f"{net}/{device}/flags", encoding="ascii") as file:
-            flags = int(file.read(), 16)
-    except (OSError, ValueError):
+    flags = _flags(sysfs, device)
+    if flags is None:
         return None
     if not bridge:
         return not flags & _UP
     try:
-        master = os.path.basename(os.readlink(f"{net}/{device}/master"))
+        master = os.path.basename(os.readlink(f"{sysfs}/class/net/{device}/master"))
     except FileNotFoundError:
         master = ""
     except OSError:
@@ -45,6 +45,17 @@ def joined(sysfs: Path, device: str, bridge: str) -> bool | None:
 def is_there(sysfs: Path, name: str) -> bool:
     """Whether there is a network device of this name."""
     return os.path.exists(f"{sysfs}/class/net/{name}")
+
+
+def up(sysfs: Path) -> frozenset[str]:
+    """Names of the network devices that are up, without those that libvirt has made and named for guests; none where
+    sysfs does not tell.
+    """
+    try:
+        names = os.listdir(f"{sysfs}/class/net")
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in names if not _OF_GUESTS.match(name) and (_flags(sysfs, name) or 0) & _UP)
 
 
 def is_tap(sysfs: Path, name: str) -> bool:
@@ -72,3 +83,11 @@ def unusual_mtu(sysfs: Path | None, name: str) -> int:
 def is_bridge(sysfs: Path, name: str) -> bool:
     """Whether there is a Linux bridge of this name in the namespace that sysfs tells of."""
     return os.path.isdir(f"{sysfs}/class/net/{name}/bridge")
+
+
+def _flags(sysfs: Path, name: str) -> int | None:
+    try:
+        with open(f"{sysfs}/class/net/{name}/flags", encoding="ascii") as file:
+            return int(file.read(), 16)
+    except (OSError, ValueError):
+        return None

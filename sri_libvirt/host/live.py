@@ -99,13 +99,21 @@ def properties(context: pyudev.Context, subsystem: str, name: str, wanted: tuple
     return found
 
 
-def follow(changed: Callable[[], None]) -> Callable[[], None]:
-    """Call `changed` when CPUs, memory, PCI devices or KVM may have come or gone, until what is returned is called.
+def follow(changed: Callable[[], None], linked: Callable[[], None]) -> Callable[[], None]:
+    """Call `changed` when CPUs, memory, PCI devices or KVM may have come or gone, until what is returned is called;
+    and `linked` when network devices have, or have changed.
 
-    Interfaces and disks are left out: those of guests come and go all the time. Where the kernel tells nobody of
-    changes, the log says so, and `changed` is never called.
+    Disks are left out: those of guests come and go all the time. Where the kernel tells nobody of changes, the log says
+    so, and neither is ever called.
     """
-    hotplug = Hotplug(lambda subsystems: changed() if subsystems & _FOR_MACHINES else None)
+
+    def told(subsystems: frozenset[str]) -> None:
+        if "net" in subsystems:
+            linked()
+        if subsystems & _FOR_MACHINES:
+            changed()
+
+    hotplug = Hotplug(told)
     try:
         hotplug.start()
     except (OSError, ImportError) as error:  # pyudev finds no libudev

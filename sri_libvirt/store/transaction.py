@@ -316,6 +316,13 @@ class Transaction:
         ).fetchall()
         return [row[0] for row in waiting]
 
+    def retry_links(self) -> set[str]:
+        """Let all network interfaces that are not ready, or were refused, be tried at once; their machines."""
+        waiting = self._connection.execute(
+            "UPDATE attachment SET problem_at = 0 WHERE kind = 'nic' AND wanted AND problem != '' RETURNING machine"
+        ).fetchall()
+        return {row[0] for row in waiting}
+
     def set_unplug(self, machine_id: str, key: Key, at: int) -> None:
         """When the guest was last asked to let the device go."""
         self._update_attachment(machine_id, key, unplug_at=at)

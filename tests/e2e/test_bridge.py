@@ -55,6 +55,7 @@ def test_guests_reach_each_other_unless_their_ports_are_isolated(
     wait_for("the reason", lambda: "device-not-ready" in provider.reasons(first))
     assert f'there is no bridge "{bridge}" on this host' in provider.why(first)
     make(private, bridge)
+    wait_for("word of the bridge", lambda: f'"links": ["{bridge}"]' in provider.log())
     second = provider.create(spec(image=tiny_image)).metadata.id
     for each in (first, second):
         provider.wait_console(each, "tiny: up")

@@ -57,7 +57,13 @@ def test_joined(tmp_path: Path, device: str, bridge: str, joined: bool | None) -
     assert link.joined(root, device, bridge) is joined
 
 
+def test_who_is_up_without_the_taps_of_guests(tmp_path: Path) -> None:
+    root = sysfs(tmp_path, br0=UP, eth0=UP, down=DOWN, vnet7=UP, macvtap0=UP, vnets=UP, odd="no number")
+    assert link.up(root) == {"br0", "eth0", "vnets"}
+
+
 def test_what_is_not_shown_says_nothing(tmp_path: Path) -> None:
+    assert link.up(tmp_path / "no-sysfs") == frozenset()
     assert link.joined(tmp_path / "no-sysfs", "vnet0", "br0") is None
     sysfs(tmp_path, odd="no number")
     assert link.joined(tmp_path, "odd", "") is None

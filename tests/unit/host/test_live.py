@@ -38,25 +38,26 @@ class Sources:
 
 
 @pytest.mark.parametrize(
-    ("subsystems", "follows"),
+    ("subsystems", "followed"),
     [
-        ({"memory"}, True),
-        ({"cpu", "net"}, True),
-        ({"pci"}, True),
-        ({"node"}, True),
-        ({"misc"}, True),  # /dev/kvm
-        ({"net"}, False),
-        ({"block"}, False),
+        ({"memory"}, ["hardware"]),
+        ({"cpu", "net"}, ["links", "hardware"]),
+        ({"pci"}, ["hardware"]),
+        ({"node"}, ["hardware"]),
+        ({"misc"}, ["hardware"]),  # /dev/kvm
+        ({"net"}, ["links"]),
+        ({"block"}, []),
     ],
 )
-def test_what_machines_cannot_have_changes_nothing(
-    subsystems: set[str], follows: bool, monkeypatch: pytest.MonkeyPatch
+def test_who_is_told_of_which_changes(
+    subsystems: set[str], followed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sources, followed = Sources(), []
+    sources = Sources()
+    told: list[str] = []
     monkeypatch.setattr(live, "Hotplug", sources)
-    stop = live.follow(lambda: followed.append(1))
+    stop = live.follow(lambda: told.append("hardware"), lambda: told.append("links"))
     sources.say(frozenset(subsystems))
-    assert len(followed) == follows
+    assert told == followed
     stop()
     assert sources.stopped == 1
 
@@ -64,7 +65,7 @@ def test_what_machines_cannot_have_changes_nothing(
 @pytest.mark.parametrize("error", [OSError(errno.EPERM, "not permitted"), ImportError("no libudev")])
 def test_where_nobody_tells_of_changes_there_are_none(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "Hotplug", Sources(error))
-    live.follow(lambda: pytest.fail("nothing changed"))()
+    live.follow(*[lambda: pytest.fail("nothing changed")] * 2)()
 
 
 class Monitor:
