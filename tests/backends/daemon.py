@@ -62,6 +62,20 @@ def _count(pid: int, address: str, port: int, state: str) -> int:
     return sum(line.split()[1] == where and line.split()[3] == state for line in lines)
 
 
+def freeze(pid: int) -> None:
+    """Stop a process, and return once none of its threads runs any more: the signal itself returns before."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: _is_stopped(pid), f"process {pid} stands still")
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        threads = [each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # a thread that has just ended
+    return all(each.rpartition(")")[2].split()[0] in "TtZX" for each in threads)
+
+
 class Daemon:
     """A program in the foreground, always started with the same arguments. `start()` it once made; `kill()` it always.
 
@@ -101,10 +115,10 @@ class Daemon:
 
     def freeze(self) -> None:
         """From now on it answers nothing, and whoever connects hangs."""
-        self._signal(signal.SIGSTOP)
+        freeze(self.pid)
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Let it end in order."""
@@ -119,9 +133,6 @@ class Daemon:
         if self._process.poll() is not None:
             raise AssertionError(f"{self._name} ended: {self._log.read_text(errors='replace')[-2000:]}")
         return bool(self._is_up(self._process.pid))
-
-    def _signal(self, number: int) -> None:
-        os.kill(self.pid, number)
 
     def _end(self, number: int) -> None:
         if self._process is not None:

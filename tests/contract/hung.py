@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.daemon import freeze
+
 Inside = Callable[[Sequence[str]], list[str]]
 
 
@@ -39,7 +41,7 @@ class Hung:
         return int(size) > 0
 
     def stop(self) -> None:
-        self.server.send_signal(signal.SIGSTOP)
+        freeze(self.server.pid)
 
     def go_on(self) -> None:
         self.server.send_signal(signal.SIGCONT)

@@ -23,6 +23,8 @@ from typing import Any
 
 import libvirt
 
+from tests.backends.daemon import freeze
+
 START_DEADLINE = 60.0
 """Seconds for libvirtd to open its socket; two slow cores are shared by all workers."""
 
@@ -88,11 +90,18 @@ class PrivateLibvirt:
         """End virtlogd alone; `start()` brings it back."""
         self._stop("virtlogd", number)
 
-    def signal(self, daemon: str, number: int) -> None:
-        """Send a signal (SIGSTOP, SIGCONT) to `libvirtd` or `virtlogd`."""
-        pid = self.pid(daemon)
-        assert pid is not None, f"{daemon} does not run"
-        os.kill(pid, number)
+    def freeze(self) -> None:
+        """Let libvirtd stand still."""
+        freeze(self._libvirtd())
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._libvirtd(), signal.SIGCONT)
+
+    def _libvirtd(self) -> int:
+        pid = self.pid("libvirtd")
+        assert pid is not None, "libvirtd does not run"
+        return pid
 
     def close(self) -> None:
         """End guests, daemons and namespaces and remove every file and cgroup. Idempotent."""

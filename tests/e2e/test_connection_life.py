@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.backends import daemon
 from tests.contract.hung import serving
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, wait_for
@@ -35,7 +36,7 @@ def frozen() -> Iterator[list[int]]:
 def freeze(provider: Provider, machine_id: str, frozen: list[int]) -> None:
     pid = provider.qemu_pid(machine_id)
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    daemon.freeze(pid)
     frozen.append(pid)
 
 
@@ -128,17 +129,17 @@ def test_a_frozen_libvirtd_reads_as_unreachable_and_nothing_is_lost(
     provider.start()
     machine_id, going = running(provider, "m"), running(provider, "going")
     pid = provider.qemu_pid(machine_id)
-    daemon = private_libvirt.pid("libvirtd")
-    assert daemon is not None
-    os.kill(daemon, signal.SIGSTOP)
-    frozen.append(daemon)
+    libvirtd = private_libvirt.pid("libvirtd")
+    assert libvirtd is not None
+    daemon.freeze(libvirtd)
+    frozen.append(libvirtd)
     provider.delete(going)
     wait_reason(provider, machine_id, "unreachable")
     wait_reason(provider, going, "unreachable")
     new = str(provider.create(spec(), "new").metadata.id)
     wait_reason(provider, new, "unreachable")
     assert provider.state_of(machine_id) == "MACHINE_RUNNING"
-    os.kill(daemon, signal.SIGCONT)
+    os.kill(libvirtd, signal.SIGCONT)
     provider.wait_state(new, "MACHINE_RUNNING", PATIENCE)
     wait_for("end of the machine", lambda: provider.get(going) is None, PATIENCE)
     wait_for("no reason", lambda: not provider.reasons(machine_id), PATIENCE)

@@ -154,13 +154,13 @@ class TestLibvirt(HypervisorContract):
         connection, recorder = hypervisor.connect(), Recorder()
         stop = hypervisor.watch(recorder)
         recorder.wait(lambda: recorder.connected, "connection")
-        private_libvirt.signal("libvirtd", signal.SIGSTOP)
+        private_libvirt.freeze()
         try:
             with pytest.raises(Unreachable):
                 connection.domain_ids()
             recorder.wait(lambda: recorder.disconnected, "loss")
         finally:
-            private_libvirt.signal("libvirtd", signal.SIGCONT)
+            private_libvirt.thaw()
         recorder.wait(lambda: recorder.connected == 2, "reconnect")
         stop()
 

@@ -18,6 +18,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.records import Attachment
+from tests.backends.daemon import freeze
 from tests.backends.nbd import NbdServer
 from tests.e2e.connected import (
     GRACE,
@@ -174,7 +175,7 @@ def test_a_frozen_disk_that_thaws_goes_on(provider: Provider, tiny_image: Path, 
     pid = provider.qemu_pid(machine_id)
     assert pid is not None
     with Pauses(provider, machine_id) as pauses:  # which are seen, where there are any
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         time.sleep(STILL)
         os.kill(pid, signal.SIGCONT)
     assert pauses.longest >= STILL

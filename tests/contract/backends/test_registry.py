@@ -43,7 +43,7 @@ from tests.backends.artifacts import (
     push_manifest,
     tar,
 )
-from tests.backends.daemon import run, wait_until
+from tests.backends.daemon import START_SECONDS, run, wait_until
 from tests.backends.registry import Asked, Registry
 from tests.backends.webserver import BEFORE, Fault, WebServer
 
@@ -64,9 +64,9 @@ class Got:
     def __init__(self, url: str, headers: Mapping[str, str] | None = None, *, ca: Path | None = None) -> None:
         split = urlsplit(url)
         connection = (
-            http.client.HTTPSConnection(split.netloc, timeout=10, context=ssl.create_default_context(cafile=ca))
+            http.client.HTTPSConnection(split.netloc, timeout=START_SECONDS, context=ssl.create_default_context(cafile=ca))
             if split.scheme == "https"
-            else http.client.HTTPConnection(split.netloc, timeout=10)
+            else http.client.HTTPConnection(split.netloc, timeout=START_SECONDS)
         )
         try:
             connection.request(

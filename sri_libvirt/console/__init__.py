@@ -1,0 +1,1 @@
+"""The guest's serial console for clients of Kubernetes' remotecommand protocols."""

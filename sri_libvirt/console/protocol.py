@@ -1,0 +1,88 @@
+"""What the protocols of console clients share: what a client can say in any of them, and the error of one that does not
+keep to its own.
+
+A dialogue is sans-IO: `receive` takes bytes of the client and says what they mean, `take` gives the bytes to be sent.
+Of the guest it knows nothing; `session.py` joins the two.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class ProtocolError(Exception):
+    """The peer has said what its protocol does not allow. `str(error)` says what, without any of its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """Bytes for the guest. `consumed` has to be told of them."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputEnded:
+    """Nothing more will be typed; what the guest prints is still wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The client is going, and reads nothing more."""
+
+
+Said = Typed | InputEnded | Left
+"""What a client says that concerns the guest. Anything else that it says is a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a session ended, as Kubernetes tells it: a `metav1.Status`. `problem` is "" for success."""
+
+    problem: str = ""
+
+    def as_json(self) -> bytes:
+        """For version 4 of remotecommand and later."""
+        status: dict[str, object] = {"metadata": {}, "status": "Failure" if self.problem else "Success"}
+        if self.problem:
+            status |= {"message": self.problem, "reason": "InternalError", "code": 500}
+        return json.dumps(status, separators=(",", ":")).encode()
+
+    def as_text(self) -> bytes:
+        """For those before: empty means success."""
+        return self.problem.encode()
+
+
+class Dialogue(Protocol):
+    """One client's side of a session."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the client has all that it needs for what the guest prints."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the client's flow control holds back; while there are any, no more should be shown."""
+
+    def receive(self, data: bytes) -> list[Said]:
+        """What these bytes say. Raises ProtocolError; what `take` gives then says so to the client."""
+
+    def show(self, data: bytes) -> None:
+        """What the guest printed."""
+
+    def consumed(self, count: int) -> None:
+        """So many bytes of what was typed have gone to the guest."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """No more is shown; say how it ended."""
+
+    def close(self) -> None:
+        """The last words, once nothing waits."""
+
+    def take(self) -> bytes:
+        """What is to be sent."""
