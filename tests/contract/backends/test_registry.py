@@ -64,7 +64,9 @@ class Got:
     def __init__(self, url: str, headers: Mapping[str, str] | None = None, *, ca: Path | None = None) -> None:
         split = urlsplit(url)
         connection = (
-            http.client.HTTPSConnection(split.netloc, timeout=START_SECONDS, context=ssl.create_default_context(cafile=ca))
+            http.client.HTTPSConnection(
+                split.netloc, timeout=START_SECONDS, context=ssl.create_default_context(cafile=ca)
+            )
             if split.scheme == "https"
             else http.client.HTTPConnection(split.netloc, timeout=START_SECONDS)
         )
