@@ -5,13 +5,21 @@ What should be so does not belong here.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import struct
 from pathlib import Path
 
 VHOST_NET = Path("/dev/vhost-net")
 
+OPEN_VSWITCH = Path("/run/openvswitch")
+"""Where its programs keep their sockets, and the files that tell their process ids."""
+
 _UP = 0x1
+_LOCK = struct.Struct("hhqqi4x")
+"""`struct flock` (fcntl(2)), as 64-bit Linux has it."""
+
 _OF_GUESTS = re.compile(r"(vnet|macvtap|macvlan)\d+\Z")
 """libvirt names no other device so, and takes no such name from anybody."""
 _ETHERNET_MTU = 1500
@@ -61,6 +69,18 @@ def up(sysfs: Path) -> frozenset[str]:
 def is_tap(sysfs: Path, name: str) -> bool:
     """Whether there is a tap of this name."""
     return os.path.exists(f"{sysfs}/class/net/{name}/tun_flags")
+
+
+def runs_open_vswitch(run: Path = OPEN_VSWITCH) -> bool | None:
+    """Whether Open vSwitch's switch runs, by the lock on its file that ends with it; None where that is not told."""
+    try:
+        with open(run / "ovs-vswitchd.pid", "rb") as file:
+            found = fcntl.fcntl(file, fcntl.F_GETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+    except FileNotFoundError:  # it takes the file away when it is stopped; the database may go on
+        return False if (run / "db.sock").exists() else None
+    except OSError:
+        return None
+    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def has_vhost_net() -> bool:

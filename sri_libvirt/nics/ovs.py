@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from sri_libvirt import names, printable
@@ -27,6 +28,7 @@ class OvsNics(LinkNics):
     bridge: str = ""
     vlan: int = 0
     trunk: tuple[int, ...] = ()
+    run: Path = link.OPEN_VSWITCH
 
     name = "ovs"
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -48,6 +50,9 @@ class OvsNics(LinkNics):
                 f"there is no bridge {printable.quote(self.bridge)} of Open vSwitch on this host, or it does not run",
                 "See `ovs-vsctl show`; make it, start Open vSwitch, or mend its entry in --network-map.",
             )
+        if self.sysfs is not None and link.runs_open_vswitch(self.run) is False:
+            # A plug would fail after seconds, and libvirt leave its port in the database.
+            raise NotReady("Open vSwitch does not run on this host", "Start it: systemctl start openvswitch-switch")
         if self.sysfs is not None and link.is_bridge(self.sysfs, self.bridge):
             raise NotReady(
                 f"{printable.quote(self.bridge)} is a bridge of Linux, not of Open vSwitch",

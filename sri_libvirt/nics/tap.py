@@ -40,4 +40,10 @@ class TapNics(LinkNics):
                 f"there is no tap {printable.quote(self.device)} on this host",
                 f"Make it: ip tuntap add {self.device} mode tap. Or mend its entry in --network-map.",
             )
-        return NicBackend(handle=self.handle(machine_id, nic), kind="tap", device=self.device, queues=1)
+        return NicBackend(
+            handle=self.handle(machine_id, nic),
+            kind="tap",
+            device=self.device,
+            mtu=link.unusual_mtu(self.sysfs, self.device),
+            queues=1,
+        )

@@ -103,13 +103,13 @@ class EventSource:
 
     def on_network(self, name: str) -> None:
         """A network that was stopped and started has lost the taps of its guests, and one that was made anew their
-        addresses: look at the machines on it.
+        addresses: look at the machines on it, and let those go on that have waited for it.
         """
         self._others()
-        found = self._store.submit(lambda tx: tx.machines_on(name), synced=False)
+        found = self._store.submit(lambda tx: tx.retry_links() | set(tx.machines_on(name)), synced=False)
         found.add_done_callback(self._wake_found)
 
-    def _wake_found(self, found: Future[list[str]]) -> None:
+    def _wake_found(self, found: Future[set[str]]) -> None:
         if problem := found.exception():
             log.warning("who is on a network could not be read; the resync finds them", error=str(problem))
             return

@@ -32,7 +32,7 @@ class OpenVswitch:
             inside,
         )
         self.switch = Daemon(
-            ["ovs-vswitchd", f"unix:{socket}", "--unixctl", root / "switch.ctl"],
+            ["ovs-vswitchd", f"unix:{socket}", "--unixctl", root / "switch.ctl", f"--pidfile={RUN}/ovs-vswitchd.pid"],
             lambda _: self._answers("ovs-appctl", "--target", str(root / "switch.ctl"), "version"),
             log,
             inside,

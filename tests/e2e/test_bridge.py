@@ -45,13 +45,24 @@ def serve(provider: Provider) -> None:
     provider.start("--firmware", "bios", "--detach-settle", "0s", "--network-map", str(networks))
 
 
+ASSURED = "while ip -6 addr show eth0 | grep -q tentative; do sleep 1; done"
+"""A guest's own look whether somebody has its addresses is over."""
+
+
+def addresses(number: int) -> list[str]:
+    """Of a guest, one of each family: its filter lets no other through."""
+    return [f"10.98.0.{number}", f"fd00:98::{number}"]
+
+
 @pytest.mark.parametrize("kind", ["open", "apart"])
 def test_guests_reach_each_other_unless_their_ports_are_isolated(
     provider: Provider, tiny_image: Path, bridge: str, kind: str
 ) -> None:
     private = provider.libvirt
     serve(provider)
-    first = provider.create(spec(image=tiny_image, nics={"eth": f"net://{kind}/a"})).metadata.id
+    asked_for = spec(image=tiny_image, nics={"eth": f"net://{kind}/a"})
+    asked_for.network_interfaces[0].ips.extend(addresses(1))
+    first = provider.create(asked_for).metadata.id
     wait_for("the reason", lambda: "device-not-ready" in provider.reasons(first))
     assert f'there is no bridge "{bridge}" on this host' in provider.why(first)
     make(private, bridge)
@@ -59,15 +70,18 @@ def test_guests_reach_each_other_unless_their_ports_are_isolated(
     second = provider.create(spec(image=tiny_image)).metadata.id
     for each in (first, second):
         provider.wait_console(each, "tiny: up")
-    nic = pb.NetworkInterface(name="late", network_id=f"net://{kind}/b")
+    nic = pb.NetworkInterface(name="late", network_id=f"net://{kind}/b", ips=addresses(2))
     request = pb.AttachNetworkInterfaceRequest(machine_id=second, network_interface=nic)
     provider.stub.AttachNetworkInterface(request, timeout=10)
     provider.wait_console(second, "tiny: nic eth0 mac=")
     wait_for("both on the bridge", lambda: len(ports(private, bridge)) == 2)
     for number, each in ((1, first), (2, second)):
-        asked(provider, each, f"ip link set eth0 up; ip addr add 10.98.0.{number}/24 dev eth0", number)
-    heard = asked(provider, first, "ping -c 3 -W 2 10.98.0.2", 3)
-    assert ("bytes from 10.98.0.2" in heard) == (kind == "open"), heard
+        own4, own6 = addresses(number)
+        words = f"ip link set eth0 up; ip addr add {own4}/24 dev eth0; ip addr add {own6}/64 dev eth0; {ASSURED}"
+        asked(provider, each, words, number)
+    for number, (ping, address) in enumerate(zip(("ping", "ping6"), addresses(2), strict=True)):
+        heard = asked(provider, first, f"{ping} -c 3 -W 2 {address}", 3 + number)
+        assert (f"bytes from {address}" in heard) == (kind == "open"), heard
     machine = provider.get(second)
     assert machine is not None
     (status,) = machine.status.network_interfaces

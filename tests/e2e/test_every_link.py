@@ -43,8 +43,18 @@ ANSWERS = {
 }
 """Whose link-local address answers a guest: where the host is, its operator has put it, with IPv6 and up."""
 
+KNOWS = {**ANSWERS, "network": {"br-lan"}}
+"""Where the host learns a guest's MAC: where it answers, on a libvirt network to IPv4."""
+
+ANSWERS_ARP = {"network", "bridge", "ovs", "direct", "tap"}
+"""Where a guest that asks for an IPv4 address of the host's, whichever device has it, hears from the host: as above,
+and on a libvirt network. On `isolated` nobody is there, on `user` QEMU alone."""
+
 LEARNS = {"ovs": "ovs0", "direct": "cable0", "tap": "theirs"}
 """Where a guest that says that it is a router is believed: nothing filters there. Elsewhere the host learns nothing."""
+
+HOSTS = "10.99.71.1"
+"""The host's address on the network that it has for guests."""
 
 CYCLES = 20
 ALL_CYCLES = 1000
@@ -121,6 +131,47 @@ def routers(private: PrivateLibvirt) -> set[str]:
     return {hop["dev"] for route in told for hop in (route, *route.get("nexthops", ())) if "dev" in hop}
 
 
+@pytest.fixture
+def page(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[int]:
+    """The port of a web server on the host's loopback alone."""
+    log = tmp_path / "page"
+    with log.open("wb") as output:
+        argv = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]
+        child = private_libvirt.popen(argv, stdout=output, stderr=output)
+    wait_for("the web server", lambda: b"port" in log.read_bytes())
+    (port,) = re.findall(r"port (\d+)", log.read_text())
+    yield int(port)
+    child.terminate()
+    child.wait(10)
+
+
+def test_the_hosts_loopback_is_reached_by_user_networking_alone(
+    provider: Provider, host: PrivateLibvirt, tiny_image: Path, page: int
+) -> None:
+    serve(provider)
+    machine_id = provider.create(spec(image=tiny_image)).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    reached = set()
+    for number, (kind, address) in enumerate({"network": HOSTS, "user": "10.0.2.2"}.items()):
+        attach(provider, machine_id, kind)
+        provider.wait_console(machine_id, "nic eth0 ip=", count=number + 1)
+        words = f"echo GET / | nc -w 5 {address} {page} | grep -c html"  # wget of a static busybox has no resolver
+        heard = asked(provider, machine_id, words, number)
+        if re.search(r"^[1-9]", heard, re.MULTILINE):
+            reached.add(kind)
+        detach(provider, machine_id, kind)
+        wait_for("it gone", lambda: not aliases(provider, machine_id))
+    assert reached == {"user"}
+    provider.delete(machine_id)
+    wait_for("end of the machine", lambda: provider.get(machine_id) is None)
+
+
+def neighbours(private: PrivateLibvirt) -> set[str]:
+    """The devices on which the host knows somebody's MAC."""
+    told = json.loads(private.run(["ip", "-j", "neigh", "show", "nud", "reachable", "nud", "stale", "nud", "delay"]))
+    return {each["dev"] for each in told if "lladdr" in each}
+
+
 def test_what_of_the_host_a_guest_reaches_and_what_the_host_learns(
     provider: Provider, host: PrivateLibvirt, tiny_image: Path, tmp_path: Path
 ) -> None:
@@ -128,9 +179,9 @@ def test_what_of_the_host_a_guest_reaches_and_what_the_host_learns(
     machine_id = provider.create(spec(image=tiny_image, ignition=frames.ignition(tmp_path))).metadata.id
     provider.wait_console(machine_id, "tiny: up")
     asked(provider, machine_id, frames.SETUP, 0)
-    reached, learned, words = {}, {}, itertools.count(1)
+    reached, learned, known_to, asked_of, words = {}, {}, {}, set(), itertools.count(1)
     for kind in KINDS:
-        before = routers(host)
+        before, neighbours_before = routers(host), neighbours(host)
         attach(provider, machine_id, kind)
         provider.wait_console(machine_id, f"mac={names.mac_address(machine_id, kind)}")
         known = len(link_local(host))
@@ -139,19 +190,23 @@ def test_what_of_the_host_a_guest_reaches_and_what_the_host_learns(
         assert "2 packets transmitted" in heard, heard
         who = link_local(host)
         reached[kind] = {who[each] for each in re.findall(r"bytes from ([0-9a-f:]+?)(?:%\S+)?: ", heard) if each in who}
+        if "Received 0" not in asked(provider, machine_id, f"arping -c 2 -w 2 -I eth0 {HOSTS}", next(words)):
+            asked_of.add(kind)
         asked(provider, machine_id, frames.sending("eth0"), next(words))
         # what is not to come has had the time of a whole list of frames; what is to come is said again, as routers do:
         # Open vSwitch in user space drops what comes while its ports change
         while kind in LEARNS and LEARNS[kind] not in routers(host):
             asked(provider, machine_id, frames.sending("eth0"), next(words))
-        learned[kind] = routers(host) - before
+        learned[kind], known_to[kind] = routers(host) - before, neighbours(host) - neighbours_before
         if kind == "ovs":  # with the datapath in user space the kernel is on the tap as well (README)
-            for found in (learned, reached):
+            for found in (learned, reached, known_to):
                 found[kind] = {each for each in found[kind] if not each.startswith("vnet")}
         assert len(link_local(host)) == known, "no link of the host's has got an address by it"
         detach(provider, machine_id, kind)
         wait_for("it gone", lambda: not aliases(provider, machine_id))
     assert reached == ANSWERS
+    assert known_to == KNOWS
+    assert asked_of == ANSWERS_ARP
     assert learned == {kind: {LEARNS[kind]} if kind in LEARNS else set() for kind in KINDS}
     provider.delete(machine_id)
     wait_for("end of the machine", lambda: provider.get(machine_id) is None)
@@ -188,14 +243,24 @@ def descriptors(provider: Provider) -> int:
     return len(list(Path(f"/proc/{provider.process.pid}/fd").iterdir()))
 
 
-def test_coming_and_going_leaves_nothing(
-    provider: Provider, host: PrivateLibvirt, tiny_image: Path, request: pytest.FixtureRequest
+def test_coming_and_going_leaves_nothing(provider: Provider, host: PrivateLibvirt, tiny_image: Path) -> None:
+    come_and_go(provider, host, tiny_image, CYCLES)
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(7200)
+def test_coming_and_going_a_thousand_times_leaves_nothing(
+    provider: Provider, host: PrivateLibvirt, tiny_image: Path
 ) -> None:
+    come_and_go(provider, host, tiny_image, ALL_CYCLES)
+
+
+def come_and_go(provider: Provider, host: PrivateLibvirt, tiny_image: Path, times: int) -> None:
     serve(provider)
     machine_id = provider.create(spec(image=tiny_image)).metadata.id
     provider.wait_console(machine_id, "tiny: up")
     before, opened = left(provider, host), 0
-    for number in range(ALL_CYCLES if request.config.getoption("--matrix") else CYCLES):
+    for number in range(times):
         for kind in KINDS:
             attach(provider, machine_id, kind)
         wait_all_attached(provider, machine_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,11 @@ def up(provider: Provider, image: Path) -> str:
     return machine_id
 
 
+def alias_of(provider: Provider, machine_id: str) -> list[str]:
+    """Of the NIC that the guest has."""
+    return re.findall(r"alias name='(ua-nic-[^']*)'", live_xml(provider, machine_id))
+
+
 @pytest.fixture
 def switch(private_libvirt: PrivateLibvirt) -> Iterator[OpenVswitch]:
     with OpenVswitch(private_libvirt.directory("ovs"), private_libvirt.inside) as found:
@@ -114,9 +120,23 @@ def test_open_vswitch(provider: Provider, tiny_image: Path, switch: OpenVswitch)
     attach(provider, second, "trunk", "ovs://both")
     (other,) = set(switch.ports("ovs0")) - {port}
     assert switch.interface(other) == {"tag": None, "trunks": [7, 8], "id": names.interface_id(second, "trunk")}
+    detach(provider, second, "trunk")
+    attach(provider, second, "more", "ovs://seven")
+    asked(provider, second, "ip link set eth0 up; ip addr add 10.98.0.2/24 dev eth0", 6)
+    before = alias_of(provider, first)
     switch.switch.kill()
-    assert "bytes from" not in asked(provider, first, "ping -c 1 -W 1 10.98.0.2", 6)
+    assert "bytes from" not in asked(provider, first, "ping -c 1 -W 1 10.98.0.2", 7)
+    nic = pb.NetworkInterface(name="late", network_id="ovs://seven")
+    provider.stub.AttachNetworkInterface(
+        pb.AttachNetworkInterfaceRequest(machine_id=second, network_interface=nic), timeout=10
+    )
+    wait_for("the reason", lambda: "device-not-ready" in provider.reasons(second))
+    assert "Open vSwitch does not run on this host" in provider.why(second)
     switch.switch.start()
+    wait_for("all attached", lambda: all(is_attached(provider, second, each) for each in ("more", "late")))
+    wait_for("the first as well", lambda: is_attached(provider, first))
+    assert alias_of(provider, first) == before, "its NIC was left to it"
+    assert "bytes from 10.98.0.2" in asked(provider, first, "ping -c 9 -W 3 10.98.0.2", 8)
     for each in (first, second):
         provider.delete(each)
         wait_for("end of the machine", lambda each=each: provider.get(each) is None)  # type: ignore[misc]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from sri_libvirt.nics.tap import TapNics
 from sri_libvirt.nics.user import UserNics
 
 MAC = "52:54:00:00:00:01"
+NOWHERE = Path("/nowhere")
 FAST = Bandwidth(10 << 20)
 
 
@@ -33,7 +37,7 @@ def nic(*ips: str) -> pb.NetworkInterface:
 def sysfs(tmp_path: Path) -> Path:
     """A host with a bridge of Linux and one of Open vSwitch, a card, a tap."""
     net = tmp_path / "class/net"
-    for name, mtu in (("br0", 9000), ("ovs0", 1500), ("eth1", 9000), ("theirs", 1500)):
+    for name, mtu in (("br0", 9000), ("ovs0", 1500), ("eth1", 9000), ("theirs", 9000)):
         (net / name).mkdir(parents=True)
         (net / name / "mtu").write_text(f"{mtu}\n")
     (net / "br0/bridge").mkdir()
@@ -49,11 +53,11 @@ def made(driver: NicDriver, *ips: str) -> NicBackend:
     ("kind", "values", "expected"),
     [
         (BridgeNics, {"bridge": "br0", "antispoof": False}, {"bridge": "br0", "mtu": 9000}),
-        (OvsNics, {"bridge": "ovs0", "vlan": 7}, {"bridge": "ovs0", "vlan": 7}),
-        (OvsNics, {"bridge": "ovs0", "trunk": (7, 8)}, {"bridge": "ovs0", "trunk": (7, 8)}),
+        (OvsNics, {"bridge": "ovs0", "vlan": 7, "run": NOWHERE}, {"bridge": "ovs0", "vlan": 7}),
+        (OvsNics, {"bridge": "ovs0", "trunk": (7, 8), "run": NOWHERE}, {"bridge": "ovs0", "trunk": (7, 8)}),
         (DirectNics, {"device": "eth1"}, {"device": "eth1", "mode": "bridge"}),
         (DirectNics, {"device": "eth1", "mode": "vepa"}, {"device": "eth1", "mode": "vepa"}),
-        (TapNics, {"device": "theirs"}, {"device": "theirs", "queues": 1}),
+        (TapNics, {"device": "theirs"}, {"device": "theirs", "mtu": 9000, "queues": 1}),
         (UserNics, {}, {"queues": 1}),
     ],
 )
@@ -91,11 +95,28 @@ def test_what_is_not_there_is_waited_for(sysfs: Path, driver: MappedNics, words:
 
 
 def test_open_vswitch_knows_a_port_by_an_id_of_its_own_that_the_handle_tells(sysfs: Path) -> None:
-    driver = OvsNics(sysfs, bridge="ovs0")
+    driver = OvsNics(sysfs, bridge="ovs0", run=NOWHERE)
     found = made(driver)
     other = driver.prepare("other", nic(), MAC, PlannedNetworks())
     assert found.handle == f"ovs://ovs0/{found.interface_id}"
     assert found.interface_id != other.interface_id
+
+
+def test_a_switch_that_does_not_run_is_waited_for(sysfs: Path, tmp_path: Path) -> None:
+    driver = OvsNics(sysfs, bridge="ovs0", run=tmp_path)
+    made(driver)  # nothing tells of it
+    (tmp_path / "db.sock").touch()
+    with pytest.raises(NotReady, match="Open vSwitch does not run"):
+        made(driver)
+    mark = tmp_path / "ovs-vswitchd.pid"
+    mark.write_text("1\n")
+    with pytest.raises(NotReady, match="Open vSwitch does not run"):
+        made(driver)
+    with mark.open("r+b") as file:  # of this process by its open file alone: its own others do not count as it
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        made(driver)
+    with pytest.raises(NotReady, match="Open vSwitch does not run"):
+        made(driver)
 
 
 def test_user_networking_gives_no_other_addresses_than_its_own() -> None:

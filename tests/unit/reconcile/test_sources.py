@@ -217,6 +217,20 @@ def test_a_network_wakes_the_machines_on_it(bench: Bench) -> None:
     assert bench.woken() == {OTHER}
 
 
+def test_a_network_that_comes_lets_those_go_on_that_wait_for_it(bench: Bench) -> None:
+    row = nic_row(machine=OTHER)
+    bench.store.write(lambda tx: tx.forget(OTHER))
+    bench.store.write(lambda tx: tx.insert(machine(row, id=OTHER)))
+    bench.store.write(lambda tx: tx.set_backing(OTHER, row.key, None, "the network lan does not run", problem_at=1))
+    bench.woken()
+    bench.source.on_network("lan")
+    wait_for(lambda: len(bench.queue))
+    assert bench.woken() == {OTHER}
+    record = bench.store.machine(OTHER)
+    assert record is not None
+    assert record.attachments[0].problem_at == 0, "it is tried at once"
+
+
 def test_a_guest_that_resets_without_end_is_looked_at_once_a_second(bench: Bench, clock: Clock) -> None:
     bench.woken()
     looks = 0
