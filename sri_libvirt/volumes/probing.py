@@ -214,8 +214,7 @@ class Probing:
         volume = self._volumes.get(key)
         if volume is None or volume.fingerprint != fingerprint:
             self._drop(key)
-            where = source.hosts or source.path.rpartition("/")[0]
-            backend = (source.protocol, where, source.user, self._digest(secrets.get("auth", b"")))
+            backend = (*_place(source), source.user, self._digest(secrets.get("auth", b"")))
             volume = self._volumes[key] = _Volume(fingerprint, backend, waiter)
             self._backends.setdefault(backend, _Backend())
         return volume
@@ -317,3 +316,10 @@ class Probing:
             return []
         backend.turn = None
         return list(backend.waiting.values())[:1]
+
+
+def _place(source: DiskSource) -> tuple[str, Hashable]:
+    """What answers for a volume or does not: servers, a directory's file system; a device for itself alone."""
+    if source.kind == "block":
+        return "", source.path
+    return source.protocol, source.hosts or source.path.rpartition("/")[0]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
 
-from sri_libvirt.devices import DiskHost, DiskSource, SecretPurpose
+from sri_libvirt.devices import DiskHost, DiskKind, DiskSource, SecretPurpose
 from sri_libvirt.errors import NotReady
 from sri_libvirt.jobs import UNDER_WAY, Jobs
 from sri_libvirt.records import SECOND
@@ -59,6 +59,11 @@ class Bench:
             raise answer
         return answer
 
+    def local(self, name: str, kind: DiskKind) -> Found | NotReady:
+        """The same of a device or file of this host."""
+        disk = replace(source(name), kind=kind, protocol="", hosts=(), path=f"/dev/disk/by-id/{name}")
+        return self._outcome(lambda: self.probing.ready(f"machine of {name}", name, disk, {}))
+
     def ready(
         self,
         name: str = "data",
@@ -69,10 +74,14 @@ class Bench:
         since: int = 0,
     ) -> Found | NotReady:
         """Ask, and let what was begun come to its end."""
+        asked = source(name, host)
+        return self._outcome(
+            lambda: self.probing.ready(f"machine of {name}", name, asked, secrets, plugged=plugged, since=since)
+        )
+
+    def _outcome(self, ask: Callable[[], Found]) -> Found | NotReady:
         try:
-            return self.probing.ready(
-                f"machine of {name}", name, source(name, host), secrets, plugged=plugged, since=since
-            )
+            return ask()
         except NotReady as error:
             return error
         finally:
@@ -230,6 +239,19 @@ def test_another_backend_is_not_concerned(bench: Bench) -> None:
     bench.ready("a")
     bench.ready("b", host="other")
     assert bench.ready("b", host="other") == GOOD
+
+
+@pytest.mark.parametrize(("kind", "together"), [("block", False), ("file", True)])
+def test_devices_of_one_directory_are_backends_of_their_own(bench: Bench, kind: DiskKind, together: bool) -> None:
+    """Files of one directory are on one file system."""
+    bench.answers = {"a": SILENT}
+    for name in ("a", "b"):
+        bench.local(name, kind)
+    if together:
+        assert str(bench.local("b", kind)) == str(SILENT)
+    else:
+        assert bench.local("b", kind) == GOOD
+        assert str(bench.local("a", kind)) == str(SILENT)
 
 
 def test_one_that_is_open_elsewhere_is_asked_for_often(bench: Bench) -> None:
