@@ -1,10 +1,11 @@
 """When a volume's backend is asked, and what it has answered: nothing is given to QEMU that was not opened just before.
 
 While QEMU opens a disk its guest stands still, minutes for a dead Ceph monitor, so a child process opens it first
-(`probe.py`), as a job. An answer is good for some seconds; that of one volume for longer as long as its backend goes on
-answering, else a machine with many volumes would never have all of them at once. A backend is asked one thing at a time
-(for whoever has the same credentials: a tenant's wrong key must not hold up others). While it does not answer, one of
-those who wait asks for all, later each time; once it has answered, all are woken.
+(`probe.py`), as a job. An answer is good for some seconds: by then another host may have the volume open. It is for
+longer while those are answered that its machine wants with it, else a machine with many volumes would never have all of
+them at once. A backend is asked one thing at a time (for whoever has the same credentials: a tenant's wrong key must
+not hold up others). While it does not answer, one of those who wait asks for all, later each time; once it has
+answered, all are woken.
 
 Nothing of this is stored: after a restart every volume is asked for anew, at once. How one is asked does not belong
 here, nor what a machine does meanwhile (that is the loop's).
@@ -31,7 +32,7 @@ FRESH = 5 * SECOND
 """How long an answer is good."""
 
 KEPT = 60 * SECOND
-"""How long it is while its backend goes on answering."""
+"""How long it is at most while others of its machine, asked for meanwhile, are answered in turn."""
 
 FIRST_PAUSE = 5 * SECOND
 LONGEST_PAUSE = 60 * SECOND
@@ -78,7 +79,6 @@ class _Backend:
     """One that is asked one thing at a time. `turn` is whose volume asks for all while it does not answer."""
 
     tries: _Tries = field(default_factory=_Tries)
-    answered_at: int = 0
     turn: Key | None = None
     waiting: dict[Key, str] = field(default_factory=dict)
 
@@ -86,7 +86,8 @@ class _Backend:
 @dataclass(slots=True)
 class _Volume:
     """What is known of a volume with these very credentials. `proved`: its key opens it. `told`: what its machine heard
-    last of why it has to wait. `asked_at` is when that was asked which was answered last.
+    last of why it has to wait. `put_at` is when a job was begun for it last, `asked_at` when that asked which was
+    answered last.
     """
 
     fingerprint: bytes
@@ -95,6 +96,7 @@ class _Volume:
     tries: _Tries = field(default_factory=_Tries)
     found: Found | None = None
     found_at: int = 0
+    put_at: int = 0
     asked_at: int = 0
     proved: bool = False
     told: str = ""
@@ -150,7 +152,7 @@ class Probing:
             volume = self._volume(waiter, key, source, secrets)
             backend = self._backends[volume.backend]
             anew = volume.asked_at < since
-            if volume.found and not anew and self._is_good(volume, backend, now):
+            if volume.found and not anew and self._is_good(key, volume, now):
                 return volume.found
             if not key[1]:
                 backend.waiting[key] = waiter
@@ -167,6 +169,7 @@ class Probing:
         doubtful = backend.tries.error is not None
         if doubtful and not key[1]:
             backend.turn = key
+        volume.put_at = self._clock()
         given, prove = dict(secrets), not (volume.proved or key[1])  # what a guest has open was opened by its key
         self._jobs.begin(
             key,
@@ -226,11 +229,20 @@ class Probing:
             found.update(len(part).to_bytes(8, "big") + part)
         return found.digest()
 
-    def _is_good(self, volume: _Volume, backend: _Backend, now: int) -> bool:
-        if volume.tries.error:
-            return False
+    def _is_good(self, key: Key, volume: _Volume, now: int) -> bool:
+        """Whether its answer may still be given. The caller holds the lock."""
         age = now - volume.found_at
-        return age <= FRESH or (age <= KEPT and now - backend.answered_at <= FRESH)
+        if volume.tries.error or age > KEPT:
+            return False
+        if age <= FRESH:
+            return True
+        return self._backends[volume.backend].tries.error is None and any(
+            each.waiter == volume.waiter
+            and plugged == key[1]
+            and each.put_at <= volume.found_at + FRESH
+            and now <= each.found_at + FRESH
+            for (_, plugged), each in self._volumes.items()
+        )
 
     def _due(self, key: Key, volume: _Volume, backend: _Backend) -> int:
         """From when on a volume may be asked for. The caller holds the lock."""
@@ -293,7 +305,7 @@ class Probing:
         if backend.tries.error:
             woken = [waiter for each, waiter in backend.waiting.items() if each != key]
         backend.tries.succeeded()
-        backend.answered_at, backend.turn = now, None
+        backend.turn = None
         if error is not None:
             volume.tries.failed(error, now)
         else:

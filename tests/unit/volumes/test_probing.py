@@ -39,8 +39,10 @@ class Bench:
     alone: list[bool] = field(default_factory=list)
     counted: list[tuple[str, str]] = field(default_factory=list)
     answers: dict[str, Found | NotReady] = field(default_factory=dict)
+    slow: int = 0
 
     def __post_init__(self) -> None:
+        self.lock = threading.Lock()
         self.gate = threading.Event()
         self.gate.set()
         self.jobs = Jobs(self.woken.append)
@@ -52,6 +54,8 @@ class Bench:
 
     def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], /, *, prove: bool, alone: bool) -> Found:
         assert self.gate.wait(10)
+        with self.lock:
+            self.now += self.slow
         self.alone.append(alone)
         self.asked.append((asked.name.removeprefix("pool/"), prove))
         answer = self.answers.get(asked.name.removeprefix("pool/"), GOOD)
@@ -72,12 +76,11 @@ class Bench:
         secrets: Mapping[SecretPurpose, bytes] = KEY,
         plugged: bool = False,
         since: int = 0,
+        machine: str = "",
     ) -> Found | NotReady:
         """Ask, and let what was begun come to its end."""
-        asked = source(name, host)
-        return self._outcome(
-            lambda: self.probing.ready(f"machine of {name}", name, asked, secrets, plugged=plugged, since=since)
-        )
+        asked, waiter = source(name, host), machine or f"machine of {name}"
+        return self._outcome(lambda: self.probing.ready(waiter, name, asked, secrets, plugged=plugged, since=since))
 
     def _outcome(self, ask: Callable[[], Found]) -> Found | NotReady:
         try:
@@ -123,15 +126,62 @@ def test_an_answer_is_good_for_some_seconds_and_the_key_is_proved_once(bench: Be
     assert bench.asked == [("data", True), ("data", False)]
 
 
-def test_an_answer_is_good_for_longer_while_its_backend_answers(bench: Bench) -> None:
-    for name in ("a", "b", "c"):
-        bench.ready(name)
+def test_what_others_are_answered_makes_no_answer_good_for_longer(bench: Bench) -> None:
+    """Meanwhile another host may have opened the volume."""
+    bench.ready("a")
+    for name in ("b", "c"):
         bench.now += FRESH - 1
-    assert [bench.ready(name) for name in ("a", "b", "c")] == [GOOD] * 3
-    bench.ready("d")
-    bench.now += KEPT
-    bench.ready("e")
-    assert bench.refusal("a").code == UNDER_WAY, "not for ever"
+        bench.ready(name)
+    assert bench.ready("c") == GOOD
+    assert bench.refusal("a").code == UNDER_WAY
+
+
+@pytest.mark.parametrize("hosts", [("mon",), ("mon", "other")])
+def test_a_machine_with_many_volumes_has_all_of_them_at_once(bench: Bench, hosts: tuple[str, ...]) -> None:
+    """Their answers take much longer in turn than one is good for."""
+    disks = [(f"{host} {number}", host) for host in hosts for number in range(10)]
+    bench.slow = FRESH * 6 // 10
+    bench.gate.clear()
+    for name, host in disks:
+        with pytest.raises(NotReady):
+            bench.probing.ready("m", name, source(name, host), KEY)
+    bench.gate.set()
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    assert [bench.ready(name, host=host, machine="m") for name, host in disks] == [GOOD] * len(disks)
+    assert len(bench.asked) == len(disks)
+    bench.now += FRESH + 1
+    assert bench.refusal(disks[-1][0], host=hosts[-1], machine="m").code == UNDER_WAY
+
+
+def test_a_volume_that_its_machine_wants_later_makes_no_answer_good_for_longer(bench: Bench) -> None:
+    bench.ready("a", machine="m")
+    bench.now += FRESH + 1
+    bench.ready("b", machine="m")
+    assert bench.ready("b", machine="m") == GOOD
+    assert bench.refusal("a", machine="m").code == UNDER_WAY
+
+
+def test_no_answer_is_good_for_ever(bench: Bench) -> None:
+    bench.gate.clear()
+    bench.slow = KEPT // 2
+    for name in ("a", "b", "c", "d"):
+        with pytest.raises(NotReady):
+            bench.probing.ready("m", name, source(name), KEY)
+    bench.gate.set()
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    assert bench.ready("b", machine="m") == GOOD
+    assert bench.refusal("a", machine="m").code == UNDER_WAY
+
+
+def test_no_answer_of_a_backend_that_is_silent_now_is_good_for_longer(bench: Bench) -> None:
+    bench.answers = {"c": SILENT}
+    bench.ready("a", machine="m")
+    bench.now += FRESH - 1
+    bench.ready("b", host="other", machine="m")
+    bench.now += 2
+    assert bench.ready("a", machine="m") == GOOD
+    bench.ready("c")
+    assert str(bench.refusal("a", machine="m")) == str(SILENT)
 
 
 def test_other_credentials_are_another_question(bench: Bench) -> None:
