@@ -10,10 +10,10 @@ import pytest
 
 from sri_libvirt.devices import DiskHost, DiskKind, DiskSource, SecretPurpose
 from sri_libvirt.errors import NotReady
-from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.jobs import THREADS, UNDER_WAY, Jobs
 from sri_libvirt.records import SECOND
 from sri_libvirt.volumes.base import Found
-from sri_libvirt.volumes.probing import BACKSTOP, FRESH, KEPT, Probing
+from sri_libvirt.volumes.probing import ASKED, BACKSTOP, FIRST_PAUSE, FRESH, KEPT, PER_PLACE, Probing
 from tests.unit.test_jobs import wait_for
 
 GOOD = Found(1 << 30)
@@ -40,6 +40,8 @@ class Bench:
     counted: list[tuple[str, str]] = field(default_factory=list)
     answers: dict[str, Found | NotReady] = field(default_factory=dict)
     slow: int = 0
+    passing: set[str] = field(default_factory=set)
+    """What is answered though the gate is closed."""
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -53,7 +55,7 @@ class Bench:
         self.counted.append((driver, outcome))
 
     def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], /, *, prove: bool, alone: bool) -> Found:
-        assert self.gate.wait(10)
+        assert asked.name.removeprefix("pool/") in self.passing or self.gate.wait(10)
         with self.lock:
             self.now += self.slow
         self.alone.append(alone)
@@ -82,6 +84,12 @@ class Bench:
         asked, waiter = source(name, host), machine or f"machine of {name}"
         return self._outcome(lambda: self.probing.ready(waiter, name, asked, secrets, plugged=plugged, since=since))
 
+    def put(self, name: str, host: str = "mon", *, key: bytes = KEY["auth"], machine: str = "") -> str:
+        """Ask, and do not wait for the answer; what is said meanwhile."""
+        with pytest.raises(NotReady) as refused:
+            self.probing.ready(machine or f"machine of {name}", name, source(name, host), {"auth": key})
+        return str(refused.value)
+
     def _outcome(self, ask: Callable[[], Found]) -> Found | NotReady:
         try:
             return ask()
@@ -105,6 +113,7 @@ class Bench:
 def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
+    made.gate.set()
     made.jobs.stop(10)
 
 
@@ -143,8 +152,7 @@ def test_a_machine_with_many_volumes_has_all_of_them_at_once(bench: Bench, hosts
     bench.slow = FRESH * 6 // 10
     bench.gate.clear()
     for name, host in disks:
-        with pytest.raises(NotReady):
-            bench.probing.ready("m", name, source(name, host), KEY)
+        bench.put(name, host, machine="m")
     bench.gate.set()
     wait_for(lambda: bench.jobs.counts() == (0, 0))
     assert [bench.ready(name, host=host, machine="m") for name, host in disks] == [GOOD] * len(disks)
@@ -165,8 +173,7 @@ def test_no_answer_is_good_for_ever(bench: Bench) -> None:
     bench.gate.clear()
     bench.slow = KEPT // 2
     for name in ("a", "b", "c", "d"):
-        with pytest.raises(NotReady):
-            bench.probing.ready("m", name, source(name), KEY)
+        bench.put(name, machine="m")
     bench.gate.set()
     wait_for(lambda: bench.jobs.counts() == (0, 0))
     assert bench.ready("b", machine="m") == GOOD
@@ -219,9 +226,7 @@ def test_the_pause_doubles_up_to_a_minute(bench: Bench) -> None:
 def test_who_waited_for_its_turn_is_told_once_that_the_backend_is_silent(bench: Bench) -> None:
     bench.answers = {"a": SILENT}
     bench.gate.clear()
-    for name in ("a", "b"):
-        with pytest.raises(NotReady, match="is being asked"):
-            bench.probing.ready(f"machine of {name}", name, source(name), KEY)
+    assert [bench.put(name) for name in ("a", "b")] == [ASKED, ASKED]
     bench.gate.set()
     wait_for(lambda: bench.jobs.counts() == (0, 0))
     assert bench.probing.busy_until("b") is None
@@ -284,6 +289,57 @@ def test_a_wrong_key_holds_up_nobody_with_another(bench: Bench) -> None:
     assert bench.ready("b", secrets={"auth": b"right"}) == GOOD
 
 
+def crowd(bench: Bench, *hosts: str, size: int = 30) -> None:
+    """So many ask there, each with a key of its own, and no answer comes."""
+    bench.gate.clear()
+    for host in hosts:
+        for number in range(size):
+            bench.put(f"{host} {number}", host, key=b"key of %d" % number)
+
+
+def test_many_keys_at_one_silent_place_take_few_threads(bench: Bench) -> None:
+    crowd(bench, "mon")
+    assert bench.jobs.counts() == (PER_PLACE - 1, 30 - (PER_PLACE - 1))
+
+
+def test_whatever_is_silent_other_work_begins_at_once(bench: Bench) -> None:
+    crowd(bench, *(f"portal {number}" for number in range(THREADS)))
+    done = threading.Event()
+    bench.jobs.begin("image", done.set, waiter="", group="registry")
+    assert done.wait(10)
+    assert not bench.asked
+
+
+def test_those_whom_a_place_has_answered_do_not_wait_for_those_whom_it_has_not(bench: Bench) -> None:
+    bench.passing = {"good", "new"}
+    bench.ready("good")
+    bench.now += KEPT + 1
+    crowd(bench, "mon")
+    bench.put("good")
+    wait_for(lambda: bench.asked == [("good", True), ("good", False)])
+
+
+def test_those_who_are_new_at_a_place_do_not_wait_for_those_whom_it_does_not_answer(bench: Bench) -> None:
+    bench.answers = {f"mon {number}": SILENT for number in range(30)}
+    crowd(bench, "mon")
+    bench.gate.set()
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    bench.now += FIRST_PAUSE
+    crowd(bench, "mon")
+    assert bench.jobs.counts() == (1, 29)
+    bench.passing = {"new"}
+    bench.put("new", key=b"right")
+    wait_for(lambda: bench.asked[-1] == ("new", True))
+
+
+def test_a_cluster_is_one_backend_in_whatever_order_its_monitors_are_named(bench: Bench) -> None:
+    hosts = (DiskHost("a", 6789), DiskHost("b", 6789))
+    for name, named in (("one", hosts), ("two", hosts[::-1])):
+        with pytest.raises(NotReady):
+            bench.probing.ready("m", name, replace(source(name), hosts=named), KEY)
+    assert len(bench.probing._backends) == 1
+
+
 def test_another_backend_is_not_concerned(bench: Bench) -> None:
     bench.answers = {"a": SILENT}
     bench.ready("a")
@@ -340,8 +396,7 @@ def test_no_secret_is_kept(bench: Bench) -> None:
 def test_jobs_that_waited_while_their_backend_fell_silent_do_not_ask(bench: Bench) -> None:
     bench.answers = {"a": SILENT, "b": SILENT, "c": SILENT}
     for name in ("a", "b", "c"):
-        with pytest.raises(NotReady):
-            bench.probing.ready(f"machine of {name}", name, source(name), KEY)
+        bench.put(name)
     wait_for(lambda: bench.jobs.counts() == (0, 0))
     assert [name for name, _ in bench.asked] == ["a"]
 
