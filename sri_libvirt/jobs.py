@@ -2,8 +2,9 @@
 
 Whoever needs what such work finds asks for it where that is kept; where it is not there yet a job is begun, and the
 machine that asked is woken at its end. A job leaves what it found with who began it, failures too; here nothing is
-kept. A few jobs run at a time, of one group one; the rest waits in the order in which it came. A group of which it is
-doubtful that it answers never gets the last thread of several, so that the others have one whatever hangs.
+kept. A few jobs run at a time, of one group one, and of what else some have in common no more than they say; the rest
+waits in the order in which it came. A group of which it is doubtful that it answers never gets the last thread of
+several, so that the others have one whatever hangs.
 
 How long a job may take is its own affair: it is a child process with a deadline, which `process.Cancel` ends at a stop.
 What may hang in this process itself does not belong here (that is `looks.py`), nor when a job is due.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -36,7 +37,7 @@ TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "in-use", "ima
 @dataclass(slots=True)
 class _Job:
     key: Hashable
-    group: Hashable
+    bounds: Mapping[Hashable, int]
     work: Callable[[], None]
     doubtful: bool
     waiters: set[str] = field(default_factory=set)
@@ -54,10 +55,18 @@ class Jobs:
         self._closed = False
 
     def begin(
-        self, key: Hashable, work: Callable[[], None], *, waiter: str, group: Hashable, doubtful: bool = False
+        self,
+        key: Hashable,
+        work: Callable[[], None],
+        *,
+        waiter: str,
+        group: Hashable,
+        bounds: Mapping[Hashable, int] | None = None,
+        doubtful: bool = False,
     ) -> None:
         """Have a piece of work done soon, unless it waits or runs already; `waiter` is woken at its end, "" is nobody.
 
+        `bounds` has what it has in common with others, and how many of all who name that may run when this one begins.
         Raises NotReady when too much waits, or nothing is begun any more.
         """
         with self._lock:
@@ -66,7 +75,7 @@ class Jobs:
                 if self._closed or len(self._jobs) >= MOST:
                     # No code of those whose end wakes: nobody is woken for this, so it is tried again by time.
                     raise NotReady(f"{len(self._jobs)} pieces of slow work wait, and no more are taken")
-                job = self._jobs[key] = _Job(key, group, work, doubtful)
+                job = self._jobs[key] = _Job(key, {**(bounds or {}), group: 1}, work, doubtful)
             if waiter:
                 job.waiters.add(waiter)
             self._hand_out()
@@ -94,15 +103,19 @@ class Jobs:
     def _hand_out(self) -> None:
         """Begin what may be begun. The caller holds the lock."""
         running = [job for job in self._jobs.values() if job.runs]
-        groups = {job.group for job in running}
+        shared = Counter(each for job in running for each in job.bounds)
         doubtful = Counter(job.doubtful for job in running)[True]
+        threads = self._threads - len(running)
         for job in self._jobs.values():
-            if len(groups) >= self._threads:
+            if threads <= 0:
                 return
-            if job.runs or job.group in groups or (job.doubtful and doubtful >= max(self._threads - 1, 1)):
+            if job.runs or (job.doubtful and doubtful >= max(self._threads - 1, 1)):
                 continue
-            groups.add(job.group)
+            if any(shared[each] >= most for each, most in job.bounds.items()):
+                continue
+            shared.update(job.bounds.keys())
             doubtful += job.doubtful
+            threads -= 1
             job.runs = True
             threading.Thread(target=self._run, args=(job,), name="job", daemon=True).start()
 

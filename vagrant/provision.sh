@@ -12,11 +12,11 @@
 # environment) is the Makefile's.
 set -eu
 
-runtime="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra ovmf dnsmasq-base iproute2 procps
-    python3 python3-venv python3-dev libvirt-dev gcc pkg-config
+runtime="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils qemu-block-extra ceph-common ovmf dnsmasq-base
+    iproute2 procps python3 python3-venv python3-dev libvirt-dev gcc pkg-config
     mtools syslinux cpio kmod zstd"
 tests="tini util-linux hwloc-nox umockdev
-    ceph-mon ceph-osd ceph-common tgt cryptsetup-bin openssl docker-registry skopeo binutils openvswitch-switch"
+    ceph-mon ceph-osd tgt cryptsetup-bin openssl docker-registry skopeo binutils openvswitch-switch"
 optional_tests="vagrant vagrant-libvirt" # not in every release; what needs them is skipped without
 machines="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base iproute2 util-linux tini
     vagrant vagrant-libvirt mmdebstrap e2fsprogs openssh-client rsync python3"

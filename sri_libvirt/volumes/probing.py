@@ -1,10 +1,14 @@
 """When a volume's backend is asked, and what it has answered: nothing is given to QEMU that was not opened just before.
 
 While QEMU opens a disk its guest stands still, minutes for a dead Ceph monitor, so a child process opens it first
-(`probe.py`), as a job. An answer is good for some seconds; that of one volume for longer as long as its backend goes on
-answering, else a machine with many volumes would never have all of them at once. A backend is asked one thing at a time
-(for whoever has the same credentials: a tenant's wrong key must not hold up others). While it does not answer, one of
-those who wait asks for all, later each time; once it has answered, all are woken.
+(`probe.py`), as a job. An answer is good for some seconds: by then another host may have the volume open. It is for
+longer while those are answered that its machine wants with it, else a machine with many volumes would never have all of
+them at once. A backend is asked one thing at a time. While it does not answer, one of those who wait asks for all,
+later each time; once it has answered, all are woken.
+
+That is so for whoever has the same credentials: a tenant's wrong key, to which some backends answer nothing, must not
+hold up others. But all who ask at one place share a few threads, and those whom it has not answered cannot have all of
+them; nor does a place that was silent last, or is new, get the last thread that there is.
 
 Nothing of this is stored: after a restart every volume is asked for anew, at once. How one is asked does not belong
 here, nor what a machine does meanwhile (that is the loop's).
@@ -31,11 +35,15 @@ FRESH = 5 * SECOND
 """How long an answer is good."""
 
 KEPT = 60 * SECOND
-"""How long it is while its backend goes on answering."""
+"""How long it is at most while others of its machine, asked for meanwhile, are answered in turn."""
 
 FIRST_PAUSE = 5 * SECOND
 LONGEST_PAUSE = 60 * SECOND
 """The pause after a failure: it doubles up to the longest."""
+
+PER_PLACE = 3
+"""Probes at one place at a time: one for those whom it does not answer, one more for those who have not asked yet, and
+one more for those whom it has answered."""
 
 BACKSTOP = 60 * SECOND
 """Those who wait for others' answer, or for a job, look for themselves after that: a wake may be lost."""
@@ -75,10 +83,15 @@ class _Tries:
 
 @dataclass(slots=True)
 class _Backend:
-    """One that is asked one thing at a time. `turn` is whose volume asks for all while it does not answer."""
+    """One that is asked one thing at a time. `turn` is whose volume asks for all while it does not answer.
 
-    tries: _Tries = field(default_factory=_Tries)
+    `answered_at` and `silent_at` are when it last did and did not; 0: never yet.
+    """
+
+    place: Hashable
     answered_at: int = 0
+    silent_at: int = 0
+    tries: _Tries = field(default_factory=_Tries)
     turn: Key | None = None
     waiting: dict[Key, str] = field(default_factory=dict)
 
@@ -86,7 +99,8 @@ class _Backend:
 @dataclass(slots=True)
 class _Volume:
     """What is known of a volume with these very credentials. `proved`: its key opens it. `told`: what its machine heard
-    last of why it has to wait. `asked_at` is when that was asked which was answered last.
+    last of why it has to wait. `put_at` is when a job was begun for it last, `asked_at` when that asked which was
+    answered last.
     """
 
     fingerprint: bytes
@@ -95,6 +109,7 @@ class _Volume:
     tries: _Tries = field(default_factory=_Tries)
     found: Found | None = None
     found_at: int = 0
+    put_at: int = 0
     asked_at: int = 0
     proved: bool = False
     told: str = ""
@@ -150,7 +165,7 @@ class Probing:
             volume = self._volume(waiter, key, source, secrets)
             backend = self._backends[volume.backend]
             anew = volume.asked_at < since
-            if volume.found and not anew and self._is_good(volume, backend, now):
+            if volume.found and not anew and self._is_good(key, volume, now):
                 return volume.found
             if not key[1]:
                 backend.waiting[key] = waiter
@@ -164,17 +179,24 @@ class Probing:
     def _begin(self, key: Key, volume: _Volume, source: DiskSource, secrets: Mapping[SecretPurpose, bytes]) -> None:
         """Have a volume asked for, as a job. The caller holds the lock."""
         backend = self._backends[volume.backend]
-        doubtful = backend.tries.error is not None
-        if doubtful and not key[1]:
+        failing = backend.tries.error is not None
+        if failing and not key[1]:
             backend.turn = key
+        volume.put_at = self._clock()
         given, prove = dict(secrets), not (volume.proved or key[1])  # what a guest has open was opened by its key
         self._jobs.begin(
             key,
-            lambda: self._ask(key, volume, source, given, prove, doubtful),
+            lambda: self._ask(key, volume, source, given, prove, failing),
             waiter="" if key[1] else volume.waiter,
             group=volume.backend,
-            doubtful=doubtful,
+            bounds=_bounds(backend),
+            doubtful=failing or not self._answers(backend.place),
         )
+
+    def _answers(self, place: Hashable) -> bool:
+        """Whether a place has answered whoever asked last. The caller holds the lock."""
+        there = [each for each in self._backends.values() if each.place == place]
+        return max(each.answered_at for each in there) > max(each.silent_at for each in there)
 
     def busy_until(self, key: Hashable) -> int | None:
         """Until when it is of no use to ask for a volume; None where nothing is known of it."""
@@ -214,10 +236,10 @@ class Probing:
         volume = self._volumes.get(key)
         if volume is None or volume.fingerprint != fingerprint:
             self._drop(key)
-            where = source.hosts or source.path.rpartition("/")[0]
-            backend = (source.protocol, where, source.user, self._digest(secrets.get("auth", b"")))
+            place = _place(source)
+            backend = (place, source.user, self._digest(secrets.get("auth", b"")))
             volume = self._volumes[key] = _Volume(fingerprint, backend, waiter)
-            self._backends.setdefault(backend, _Backend())
+            self._backends.setdefault(backend, _Backend(place))
         return volume
 
     def _digest(self, *parts: bytes) -> bytes:
@@ -227,11 +249,20 @@ class Probing:
             found.update(len(part).to_bytes(8, "big") + part)
         return found.digest()
 
-    def _is_good(self, volume: _Volume, backend: _Backend, now: int) -> bool:
-        if volume.tries.error:
-            return False
+    def _is_good(self, key: Key, volume: _Volume, now: int) -> bool:
+        """Whether its answer may still be given. The caller holds the lock."""
         age = now - volume.found_at
-        return age <= FRESH or (age <= KEPT and now - backend.answered_at <= FRESH)
+        if volume.tries.error or age > KEPT:
+            return False
+        if age <= FRESH:
+            return True
+        return self._backends[volume.backend].tries.error is None and any(
+            each.waiter == volume.waiter
+            and plugged == key[1]
+            and each.put_at <= volume.found_at + FRESH
+            and now <= each.found_at + FRESH
+            for (_, plugged), each in self._volumes.items()
+        )
 
     def _due(self, key: Key, volume: _Volume, backend: _Backend) -> int:
         """From when on a volume may be asked for. The caller holds the lock."""
@@ -248,12 +279,12 @@ class Probing:
         source: DiskSource,
         secrets: Mapping[SecretPurpose, bytes],
         prove: bool,
-        doubtful: bool,
+        failing: bool,
     ) -> None:
         """The job: ask, and keep the answer."""
         with self._lock:
             backend = self._backends.get(volume.backend)
-            if backend is None or (backend.tries.error and not doubtful):
+            if backend is None or (backend.tries.error and not failing):
                 return  # it has begun to fail while this one waited for its turn
         asked_at, begun = self._clock(), time.monotonic()
         found: Found | None = None
@@ -287,6 +318,7 @@ class Probing:
         backend, now, woken = self._backends[volume.backend], self._clock(), list[str]()
         if error is not None and error.code == "backend-silent":
             backend.tries.failed(error, now)
+            backend.silent_at = now
             if not key[1]:
                 backend.turn = key
             volume.tries.error = None  # it is the backend's fault until that answers
@@ -317,3 +349,22 @@ class Probing:
             return []
         backend.turn = None
         return list(backend.waiting.values())[:1]
+
+
+def _place(source: DiskSource) -> Hashable:
+    """What answers for a volume or does not: servers, a directory's file system; a device for itself alone."""
+    if source.kind == "block":
+        return source.path
+    hosts = frozenset(str(host.by(source.protocol)) for host in source.hosts)
+    return source.protocol, hosts or source.path.rpartition("/")[0]
+
+
+def _bounds(backend: _Backend) -> dict[Hashable, int]:
+    """How many probes may run at once with one of a backend, at its place."""
+    failing = backend.tries.error is not None
+    bounds: dict[Hashable, int] = {("place", backend.place): PER_PLACE}
+    if failing or not backend.answered_at:
+        bounds["unproven", backend.place] = PER_PLACE - 1
+    if failing:
+        bounds["failing", backend.place] = PER_PLACE - 2
+    return bounds

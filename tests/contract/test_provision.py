@@ -48,6 +48,7 @@ def test_asks_apt_for_nothing_when_all_is_installed(commands: Commands, what: st
     called = commands.calls.read_text()
     assert "dpkg-query -W -f ${db:Status-Status} libvirt-daemon-system" in called
     assert "qemu-block-extra" in called  # without it QEMU opens no disk of Ceph or iSCSI
+    assert "ceph-common" in called  # without it nobody asks which other host has an image of Ceph open
     assert ("tini" in called) is (what == "test")
     assert ("ceph-osd" in called) is (what == "test")
     assert "apt-get" not in called

@@ -6,6 +6,7 @@ Its server accepts and is silent, which is what QEMU waits for without end; the 
 from __future__ import annotations
 
 import asyncio
+import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -75,6 +76,27 @@ async def test_a_hundred_machines_on_a_silent_backend_delay_no_other_start(tmp_p
         beside = [await start(loop) for _ in range(STARTS)]
         assert statistics.median(beside) < alone + 0.1, "while one asks for all"
         assert loop.provider._jobs.counts()[1] == 0
+
+
+async def test_many_credentials_at_one_silent_place_delay_no_other_backend(tmp_path: Path, server: NbdServer) -> None:
+    """Nobody knows whether that place would answer to another password, so each of them asks for itself."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with serving_loop(tmp_path, FakeHypervisor(), lanes=LANES, probe_timeout=60 * SECOND) as loop:
+            for number in range(20):
+                await loop.create(with_password(silent.getsockname()[1], number))
+            await until("all that ask", lambda: sum(loop.provider._jobs.counts()) == 20, loop.explain)
+            machine_id = await loop.create(spec(server))
+            await until("one that runs", lambda: running(loop, [machine_id]), loop.explain)
+
+
+def with_password(port: int, number: int) -> pb.MachineSpec:
+    """A machine whose iSCSI portal wants a password of its own."""
+    made = spec_of()
+    connection = made.volumes.add(name="data", device="oda").connection
+    connection.driver, connection.handle = "iscsi", str(number)
+    connection.attributes.update(portal=f"127.0.0.1:{port}", target="iqn.2024-01.test:disk", lun="1")
+    connection.secret_data.update(username=b"tenant", password=b"password %04d" % number)
+    return made
 
 
 async def test_machines_are_started_by_themselves_once_it_answers(tmp_path: Path, server: NbdServer) -> None:

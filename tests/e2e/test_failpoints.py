@@ -20,9 +20,10 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
 from tests import guest, third_party
 from tests.backends import artifacts, luks
+from tests.backends.ceph import Ceph
 from tests.backends.nbd import NbdServer
 from tests.backends.registry import PORT, Registry
-from tests.e2e.connected import connected, expect_released
+from tests.e2e.connected import ceph_volume, connected, expect_released, new_name
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider, spec, wait_for
 from tests.e2e.test_restarts import domains, expect_nothing_left, guests
@@ -83,6 +84,12 @@ def attach_connected(provider: Provider, machine_id: str) -> None:
     attach_volume(provider, machine_id, volume)
 
 
+def attach_image(provider: Provider, machine_id: str) -> None:
+    """Of Ceph: it is asked who else has it open, too, and its key is lent."""
+    volume = pb.Volume.FromString(image_file(provider.libvirt).read_bytes())
+    attach_volume(provider, machine_id, volume)
+
+
 def detach(provider: Provider, machine_id: str) -> None:
     provider.stub.DetachVolume(pb.DetachVolumeRequest(machine_id=machine_id, name="late"), timeout=10)
 
@@ -132,6 +139,7 @@ FLOWS = {
     "locked": Flow((create,), attach_locked, "MACHINE_RUNNING", disks=2),
     "connected": Flow((create,), attach_connected, "MACHINE_RUNNING", disks=2),
     "connected-on": Flow((create, attach_connected, off), on, "MACHINE_RUNNING", disks=2),
+    "ceph": Flow((create,), attach_image, "MACHINE_RUNNING", disks=2),
     "given-back": Flow((boot, attach_connected), detach, "MACHINE_RUNNING"),
     "addressed": Flow((create,), attach_addressed, "MACHINE_RUNNING"),
     "given-up": Flow((boot, attach_addressed), detach_addressed, "MACHINE_RUNNING"),
@@ -170,6 +178,7 @@ CHOSEN = [
     ("connected", "kill 1 after libvirt.set_secret"),
     ("connected", "hang 1 after libvirt.attach_device"),
     ("connected-on", "kill 1 after libvirt.set_secret"),
+    ("ceph", "kill 1 after process.rbd"),
     ("given-back", "kill 1 after libvirt.detach_device"),
     ("given-back", "kill 1 after perform.ReleaseDevice"),
     ("addressed", "kill 1 after libvirt.have_filter"),
@@ -209,6 +218,25 @@ def backend(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[NbdServ
     with NbdServer(file, "e", private_libvirt.inside) as server:
         address_file(private_libvirt).write_text(f"{server.host} {server.port}")
         yield server
+
+
+def image_file(private: PrivateLibvirt) -> Path:
+    """Where a flow reads the volume that is an image of Ceph."""
+    return private.base / "image"
+
+
+@pytest.fixture(autouse=True)
+def image(request: pytest.FixtureRequest, private_libvirt: PrivateLibvirt) -> Iterator[None]:
+    """An image of Ceph, for the flow that needs one; nobody has it open in the end."""
+    if request.node.callspec.params["name"] != "ceph":
+        yield
+        return
+    ceph: Ceph = request.getfixturevalue("ceph")
+    name = ceph.image(new_name(), 1 << 20)
+    image_file(private_libvirt).write_bytes(ceph_volume(ceph, name, "late").SerializeToString())
+    yield
+    wait_for("end of its watchers", lambda: not ceph.watchers(name), PATIENCE)
+    ceph.remove(name)
 
 
 @pytest.fixture(autouse=True)

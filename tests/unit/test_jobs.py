@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -26,14 +26,22 @@ class Bench:
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.woken.append, self.threads)
 
-    def begin(self, name: str, group: str = "", *, waiter: str = "m", doubtful: bool = False) -> None:
+    def begin(
+        self,
+        name: str,
+        group: str = "",
+        *,
+        waiter: str = "m",
+        bounds: Mapping[Hashable, int] | None = None,
+        doubtful: bool = False,
+    ) -> None:
         gate = self.gates.setdefault(name, threading.Event())
 
         def work() -> None:
             self.begun.append(name)
             assert gate.wait(10)
 
-        self.jobs.begin(name, work, waiter=waiter, group=group or name, doubtful=doubtful)
+        self.jobs.begin(name, work, waiter=waiter, group=group or name, bounds=bounds, doubtful=doubtful)
 
     def let(self, *names: str) -> None:
         for name in names:
@@ -86,6 +94,23 @@ def test_no_more_run_than_there_are_threads(bench: Bench) -> None:
     assert bench.jobs.counts() == (3, 1)
     bench.let("a")
     wait_for(lambda: len(bench.begun) == 4)
+
+
+def test_of_what_jobs_have_in_common_no_more_run_than_each_of_them_says(bench: Bench) -> None:
+    bench.threads, bench.jobs = 9, Jobs(threads=9)
+    for number in range(3):
+        bench.begin(f"failing {number}", bounds={"place": 3, "unproven": 2, "failing": 1})
+    for number in range(3):
+        bench.begin(f"new {number}", bounds={"place": 3, "unproven": 2})
+    for number in range(3):
+        bench.begin(f"good {number}", bounds={"place": 3})
+    bench.begin("elsewhere", bounds={"other": 3})
+    wait_for(lambda: sorted(bench.begun) == ["elsewhere", "failing 0", "good 0", "new 0"])
+    assert bench.jobs.counts() == (4, 6)
+    bench.let("new 0")
+    wait_for(lambda: bench.begun[-1] == "new 1")
+    bench.let("good 0")
+    wait_for(lambda: bench.begun[-1] == "good 1")
 
 
 def test_what_is_doubtful_leaves_a_thread_for_the_others(bench: Bench) -> None:

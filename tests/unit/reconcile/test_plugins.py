@@ -12,6 +12,7 @@ from sri_libvirt.errors import InvalidSpec
 from sri_libvirt.hypervisor.networks import PlannedNetworks
 from sri_libvirt.images.registry import ImageAccess
 from sri_libvirt.reconcile.plugins import PluginTables
+from sri_libvirt.resources import DISK
 from sri_libvirt.volumes.registry import HostAccess
 from tests.unit.reconcile.world import nic_row, volume_row
 
@@ -65,6 +66,12 @@ def test_the_loop_gets_the_driver_that_the_check_asked(tables: PluginTables) -> 
     assert tables.volume(volume_row()).name == "empty_disk"
     assert tables.nic(nic_row()).name == "network"
     assert tables.nic(nic_row(network="isolated")).name == "isolated"
+
+
+@pytest.mark.parametrize("driver", ["ceph", "nbd", "iscsi", "file", "block"])
+def test_storage_that_others_keep_claims_nothing_of_the_host(tables: PluginTables, driver: str) -> None:
+    assert tables.claims_of(volume_row(spec=connection(driver).SerializeToString())) == ()
+    assert [claim.resource for claim in tables.claims_of(volume_row())] == [DISK]
 
 
 def test_what_only_a_planner_asks(tables: PluginTables) -> None:

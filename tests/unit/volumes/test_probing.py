@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
 
-from sri_libvirt.devices import DiskHost, DiskSource, SecretPurpose
+from sri_libvirt.devices import DiskHost, DiskKind, DiskSource, SecretPurpose
 from sri_libvirt.errors import NotReady
-from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.jobs import THREADS, UNDER_WAY, Jobs
 from sri_libvirt.records import SECOND
 from sri_libvirt.volumes.base import Found
-from sri_libvirt.volumes.probing import BACKSTOP, FRESH, KEPT, Probing
+from sri_libvirt.volumes.probing import ASKED, BACKSTOP, FIRST_PAUSE, FRESH, KEPT, PER_PLACE, Probing
 from tests.unit.test_jobs import wait_for
 
 GOOD = Found(1 << 30)
@@ -39,8 +39,12 @@ class Bench:
     alone: list[bool] = field(default_factory=list)
     counted: list[tuple[str, str]] = field(default_factory=list)
     answers: dict[str, Found | NotReady] = field(default_factory=dict)
+    slow: int = 0
+    passing: set[str] = field(default_factory=set)
+    """What is answered though the gate is closed."""
 
     def __post_init__(self) -> None:
+        self.lock = threading.Lock()
         self.gate = threading.Event()
         self.gate.set()
         self.jobs = Jobs(self.woken.append)
@@ -51,13 +55,20 @@ class Bench:
         self.counted.append((driver, outcome))
 
     def probe(self, asked: DiskSource, secrets: Mapping[SecretPurpose, bytes], /, *, prove: bool, alone: bool) -> Found:
-        assert self.gate.wait(10)
+        assert asked.name.removeprefix("pool/") in self.passing or self.gate.wait(10)
+        with self.lock:
+            self.now += self.slow
         self.alone.append(alone)
         self.asked.append((asked.name.removeprefix("pool/"), prove))
         answer = self.answers.get(asked.name.removeprefix("pool/"), GOOD)
         if isinstance(answer, NotReady):
             raise answer
         return answer
+
+    def local(self, name: str, kind: DiskKind) -> Found | NotReady:
+        """The same of a device or file of this host."""
+        disk = replace(source(name), kind=kind, protocol="", hosts=(), path=f"/dev/disk/by-id/{name}")
+        return self._outcome(lambda: self.probing.ready(f"machine of {name}", name, disk, {}))
 
     def ready(
         self,
@@ -67,12 +78,21 @@ class Bench:
         secrets: Mapping[SecretPurpose, bytes] = KEY,
         plugged: bool = False,
         since: int = 0,
+        machine: str = "",
     ) -> Found | NotReady:
         """Ask, and let what was begun come to its end."""
+        asked, waiter = source(name, host), machine or f"machine of {name}"
+        return self._outcome(lambda: self.probing.ready(waiter, name, asked, secrets, plugged=plugged, since=since))
+
+    def put(self, name: str, host: str = "mon", *, key: bytes = KEY["auth"], machine: str = "") -> str:
+        """Ask, and do not wait for the answer; what is said meanwhile."""
+        with pytest.raises(NotReady) as refused:
+            self.probing.ready(machine or f"machine of {name}", name, source(name, host), {"auth": key})
+        return str(refused.value)
+
+    def _outcome(self, ask: Callable[[], Found]) -> Found | NotReady:
         try:
-            return self.probing.ready(
-                f"machine of {name}", name, source(name, host), secrets, plugged=plugged, since=since
-            )
+            return ask()
         except NotReady as error:
             return error
         finally:
@@ -93,6 +113,7 @@ class Bench:
 def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
+    made.gate.set()
     made.jobs.stop(10)
 
 
@@ -114,15 +135,60 @@ def test_an_answer_is_good_for_some_seconds_and_the_key_is_proved_once(bench: Be
     assert bench.asked == [("data", True), ("data", False)]
 
 
-def test_an_answer_is_good_for_longer_while_its_backend_answers(bench: Bench) -> None:
-    for name in ("a", "b", "c"):
-        bench.ready(name)
+def test_what_others_are_answered_makes_no_answer_good_for_longer(bench: Bench) -> None:
+    """Meanwhile another host may have opened the volume."""
+    bench.ready("a")
+    for name in ("b", "c"):
         bench.now += FRESH - 1
-    assert [bench.ready(name) for name in ("a", "b", "c")] == [GOOD] * 3
-    bench.ready("d")
-    bench.now += KEPT
-    bench.ready("e")
-    assert bench.refusal("a").code == UNDER_WAY, "not for ever"
+        bench.ready(name)
+    assert bench.ready("c") == GOOD
+    assert bench.refusal("a").code == UNDER_WAY
+
+
+@pytest.mark.parametrize("hosts", [("mon",), ("mon", "other")])
+def test_a_machine_with_many_volumes_has_all_of_them_at_once(bench: Bench, hosts: tuple[str, ...]) -> None:
+    """Their answers take much longer in turn than one is good for."""
+    disks = [(f"{host} {number}", host) for host in hosts for number in range(10)]
+    bench.slow = FRESH * 6 // 10
+    bench.gate.clear()
+    for name, host in disks:
+        bench.put(name, host, machine="m")
+    bench.gate.set()
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    assert [bench.ready(name, host=host, machine="m") for name, host in disks] == [GOOD] * len(disks)
+    assert len(bench.asked) == len(disks)
+    bench.now += FRESH + 1
+    assert bench.refusal(disks[-1][0], host=hosts[-1], machine="m").code == UNDER_WAY
+
+
+def test_a_volume_that_its_machine_wants_later_makes_no_answer_good_for_longer(bench: Bench) -> None:
+    bench.ready("a", machine="m")
+    bench.now += FRESH + 1
+    bench.ready("b", machine="m")
+    assert bench.ready("b", machine="m") == GOOD
+    assert bench.refusal("a", machine="m").code == UNDER_WAY
+
+
+def test_no_answer_is_good_for_ever(bench: Bench) -> None:
+    bench.gate.clear()
+    bench.slow = KEPT // 2
+    for name in ("a", "b", "c", "d"):
+        bench.put(name, machine="m")
+    bench.gate.set()
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    assert bench.ready("b", machine="m") == GOOD
+    assert bench.refusal("a", machine="m").code == UNDER_WAY
+
+
+def test_no_answer_of_a_backend_that_is_silent_now_is_good_for_longer(bench: Bench) -> None:
+    bench.answers = {"c": SILENT}
+    bench.ready("a", machine="m")
+    bench.now += FRESH - 1
+    bench.ready("b", host="other", machine="m")
+    bench.now += 2
+    assert bench.ready("a", machine="m") == GOOD
+    bench.ready("c")
+    assert str(bench.refusal("a", machine="m")) == str(SILENT)
 
 
 def test_other_credentials_are_another_question(bench: Bench) -> None:
@@ -160,9 +226,7 @@ def test_the_pause_doubles_up_to_a_minute(bench: Bench) -> None:
 def test_who_waited_for_its_turn_is_told_once_that_the_backend_is_silent(bench: Bench) -> None:
     bench.answers = {"a": SILENT}
     bench.gate.clear()
-    for name in ("a", "b"):
-        with pytest.raises(NotReady, match="is being asked"):
-            bench.probing.ready(f"machine of {name}", name, source(name), KEY)
+    assert [bench.put(name) for name in ("a", "b")] == [ASKED, ASKED]
     bench.gate.set()
     wait_for(lambda: bench.jobs.counts() == (0, 0))
     assert bench.probing.busy_until("b") is None
@@ -225,11 +289,75 @@ def test_a_wrong_key_holds_up_nobody_with_another(bench: Bench) -> None:
     assert bench.ready("b", secrets={"auth": b"right"}) == GOOD
 
 
+def crowd(bench: Bench, *hosts: str, size: int = 30) -> None:
+    """So many ask there, each with a key of its own, and no answer comes."""
+    bench.gate.clear()
+    for host in hosts:
+        for number in range(size):
+            bench.put(f"{host} {number}", host, key=b"key of %d" % number)
+
+
+def test_many_keys_at_one_silent_place_take_few_threads(bench: Bench) -> None:
+    crowd(bench, "mon")
+    assert bench.jobs.counts() == (PER_PLACE - 1, 30 - (PER_PLACE - 1))
+
+
+def test_whatever_is_silent_other_work_begins_at_once(bench: Bench) -> None:
+    crowd(bench, *(f"portal {number}" for number in range(THREADS)))
+    done = threading.Event()
+    bench.jobs.begin("image", done.set, waiter="", group="registry")
+    assert done.wait(10)
+    assert not bench.asked
+
+
+def test_those_whom_a_place_has_answered_do_not_wait_for_those_whom_it_has_not(bench: Bench) -> None:
+    bench.passing = {"good", "new"}
+    bench.ready("good")
+    bench.now += KEPT + 1
+    crowd(bench, "mon")
+    bench.put("good")
+    wait_for(lambda: bench.asked == [("good", True), ("good", False)])
+
+
+def test_those_who_are_new_at_a_place_do_not_wait_for_those_whom_it_does_not_answer(bench: Bench) -> None:
+    bench.answers = {f"mon {number}": SILENT for number in range(30)}
+    crowd(bench, "mon")
+    bench.gate.set()
+    wait_for(lambda: bench.jobs.counts() == (0, 0))
+    bench.now += FIRST_PAUSE
+    crowd(bench, "mon")
+    assert bench.jobs.counts() == (1, 29)
+    bench.passing = {"new"}
+    bench.put("new", key=b"right")
+    wait_for(lambda: bench.asked[-1] == ("new", True))
+
+
+def test_a_cluster_is_one_backend_in_whatever_order_its_monitors_are_named(bench: Bench) -> None:
+    hosts = (DiskHost("a", 6789), DiskHost("b", 6789))
+    for name, named in (("one", hosts), ("two", hosts[::-1])):
+        with pytest.raises(NotReady):
+            bench.probing.ready("m", name, replace(source(name), hosts=named), KEY)
+    assert len(bench.probing._backends) == 1
+
+
 def test_another_backend_is_not_concerned(bench: Bench) -> None:
     bench.answers = {"a": SILENT}
     bench.ready("a")
     bench.ready("b", host="other")
     assert bench.ready("b", host="other") == GOOD
+
+
+@pytest.mark.parametrize(("kind", "together"), [("block", False), ("file", True)])
+def test_devices_of_one_directory_are_backends_of_their_own(bench: Bench, kind: DiskKind, together: bool) -> None:
+    """Files of one directory are on one file system."""
+    bench.answers = {"a": SILENT}
+    for name in ("a", "b"):
+        bench.local(name, kind)
+    if together:
+        assert str(bench.local("b", kind)) == str(SILENT)
+    else:
+        assert bench.local("b", kind) == GOOD
+        assert str(bench.local("a", kind)) == str(SILENT)
 
 
 def test_one_that_is_open_elsewhere_is_asked_for_often(bench: Bench) -> None:
@@ -268,8 +396,7 @@ def test_no_secret_is_kept(bench: Bench) -> None:
 def test_jobs_that_waited_while_their_backend_fell_silent_do_not_ask(bench: Bench) -> None:
     bench.answers = {"a": SILENT, "b": SILENT, "c": SILENT}
     for name in ("a", "b", "c"):
-        with pytest.raises(NotReady):
-            bench.probing.ready(f"machine of {name}", name, source(name), KEY)
+        bench.put(name)
     wait_for(lambda: bench.jobs.counts() == (0, 0))
     assert [name for name, _ in bench.asked] == ["a"]
 
