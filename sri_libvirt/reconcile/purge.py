@@ -1,12 +1,14 @@
 """The end of a store: all its machines, ended and removed with their disks, before the state directory goes.
 
 What belongs to it is decided as for orphans (`orphans.py`): by marks, never by names. Nothing is removed unless all can
-be told apart, for what is left goes with the directory. The directory itself does not belong here (uninstall.sh).
+be told apart, for what is left goes with the directory. An empty directory may be a file system that is not mounted, so
+libvirt is asked of that one, too. The directory itself does not belong here (uninstall.sh).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,24 +79,43 @@ class Purge:
             for path in sorted(self.paths.machines.iterdir())
             if path.name not in ours
         ]
-        problems += [f"the domain {each}, which is not ours, uses files of it" for each in self._others(ours)]
+        others = _users(self.paths, self.connect, ours)
+        problems += [f"the domain {each}, which is not ours, uses files of it" for each in others]
         if problems:
             raise FailedPrecondition(
                 f"not all that is in {self.paths.root} is this store's, nothing was removed: {'; '.join(problems)}"
             )
         return found
 
-    def _others(self, ours: set[str]) -> list[str]:
-        connection = self.connect()
-        try:
-            looked = {each: connection.snapshot(each) for each in connection.domain_ids() if each not in ours}
-        finally:
-            connection.close()
-        return [
-            each
-            for each, domain in looked.items()
-            if domain and domain_view.names_files_below(self.paths.root, domain.live_xml, domain.persistent_xml)
-        ]
+
+def refuse_without_store(paths: StatePaths, connect: Callable[[], Connection]) -> None:
+    """Of a state directory without a database: raise FailedPrecondition unless nobody has anything there, and
+    Unreachable while libvirt does not say so."""
+    with suppress(FileNotFoundError):
+        if next(paths.machines.iterdir(), None) is not None:
+            raise FailedPrecondition(
+                f"there is no state database in {paths.root}, so nothing tells whose the directories in "
+                f"{paths.machines} are: restore the database (`sri-libvirt store restore`), or remove them yourself"
+            )
+    if users := _users(paths, connect, set()):
+        raise FailedPrecondition(
+            f"there is no state database in {paths.root}, but domains have files there ({', '.join(users)}): probably "
+            "its file system is not mounted. Mount it, or end them, and try again"
+        )
+
+
+def _users(paths: StatePaths, connect: Callable[[], Connection], ours: set[str]) -> list[str]:
+    """Domains, but for ours, with files below the state directory."""
+    connection = connect()
+    try:
+        looked = {each: connection.snapshot(each) for each in sorted(connection.domain_ids()) if each not in ours}
+    finally:
+        connection.close()
+    return [
+        each
+        for each, domain in looked.items()
+        if domain and domain_view.names_files_below(paths.root, domain.live_xml, domain.persistent_xml)
+    ]
 
 
 def _data(orphan: Orphan, outcome: str = "") -> dict[str, Any]:

@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from sri_libvirt.errors import FailedPrecondition, HypervisorError, Unreachable
-from sri_libvirt.reconcile.purge import Purge
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.purge import Purge, refuse_without_store
 from tests.contract.test_sweep import World, world
 from tests.unit.store.records import machine
 
@@ -95,6 +96,37 @@ def test_where_something_is_not_ours_nothing_goes(world: World, stranger: object
             attempt()
     assert world.there() == before
     assert world.store.machine_ids() == [known]
+
+
+def not_mounted(world: World) -> StatePaths:
+    """The state directory, whose file system is gone from under its guests."""
+    moved = world.paths.root.rename(world.paths.root.with_name("elsewhere"))
+    world.paths.root.mkdir()
+    assert moved.is_dir()
+    return world.paths
+
+
+def test_an_empty_directory_is_refused_while_a_guest_has_its_disks_there(world: World) -> None:
+    disk = world.paths.machines / "m" / "image.qcow2"
+    guest = world.domain(uses=str(disk), running=True)
+    paths = not_mounted(world)
+    with pytest.raises(FailedPrecondition, match=rf"have files there \({guest}\): .* not mounted"):
+        refuse_without_store(paths, world.hypervisor.connect)
+    world.hypervisor.set_reachable(False)
+    with pytest.raises(Unreachable):
+        refuse_without_store(paths, world.hypervisor.connect)
+    world.hypervisor.set_reachable(True)
+    world.hypervisor.connect().destroy(guest)
+    world.hypervisor.connect().undefine(guest)
+    world.domain(uses="/srv/another.qcow2", running=True)
+    refuse_without_store(paths, world.hypervisor.connect)
+
+
+def test_directories_without_a_database_are_refused(world: World) -> None:
+    world.directory()
+    world.paths.database.unlink()
+    with pytest.raises(FailedPrecondition, match="no state database"):
+        refuse_without_store(world.paths, world.hypervisor.connect)
 
 
 def test_what_stays_is_not_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
