@@ -7,16 +7,20 @@ libvirt is asked of that one, too. The directory itself does not belong here (un
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Protocol
 
+from sri_libvirt.devices import NicBackend
 from sri_libvirt.domain import observed as domain_view
-from sri_libvirt.errors import FailedPrecondition
+from sri_libvirt.errors import FailedPrecondition, SRIError
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.orphans import Known, Orphan, Orphans, Swept
+from sri_libvirt.records import Attachment, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,20 @@ class _NobodyStays:
         return None
 
 
+class Holder(Known, Protocol):
+    """What is asked of a store that still has its machines."""
+
+    def machine(self, machine_id: str) -> Machine | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """All machines of a store, and all that carries its marks besides."""
+    """All machines of a store, and all that carries its marks besides.
 
-    store: Known
+    The addresses that libvirt's networks keep for them, which are the operator's, are given up, too.
+    """
+
+    store: Holder
     paths: StatePaths
     connect: Callable[[], Connection]
 
@@ -56,10 +69,31 @@ class Purge:
         unmade = self._unmade(self._find())
         done = []
         for each in [*self._orphans.remove((), running=True), *(Swept(orphan) for orphan in unmade)]:
+            outcome = f"stays: {each.problem}" if each.problem else "removed"
             if not each.problem and not each.orphan.secret:
+                outcome = "; ".join((outcome, *self._give_up_addresses(each.orphan.id)))
                 forget(each.orphan.id)
-            done.append(_data(each.orphan, f"stays: {each.problem}" if each.problem else "removed"))
+            done.append(_data(each.orphan, outcome))
         return done
+
+    def _give_up_addresses(self, machine_id: str) -> list[str]:
+        """Have no network keep an address for a machine that is gone; what is kept all the same, and what to do."""
+        machine = self.store.machine(machine_id)
+        held = list(_reserved(machine.attachments)) if machine else []
+        if not held:
+            return []
+        kept = []
+        connection = self.connect()
+        try:
+            for network, client, address in held:
+                try:
+                    connection.unreserve(network, client, ip_address(address))
+                except SRIError as error:
+                    edit = f"virsh net-edit {shlex.quote(network)}"
+                    kept.append(f"{address} stays reserved for {client} ({edit} takes it away): {error}")
+        finally:
+            connection.close()
+        return kept
 
     def _unmade(self, found: list[Orphan]) -> list[Orphan]:
         """Machines of which there is nothing yet."""
@@ -116,6 +150,15 @@ def _users(paths: StatePaths, connect: Callable[[], Connection], ours: set[str])
         for each, domain in looked.items()
         if domain and domain_view.names_files_below(paths.root, domain.live_xml, domain.persistent_xml)
     ]
+
+
+def _reserved(rows: Iterable[Attachment]) -> Iterator[tuple[str, str, str]]:
+    """Network, client and address of each reservation of these devices."""
+    for row in rows:
+        if isinstance(made := row.backing, NicBackend) and made.kind == "network":
+            for client, address in ((row.mac, made.address), (made.duid, made.address6)):
+                if address:
+                    yield made.network, client, address
 
 
 def _data(orphan: Orphan, outcome: str = "") -> dict[str, Any]:
