@@ -8,7 +8,7 @@
 #   deploy/uninstall.sh --purge --with-machines    ends and removes all guests first, with their disks
 #
 # Which guests are this store's is told by the program, while it is still there, from their marks: never by a name, and
-# never while libvirt does not answer.
+# never while libvirt does not answer. It is asked of an empty directory, too, which may be a disk that is not mounted.
 set -eu
 
 root=/usr/local/lib/sri-libvirt
@@ -48,12 +48,14 @@ if [ "$purge" = yes ]; then
     found=$(ids) || die "$state/machines cannot be read. Nothing was done"
     [ "$machines" = remove ] || [ -z "$found" ] ||
         die "there are machines ($(echo "$found" | wc -l)): delete them, or give --with-machines. Nothing was done"
-    [ "$machines" = keep ] || [ -n "$found" ] || [ -e "$state/store/state.sqlite" ] || machines=keep
-fi
-if [ "$machines" = remove ]; then
     [ -x "$program" ] ||
         die "the program, which knows what is its own, is not there: install it again, then run this. Nothing was done"
-    "$program" purge --state-dir "$state" || die "what is to go cannot be told, see above. Nothing was done"
+    if [ "$machines" = remove ]; then
+        "$program" purge --state-dir "$state" || die "what is to go cannot be told, see above. Nothing was done"
+    else
+        "$program" purge --none --state-dir "$state" ||
+            die "that nobody needs $state cannot be told, see above. Nothing was done"
+    fi
 fi
 
 for unit in machinepoollet.service sri-libvirt.service; do

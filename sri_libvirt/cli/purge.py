@@ -17,14 +17,17 @@ from sri_libvirt.store import Store
 
 @click.command()
 @click.option("--yes", is_flag=True, help="End and remove them; without it they are only listed.")
+@click.option("--none", is_flag=True, help="Fail if there are any; removes nothing.")
 @settings_options("state_dir", "libvirt_uri")
 @out.form("table", "json", "yaml")
-def purge(yes: bool, settings: Settings, output: str) -> None:
+def purge(yes: bool, none: bool, settings: Settings, output: str) -> None:
     """List all that carries this store's marks; --yes ends all guests and removes everything, disks included.
 
     For the end of a host as a pool; the daemon must not run then. Nothing is removed while libvirt cannot be asked, or
     while something below the state directory is not this store's. Status 1 when something stays.
     """
+    if yes and none:
+        raise click.UsageError("--yes removes, and --none does not: give one of them")
     found = _removed(settings) if yes else _listed(settings)
     if output == "table":
         if found:
@@ -36,28 +39,34 @@ def purge(yes: bool, settings: Settings, output: str) -> None:
         out.data(found, output)
     if any(each["outcome"].startswith("stays") for each in found):
         raise click.ClickException("not everything was removed")
+    if none and found:
+        raise click.ClickException(f"{len(found)} of this store's are there: delete the machines, or purge them")
 
 
 def _listed(settings: Settings) -> list[dict[str, Any]]:
     from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
-    from sri_libvirt.reconcile.purge import Purge
+    from sri_libvirt.reconcile.purge import Purge, refuse_without_store
 
-    paths = StatePaths(settings.state_dir)
+    paths, connect = StatePaths(settings.state_dir), LibvirtHypervisor(settings.libvirt_uri).connect
+    if not paths.database.exists():
+        refuse_without_store(paths, connect)
+        return []
     with Store.open_read_only(paths) as reader:
-        return Purge(reader, paths, LibvirtHypervisor(settings.libvirt_uri).connect).find()
+        return Purge(reader, paths, connect).find()
 
 
 def _removed(settings: Settings) -> list[dict[str, Any]]:
     from sri_libvirt import log
     from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
-    from sri_libvirt.reconcile.purge import Purge
+    from sri_libvirt.reconcile.purge import Purge, refuse_without_store
 
     log.set_up("warning", "auto")  # to standard error: what became of each is in the output
-    paths = StatePaths(settings.state_dir)
+    paths, connect = StatePaths(settings.state_dir), LibvirtHypervisor(settings.libvirt_uri).connect
     if not paths.database.exists():
-        raise click.ClickException(f"there is no state database in {paths.root}: nothing tells what is its own")
+        refuse_without_store(paths, connect)
+        return []
     with daemon.alone(paths), closing(Store.open(paths)) as store:
-        whole = Purge(store, paths, LibvirtHypervisor(settings.libvirt_uri).connect)
+        whole = Purge(store, paths, connect)
         return whole.remove(lambda gone: store.write(lambda tx: tx.forget(gone)))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from sri_libvirt.devices import ImagePin
 from sri_libvirt.errors import NotReady, SRIError, Unavailable
 from sri_libvirt.images import formats
 from sri_libvirt.images.identity import digest_of
+from sri_libvirt.images.idle import idle
 from sri_libvirt.paths import install
 from sri_libvirt.process import ProcessError
 from sri_libvirt.records import CachedImage
@@ -52,6 +52,10 @@ class Ledger(Protocol):
 
     def drop_images(self, choose: Callable[[Sequence[CachedImage]], Sequence[CachedImage]]) -> list[CachedImage]: ...
 
+    def meta(self, key: str) -> str | None: ...
+
+    def set_meta(self, key: str, value: str) -> None: ...
+
 
 class Books(Protocol):
     """What is asked of the store."""
@@ -63,6 +67,9 @@ class Books(Protocol):
     def reference(self, name: str) -> ImagePin | None: ...
 
     def write(self, work: Callable[[Ledger], T]) -> T: ...
+
+    @property
+    def clock(self) -> Callable[[], int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +224,12 @@ class Cache:
 
     def _drop_parts(self, age: float) -> None:
         """Remove parts that nothing was written to for so many seconds: one that is being fetched is written to."""
-        for path in self._files():
-            with suppress(FileNotFoundError):
-                if path.suffix == PART and time.time() - path.stat().st_mtime >= age:
-                    log.info("a part of an image is removed", file=path.name)
-                    path.unlink()
+        parts = [path for path in self._files() if path.suffix == PART]
+        now = self._books.clock()
+        for path, seconds in self._books.write(lambda tx: idle(tx, parts, now)).items():
+            if seconds >= age:
+                log.info("a part of an image is removed", file=path.name)
+                path.unlink(missing_ok=True)
 
     def _fit(self, part: Path, size: int, source: str) -> Literal["raw", "qcow2"]:
         """What a file is as a base. Raises NotReady, ProcessError."""

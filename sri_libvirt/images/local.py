@@ -83,13 +83,15 @@ class LocalImages:
     def _kept(self, image: str, before: Before, kept: FileIdentity) -> Base:
         """What a disk was made of must still be there: a changed base makes garbage of an overlay."""
         path = before.path
-        now = self._look(image, ("see", path), lambda: _see(image, path)).identity
+        seen = self._look(image, ("see", path), lambda: _see(image, path))
+        now = seen.identity
         if not kept.digest or not untouched(kept, now):
             now = self._look(image, ("sample", path), lambda: _see(image, path, sample=True)).identity
             if not untouched(kept, now) and not restored(kept, now):
                 raise _changed(image, path, kept, now)
             kept = now
-        return Base(BackingFile(str(path), before.format, kept), place=self._place(image))
+        note = formats.note(seen.head) if before.format == "raw" else ""
+        return Base(BackingFile(str(path), before.format, kept), note=note, place=self._place(image))
 
     def _base(self, image: str, path: Path) -> Base:
         return replace(self._look(image, ("base", path), lambda: _base(image, path)), place=self._place(image))

@@ -1,19 +1,22 @@
 """From a base to a disk: an overlay of exactly the size that is asked for, made, found made, or adopted.
 
-It knows no machine: where the disk goes is the caller's to say. What a base is, and whether it is the one that a disk
-was made of, does not belong here (`base.py`).
+It knows no machine: where the disk goes is the caller's to say. Which file a disk is made of is written down beside it
+before the disk has its name, so that one whose making nobody has recorded is judged by that, and not by the times of
+files, which a clock that jumps makes worthless. What a base is, and whether it is the one that a disk was made of, does
+not belong here (`base.py`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
-from sri_libvirt import qcow2
-from sri_libvirt.devices import DiskFormat, DiskSource
+from sri_libvirt import paths, qcow2
+from sri_libvirt.devices import BackingFile, DiskFormat, DiskSource, FileIdentity
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images.base import Base, Before
 from sri_libvirt.images.identity import identity, untouched
@@ -40,8 +43,15 @@ class Overlays:
             return Before(Path(base.path), base.format, base.identity) if base else None
         with suppress(ProcessError):
             if path.exists() and (found := qcow2.inspect(path)).backing:
-                return Before(Path(found.backing), cast(DiskFormat, found.backing_format), None)
+                noted = _noted(path, found)
+                base_format = cast(DiskFormat, found.backing_format)
+                return Before(Path(found.backing), base_format, noted.identity if noted else None)
         return None
+
+    def remove(self, path: Path) -> None:
+        """Neither the disk nor what was written down of its base is there then. Raises OSError."""
+        path.unlink(missing_ok=True)
+        _note(path).unlink(missing_ok=True)
 
     def prepare(self, base: Base, image: str, path: Path, disk_bytes: int, made: DiskSource | None) -> DiskSource:
         """The disk at `path` with `disk_bytes` bytes, made on the base unless it is there. Raises NotReady.
@@ -66,12 +76,14 @@ class Overlays:
 
     def _made(self, disk: DiskSource, base: Base, image: str, path: Path) -> DiskSource:
         made = self._look(base, image, "make", path, lambda: qcow2.make_unfinished(path, disk.size, base.disk))
+        if base.disk is not None:
+            _write_down(base.disk, path)
         qcow2.finish(made, path)
         # qemu-img opened the base by its name: it must still be the file that was looked at.
         if base.disk is not None:
             file = Path(base.disk.path)
             if not untouched(base.disk.identity, self._look(base, image, "stat", file, lambda: identity(file.stat()))):
-                path.unlink()
+                self.remove(path)
                 raise NotReady(f"the image {image} changed while a disk was made of it", "It is tried again.")
         return disk
 
@@ -94,7 +106,30 @@ def _adopted(disk: DiskSource, path: Path) -> DiskSource:
     """A disk that was made and not recorded: it may hold data of a run that the store does not remember."""
     found, base = qcow2.inspect(path), disk.backing
     asked = (base.path, base.format, disk.size) if base else ("", "", disk.size)
-    older = base is None or base.identity.mtime_ns <= path.stat().st_mtime_ns
-    if not found.corrupt and (found.backing, found.backing_format, found.size) == asked and older:
+    # That the base is the file that was written down is the driver's to see: it was told (`before`).
+    known = base is None or _noted(path, found) is not None
+    if not found.corrupt and (found.backing, found.backing_format, found.size) == asked and known:
         return disk
     raise NotReady(f"{path} is there and is not a disk of its image as that is now", "Move it away if nobody needs it.")
+
+
+def _note(path: Path) -> Path:
+    """Where it is written down which file the disk `path` was made of; hidden, for it is no disk."""
+    return path.with_name(f".{path.name}.base")
+
+
+def _write_down(base: BackingFile, path: Path) -> None:
+    """Durable when this returns: it is there before the disk is. Raises OSError."""
+    unfinished = paths.unfinished(_note(path))
+    unfinished.write_text(json.dumps(asdict(base)))
+    paths.install(unfinished, _note(path))
+
+
+def _noted(path: Path, found: qcow2.Info) -> BackingFile | None:
+    """What is written down of the base of the disk `path`, if it is of the base that the disk itself names."""
+    try:
+        written = json.loads(_note(path).read_text())
+        noted = BackingFile(written["path"], written["format"], FileIdentity(**written["identity"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return noted if (noted.path, noted.format) == (found.backing, found.backing_format) else None

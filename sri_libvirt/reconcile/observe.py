@@ -78,7 +78,7 @@ class Observer:
             domain=domain,
             boot_id=self.host.boot_id(),
             host_stopping=self.host.stopping() if halted else False,
-            boot_ended_at=self.ended(machine.run.boot_id) if halted else 0,
+            boot_ended_at=self.ended(machine.run.boot_id),
             foreign=marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id),
             run=marks.run if marks else "",
             live=frozenset(live.devices) if live else frozenset(),

@@ -166,7 +166,7 @@ class Performer:
 
     @property
     def _power(self) -> GuestPower:
-        return GuestPower(self.store, self.clock, self.lend)
+        return GuestPower(self.store, self.clock, self.boot_id, self.lend)
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""

@@ -81,23 +81,28 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
 
 def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> tuple[Run, tuple[Event, ...]]:
     """Bring the run's record up to what is observed: that it runs, or that and why it stopped."""
-    run = machine.run
+    run, event = machine.run, machine.stop_event
+    reason = observed.domain.reason if observed.domain else ""
     if observed.active:
         if observed.run and observed.run != run.uuid:
             # Started, but the record of it was lost (a restored store): what runs is the truth.
             run = Run(uuid=observed.run, boot_id=observed.boot_id, started_at=now)
-        elif not run.started_at or run.stopped is not None:
+        elif not run.started_at or run.stopped is not None or stops.unseen(run, event, observed.boot_id):
             # Nobody has pressed the button of what runs now, whoever started it.
-            run = replace(run.going(now), boot_id=observed.boot_id)
+            saved_at = stops.saved_at(run, event, reason, observed.boot_ended_at)
+            behind = max(now - saved_at, 1) if saved_at else 0
+            run = replace(run.going(now), boot_id=observed.boot_id, behind=behind)
+        if reason == "booted":
+            run = replace(run, behind=0)  # it was started cold after all: its save was dropped
         return run, ()
-    started = run.started_at or (machine.stop_event and run.uuid)
+    started = run.started_at or (event and run.uuid)
     if not started:
         return run, ()
     if run.stopped is not None:
         was = stops.reconsidered(run, observed.boot_id, observed.boot_ended_at)
         return was, () if was.stopped is run.stopped else (why.reconsidered(),)
-    cause = _cause(run, machine.stop_event, observed, observed.domain.reason if observed.domain else "")
-    at = machine.stop_event.at if machine.stop_event else max(min(observed.last_words.at or now, now), run.started_at)
+    cause = _cause(run, event, observed, reason)
+    at = event.at if event else max(min(observed.last_words.at or now, now), run.started_at)
     lasted = max(at - run.started_at, 0) if run.started_at else 0
     failures, not_before = 0, 0
     if _needs_back_off(cause, run, observed, policy):
@@ -105,10 +110,10 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
         not_before = at + back_off(failures)
     said = f": {observed.last_words.aborted}" if cause is StopCause.ABORTED else ""
     message = f"the guest stopped: {why.STOP_WORDS[cause]}{said}"
-    event = Event(kind="stopped", reason=cause.value, message=message, took=lasted)
+    told = Event(kind="stopped", reason=cause.value, message=message, took=lasted)
     unsure = cause is StopCause.GUEST and observed.host_stopping is None
     run = replace(run, stopped=cause, stopped_at=at, failures=failures, not_before=not_before, unsure=unsure)
-    return run, (event,)
+    return run, (told,)
 
 
 def _cause(run: Run, event: StopEvent | None, observed: Observed, state_reason: str) -> StopCause:

@@ -82,7 +82,7 @@ class PluginTables:
 
     def remove_image_disk(self, paths: MachinePaths) -> None:
         """Both are gone then."""
-        paths.image_disk.unlink(missing_ok=True)
+        self._overlays.remove(paths.image_disk)
         boot.remove(paths)
 
     def volume(self, row: Attachment) -> VolumeDriver:

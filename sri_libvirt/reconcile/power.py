@@ -26,6 +26,7 @@ class GuestPower:
 
     store: Store
     clock: Callable[[], int]
+    boot_id: Callable[[], str]
     lend: Lend = lend_nothing
 
     def start(self, machine: Machine, connection: Connection, action: act.Start) -> None:
@@ -37,7 +38,8 @@ class GuestPower:
             restored = connection.start(machine.id, force_boot=not action.restore) and action.restore
         now = self.clock()
         behind = max(now - machine.run.stopped_at, 1) if restored else 0
-        run = replace(machine.run.going(now), not_before=0, error="", behind=behind)
+        # A restored run may be of an earlier boot.
+        run = replace(machine.run.going(now), boot_id=self.boot_id(), not_before=0, error="", behind=behind)
         dropped = "incomplete" if action.restore and not restored else action.drops_save
         word = "restored from its managed save" if restored else "started"
         started = Event(kind="started", reason="restored" if restored else "booted", message=f"the guest is {word}",

@@ -71,6 +71,24 @@ def classify(
     return cause
 
 
+def unseen(run: Run, event: StopEvent | None, boot_id: str) -> bool:
+    """Whether a guest that runs in the boot `boot_id` was off since the latest look: it was saved, or is of another
+    boot."""
+    return bool(event and event.stopped == "saved") or bool(run.boot_id and run.boot_id != boot_id)
+
+
+def saved_at(run: Run, event: StopEvent | None, reason: str, boot_ended_at: int) -> int:
+    """When the guest was saved that runs again, since when its clock stood still; 0 if it was not.
+
+    `reason` is libvirt's of its state, which does not tell while it is being restored.
+    """
+    if run.stopped is not None:
+        return run.stopped_at if run.stopped is StopCause.SAVED else 0
+    if event and event.stopped == "saved":
+        return event.at
+    return boot_ended_at if reason == "restored" else 0
+
+
 def reconsidered(run: Run, boot_id: str, boot_ended_at: int) -> Run:
     """The run as it is seen in the boot `boot_id`: a stop that nobody could tell from the host's own end, and that came
     shortly before that, was the host's. Those who press all buttons at a shutdown wait some minutes for slow guests."""

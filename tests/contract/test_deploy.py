@@ -276,7 +276,7 @@ FAKES = {
 here=$(dirname "$(readlink -f "$0")")
 echo "program $*" >>"$here/log"
 case $* in *--yes*) [ ! -e "$here/away-later" ] ;; *) [ ! -e "$here/away" ] ;; esac || exit 1
-case $* in *--yes*) rm -r /var/lib/sri-libvirt/machines/a-machine ;; esac
+case $* in *--yes*) rm -rf /var/lib/sri-libvirt/machines/a-machine ;; esac
 """,
     "systemctl": """#!/bin/sh\necho "systemctl $*" >>"${0%/*}/log"\n""",
     # By name no guest is ever asked for or ended.
@@ -308,6 +308,9 @@ LEFT = [
     "left /etc/ceph",
 ]
 ASKED = "program purge --state-dir /var/lib/sri-libvirt"
+ASKED_FOR_NONE = "program purge --none --state-dir /var/lib/sri-libvirt"
+NOT_MOUNTED = "rm -r /var/lib/sri-libvirt/*"
+"""As the mount point is without its disk."""
 REMOVED = "program purge --yes --state-dir /var/lib/sri-libvirt"
 STOPPED = "systemctl --quiet disable --now sri-libvirt.service"
 
@@ -330,15 +333,33 @@ def test_a_purge_leaves_what_else_there_is_of_ceph(tmp_path: Path) -> None:
         ("rm FAKES/program", "--with-machines", "install it again"),
         ("echo 'state_dir = \"/srv/state\"' >/etc/sri-libvirt/config.toml", "--with-machines", 'is in "/srv/state"'),
         (":", "", "there are machines (1)"),
+        (f"{NOT_MOUNTED}; touch FAKES/away", "--with-machines", "cannot be told"),
+        (f"{NOT_MOUNTED}; touch FAKES/away", "", "cannot be told"),
+        (f"{NOT_MOUNTED}; rm FAKES/program", "", "install it again"),
     ],
-    ids=["libvirt away", "no program", "another state directory", "machines"],
+    ids=[
+        "libvirt away",
+        "no program",
+        "another state directory",
+        "machines",
+        "a state directory that is not mounted",
+        "one that is not mounted, without its machines",
+        "an empty one, and no program",
+    ],
 )
 def test_a_purge_that_cannot_tell_does_nothing(tmp_path: Path, before: str, options: str, words: str) -> None:
     status, log, said = uninstalled(tmp_path, before, options)
     assert status == 1
     assert words in said
     assert "Nothing was done" in said
-    assert [line for line in log if line != ASKED] == LEFT
+    left = [each for each in LEFT if NOT_MOUNTED not in before or "disk.qcow2" not in each]
+    assert [line for line in log if line not in (ASKED, ASKED_FOR_NONE)] == left
+
+
+@pytest.mark.parametrize(("options", "asked"), [("--with-machines", [ASKED]), ("", [ASKED_FOR_NONE])])
+def test_a_purge_of_an_empty_directory_asks_the_program_first(tmp_path: Path, options: str, asked: list[str]) -> None:
+    status, log, _ = uninstalled(tmp_path, NOT_MOUNTED, options)
+    assert (status, log[:2]) == (0, [*asked, STOPPED])
 
 
 def test_a_purge_whose_libvirt_goes_away_keeps_disks_and_program(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
 from tests.backends import artifacts
 from tests.backends.registry import Registry
-from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsewhere, prepare, restore
+from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsewhere, prepare, restore, save
 from tests.contract.loop import MIB
 from tests.points import distinct
 
@@ -67,6 +67,9 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
         assert snapshot is not None, told
         aliases = {row.alias for row in machine.attachments}
         assert set(observed.read(snapshot.persistent_xml).devices) == aliases, told
+        if flow.happens is save:
+            clocks = [event.reason for event in store.events(ID) if event.kind == "clock"]
+            assert clocks == ["clock-behind"], (told, "the guest's clock is behind, and nobody says so")
         if flow.state == "RUNNING":
             live = observed.read(snapshot.live_xml)
             assert (live.run, set(live.devices)) == (machine.run.uuid, aliases), told

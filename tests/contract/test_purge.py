@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 import pytest
 
+from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import FailedPrecondition, HypervisorError, Unreachable
-from sri_libvirt.reconcile.purge import Purge
+from sri_libvirt.hypervisor.fake_networks import FakeNetwork
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.purge import Purge, refuse_without_store
 from tests.contract.test_sweep import World, world
+from tests.unit.reconcile.world import nic_row
 from tests.unit.store.records import machine
 
 __all__ = ["world"]  # a fixture
@@ -95,6 +100,69 @@ def test_where_something_is_not_ours_nothing_goes(world: World, stranger: object
             attempt()
     assert world.there() == before
     assert world.store.machine_ids() == [known]
+
+
+def addressed(world: World) -> str:
+    """A machine for whose NICs, one of which is leaving, the network `lan` keeps addresses."""
+    made = world.directory(world.domain(running=True))
+    first = NicBackend("h", "network", "lan", address="10.0.0.7", address6="2001:db8::7", duid="00:04:01")
+    second = replace(first, address="10.0.0.8", address6="", duid="")
+    rows = (
+        nic_row("a", machine=made, mac="02:00:00:00:00:01", backing=first),
+        nic_row("b", machine=made, mac="02:00:00:00:00:02", backing=second, wanted=False),
+    )
+    world.store.write(lambda tx: tx.insert(replace(machine(made), attachments=rows)))
+    network = world.hypervisor.networks.setdefault("lan", FakeNetwork(reserved=[["02:00:00:00:00:99", "10.0.0.9"]]))
+    for client, address in (("02:00:00:00:00:01", "10.0.0.7"), ("00:04:01", "2001:db8::7")):
+        network.reserve(client, address)
+    network.reserve("02:00:00:00:00:02", "10.0.0.8")
+    return made
+
+
+def test_no_network_keeps_an_address_for_a_machine_that_is_gone(world: World) -> None:
+    made = addressed(world)
+    assert removed(world) == {made: "removed"}
+    assert world.hypervisor.networks["lan"].reserved == [["02:00:00:00:00:99", "10.0.0.9"]]
+
+
+def test_an_address_that_stays_reserved_is_told_of_and_keeps_nothing_else(world: World) -> None:
+    made = addressed(world)
+    world.hypervisor.fail_next("unreserve", HypervisorError("the network is busy"))
+    words = "10.0.0.7 stays reserved for 02:00:00:00:00:01 (virsh net-edit lan takes it away): the network is busy"
+    assert removed(world) == {made: f"removed; {words}"}
+    assert [each for _, each in world.hypervisor.networks["lan"].reserved] == ["10.0.0.9", "10.0.0.7"]
+    assert world.store.machine_ids() == []
+
+
+def not_mounted(world: World) -> StatePaths:
+    """The state directory, whose file system is gone from under its guests."""
+    moved = world.paths.root.rename(world.paths.root.with_name("elsewhere"))
+    world.paths.root.mkdir()
+    assert moved.is_dir()
+    return world.paths
+
+
+def test_an_empty_directory_is_refused_while_a_guest_has_its_disks_there(world: World) -> None:
+    disk = world.paths.machines / "m" / "image.qcow2"
+    guest = world.domain(uses=str(disk), running=True)
+    paths = not_mounted(world)
+    with pytest.raises(FailedPrecondition, match=rf"have files there \({guest}\): .* not mounted"):
+        refuse_without_store(paths, world.hypervisor.connect)
+    world.hypervisor.set_reachable(False)
+    with pytest.raises(Unreachable):
+        refuse_without_store(paths, world.hypervisor.connect)
+    world.hypervisor.set_reachable(True)
+    world.hypervisor.connect().destroy(guest)
+    world.hypervisor.connect().undefine(guest)
+    world.domain(uses="/srv/another.qcow2", running=True)
+    refuse_without_store(paths, world.hypervisor.connect)
+
+
+def test_directories_without_a_database_are_refused(world: World) -> None:
+    world.directory()
+    world.paths.database.unlink()
+    with pytest.raises(FailedPrecondition, match="no state database"):
+        refuse_without_store(world.paths, world.hypervisor.connect)
 
 
 def test_what_stays_is_not_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """The host goes down and comes back: in order, with libvirt-guests, and by a pulled plug.
 
-One of the machines has an encrypted volume, so that it comes back by a secret that is in no file of libvirt's.
+One of the machines has an encrypted volume, so that it comes back by a secret that is in no file of libvirt's, and an
+isolated NIC, whose tap is ours to make anew.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from datetime import datetime
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.nics.isolated import tap_name
 from tests.vm.pool import ADDRESS, IGNITION, Pool
 from tests.vm.service import BOOT, NETWORK, VIRSH, Service, hardware, spec, wait_for
 
@@ -20,6 +23,7 @@ LANES = 2
 """As many machines are started at a time; fewer than there are."""
 
 
+ISOLATED = pb.NetworkInterface(name="alone", network_id="isolated")
 LUKS = "/var/tmp/sri-luks.raw"
 PASSPHRASE = "open-sesame-again"
 SERVER = f"""\
@@ -55,7 +59,7 @@ def resting(service: Service) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def locked(service: Service) -> Iterator[str]:
-    """A machine whose volume is encrypted, on a server that comes back with the host."""
+    """A machine with an isolated NIC, whose volume is encrypted, on a server that comes back with the host."""
     vm = service.vm
     secret = f"--object secret,id=k,data={PASSPHRASE} -o key-secret=k,iter-time=10"
     vm.run(f"qemu-img create -q -f luks {secret} {LUKS} 4M")
@@ -69,9 +73,11 @@ def locked(service: Service) -> Iterator[str]:
         encryption_data={"encryptionKey": PASSPHRASE.encode()},
     )
     made.volumes.add(name="locked", device="odk", connection=connection)
+    made.network_interfaces.append(ISOLATED)
     machine = service.create("locked", made)
     service.wait_line(machine, "up")
     expect_unlocked(service, machine)
+    expect_isolated(service, machine)
     yield machine
     service.delete(machine)
     vm.run(f"systemctl disable --now sri-nbd-luks && rm /etc/systemd/system/sri-nbd-luks.service {LUKS}")
@@ -82,6 +88,14 @@ def expect_unlocked(service: Service, machine: str) -> None:
     service.wait_state(machine, "MACHINE_RUNNING")
     wait_for("volume", lambda: [each.state for each in service.get(machine).status.volumes] == [pb.VOLUME_ATTACHED])
     assert "sri-libvirt" not in service.vm.run(f"{VIRSH} secret-list")
+
+
+def expect_isolated(service: Service, machine: str) -> None:
+    """It has its isolated NIC, and the host has no address there."""
+    attached = [pb.NETWORK_INTERFACE_ATTACHED]
+    wait_for("NIC", lambda: [each.state for each in service.get(machine).status.network_interfaces] == attached)
+    (tap,) = json.loads(service.vm.run(f"ip -j addr show dev {tap_name(machine, ISOLATED)}"))
+    assert tap["addr_info"] == []
 
 
 def expect_address(service: Service, machine: str, boots: int) -> None:
@@ -143,6 +157,7 @@ def test_machines_come_back_after_a_reboot_with_the_same_hardware(
     expect_address(service, machine, boots[machine] + 1)
     assert_written(service, machine, "before-the-reboot")
     expect_unlocked(service, locked)
+    expect_isolated(service, locked)
     for each in resting:
         assert service.state(each) == "MACHINE_SUSPENDED"
     assert set(service.guests()) == {machine, *others}
@@ -176,6 +191,7 @@ def test_machines_that_were_suspended_go_on_where_they_were(
     line = "ls /run/still-here && echo tiny: goes on"
     service.type(machine, line, _said(service, machine, "tiny: goes on"))
     expect_unlocked(service, locked)
+    expect_isolated(service, locked)
     assert (service.boots(machine), service.boots(locked)) == (boots, boots_locked)
     for each in resting:
         assert service.state(each) == "MACHINE_SUSPENDED"
@@ -206,6 +222,7 @@ def test_a_pulled_plug_loses_nothing_that_was_acknowledged(
     assert_written(service, machine, "before-the-plug")
     service.wait_state(made[0], "MACHINE_RUNNING")
     expect_unlocked(service, locked)
+    expect_isolated(service, locked)
     for each in (made[1], *resting):
         service.wait_state(each, "MACHINE_SUSPENDED")
     for each in made:

@@ -15,6 +15,7 @@ import pytest
 from sri_libvirt.devices import ImagePin
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images.base import Base
+from sri_libvirt.images.cache import Cache
 from sri_libvirt.images.collecting import Collector
 from sri_libvirt.images.content import Blob, Content
 from sri_libvirt.images.fetch.job import Failure, Pull, Pulled, Resolve, Resolved
@@ -177,15 +178,47 @@ def test_one_file_of_two_names_goes_with_the_last_of_them(house: House) -> None:
     assert files(house) == set()
 
 
-def test_a_start_removes_parts_that_nobody_goes_on_with(house: House) -> None:
+def test_a_start_removes_what_is_of_nobody_and_no_part(house: House) -> None:
     have(house, "1")
     cache = house.paths.image_cache
-    for part, age in (("old.part", 25 * 3600), ("young.part", 3600)):
-        (cache / part).write_bytes(b"half")
-        os.utime(cache / part, (time.time() - age,) * 2)
+    (cache / "young.part").write_bytes(b"half")
     (cache / f"{'0' * 64}.raw").write_bytes(b"of nobody")
     house.cache.tidy()
     assert files(house) == {name("1"), "young.part"}
+
+
+@pytest.mark.parametrize("jump", [-10 * 365 * DAY, 0, 10 * 365 * DAY])
+def test_a_part_goes_when_nothing_was_written_to_it_for_a_day_whatever_its_time(house: House, jump: int) -> None:
+    idle, fetched = house.paths.image_cache / "idle.part", house.paths.image_cache / "fetched.part"
+    for part in (idle, fetched):
+        part.write_bytes(b"half")
+        os.utime(part, ns=(time.time_ns() + jump,) * 2)  # by a clock that was set since
+    collector(house).collect()
+    house.later(23 * 3600)
+    fetched.write_bytes(b"and more")
+    os.utime(fetched, ns=(time.time_ns() + jump,) * 2)
+    Cache(house.paths.image_cache, house.paths.machines, house.store).tidy()  # as after a restart
+    assert files(house) == {"idle.part", "fetched.part"}
+    house.later(2 * 3600)
+    collector(house).collect()
+    assert files(house) == {"fetched.part"}
+    house.later(24 * 3600)
+    collector(house).collect()
+    assert files(house) == set()
+
+
+def test_where_room_lacks_a_part_goes_after_ten_idle_minutes(house: House) -> None:
+    part = house.paths.image_cache / "idle.part"
+    part.write_bytes(b"half")
+    os.utime(part, (0, 0))
+    lacking = collector(house, min_free=10 * SIZE, available=[SIZE] * 3)
+    lacking.collect()
+    house.later(590)
+    lacking.collect()
+    assert files(house) == {"idle.part"}
+    house.later(20)
+    lacking.collect()
+    assert files(house) == set()
 
 
 def test_prune_while_machines_are_made_takes_no_base_of_any(house: House) -> None:

@@ -415,7 +415,7 @@ class TestImages:
         # ... also when the answer was lost before it was stored
         assert image.prepare(paths) == made
         assert paths.image_disk.read_bytes() == before
-        assert files(paths) == {"image.qcow2"}
+        assert files(paths) == {"image.qcow2", ".image.qcow2.base"}
 
     def test_it_is_an_overlay_of_the_size_asked_for(self, image: Images, paths: MachinePaths) -> None:
         made = image.prepare(paths)
@@ -451,4 +451,4 @@ class TestImages:
         disk = paths.image_disk
         unfinished(disk).write_bytes(b"half")
         image.prepare(paths)
-        assert files(paths) == {"image.qcow2"}
+        assert files(paths) == {"image.qcow2", ".image.qcow2.base"}

@@ -333,6 +333,8 @@ def test_a_damaged_disk_is_kept(images: Path, raw: Path, paths: MachinePaths) ->
 
 def test_an_unrecorded_disk_on_a_file_from_elsewhere_is_kept(images: Path, raw: Path, paths: MachinePaths) -> None:
     prepare(images, raw, paths)
+    (note,) = paths.root.glob(".image.qcow2.*")
+    note.unlink()
     before = paths.image_disk.read_bytes()
     with pytest.raises(NotReady, match="not below an image directory"):
         prepare(images / "other", raw, paths)
@@ -345,10 +347,53 @@ def test_an_unrecorded_disk_of_another_size_is_kept(images: Path, raw: Path, pat
         prepare(images, raw, paths)
 
 
-def test_an_unrecorded_disk_of_an_older_base_is_not_adopted(images: Path, raw: Path, paths: MachinePaths) -> None:
+@pytest.mark.parametrize("later", [3600, -3600])
+def test_an_unrecorded_disk_is_adopted_whatever_the_times_of_the_files(
+    images: Path, raw: Path, paths: MachinePaths, later: int
+) -> None:
+    at = time.time_ns() + later * 1_000_000_000  # the clock was set after the image was published
+    os.utime(raw, ns=(at, at))
+    made = prepare(images, raw, paths)
+    before = paths.image_disk.read_bytes()
+    assert prepare(images, raw, paths) == made
+    assert paths.image_disk.read_bytes() == before
+
+
+@pytest.mark.parametrize("later", [3600, -3600])
+def test_an_unrecorded_disk_of_a_base_that_has_changed_is_not_adopted(
+    images: Path, raw: Path, paths: MachinePaths, later: int
+) -> None:
     prepare(images, raw, paths)
-    later = paths.image_disk.stat().st_mtime_ns + 1_000_000_000
-    os.utime(raw, ns=(later, later))
+    at = paths.image_disk.stat().st_mtime_ns + later * 1_000_000_000
+    raw.chmod(0o644)
+    raw.write_bytes(raw.read_bytes()[::-1])
+    os.utime(raw, ns=(at, at))
+    with pytest.raises(NotReady, match="is not the file any more that the machine's disk was made of"):
+        prepare(images, raw, paths)
+    assert paths.image_disk.exists()
+
+
+def test_a_base_that_changed_before_its_disk_had_a_name_is_looked_at_anew(
+    images: Path, raw: Path, paths: MachinePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(qcow2, "finish", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(NotReady, match="full"):
+            prepare(images, raw, paths)
+    os.utime(raw)
+    made = prepare(images, raw, paths)
+    assert made.backing is not None
+    assert made.backing.identity.mtime_ns == raw.stat().st_mtime_ns
+    assert prepare(images, raw, paths) == made
+
+
+@pytest.mark.parametrize("noted", ["", "{}", '{"path": "/another", "format": "raw", "identity": {}}'])
+def test_an_unrecorded_disk_of_whose_base_nothing_is_written_down_is_kept(
+    images: Path, raw: Path, paths: MachinePaths, noted: str
+) -> None:
+    prepare(images, raw, paths)
+    (note,) = paths.root.glob(".image.qcow2.*")
+    note.write_text(noted)
     with pytest.raises(NotReady, match="not a disk of its image"):
         prepare(images, raw, paths)
 

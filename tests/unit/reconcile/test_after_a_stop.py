@@ -250,6 +250,65 @@ def test_a_save_is_dropped_once_it_is_known_to_be_unusable(certain: bool) -> Non
     ]
 
 
+def started_by_others(world: World, domain: DomainState, reason: str) -> None:
+    """Somebody else starts it, as `virsh start` does, or libvirt-guests when the host boots."""
+    world.domain, world.live = snapshot(domain, reason), world.persistent
+
+
+def clock_is_set(world: World) -> list[int]:
+    """How far its guest's clock stood behind, each time it was set."""
+    found: list[int] = []
+    for _ in range(3):
+        made = world.look()
+        if act.SetClock() in made.actions:
+            found.append(made.run.behind)
+        world.settle()
+    return found
+
+
+@pytest.mark.parametrize("seen", ["by a pass", "by the event thread"])
+def test_the_clock_of_a_guest_that_somebody_else_has_restored_is_set(seen: str) -> None:
+    world = saved()
+    if seen == "by a pass":
+        world.look()
+    world.now += 900 * SECOND
+    started_by_others(world, DomainState.RUNNING, "restored")
+    assert clock_is_set(world) == [900 * SECOND]
+
+
+def test_the_clock_of_a_guest_that_libvirt_guests_has_restored_at_boot_is_set_once() -> None:
+    world = running()
+    world.now += 60 * SECOND
+    world.boot, world.boot_ended_at = "boot-2", world.now
+    world.now += 300 * SECOND
+    started_by_others(world, DomainState.RUNNING, "restored")
+    assert clock_is_set(world) == [300 * SECOND]
+    assert world.record is not None
+    assert world.record.run.boot_id == "boot-2", "what ends it now is told by this boot"
+
+
+def test_the_clock_of_a_guest_that_was_looked_at_amid_its_restore_is_set_when_it_runs() -> None:
+    world = saved()
+    world.look()
+    world.now += 900 * SECOND
+    started_by_others(world, DomainState.PAUSED, "starting up")
+    assert clock_is_set(world) == []
+    started_by_others(world, DomainState.RUNNING, "restored")
+    assert clock_is_set(world) == [900 * SECOND]
+
+
+@pytest.mark.parametrize("amid", [True, False])
+def test_the_clock_of_a_guest_whose_save_somebody_else_has_dropped_is_its_own(amid: bool) -> None:
+    world = saved()
+    world.look()
+    world.now += 900 * SECOND
+    if amid:
+        started_by_others(world, DomainState.PAUSED, "starting up")
+        assert clock_is_set(world) == []
+    started_by_others(world, DomainState.RUNNING, "booted")
+    assert clock_is_set(world) == []
+
+
 def test_power_off_and_on_gives_a_save_up() -> None:
     world = saved()
     world.restore_fails = [HypervisorError("no")] * 99

@@ -665,6 +665,15 @@ def test_a_start_that_fails_leaves_no_secret(bench: Bench) -> None:
     assert bench.hypervisor.secrets == {}
 
 
+def test_a_run_that_is_restored_after_a_reboot_is_of_the_boot_that_it_runs_in(bench: Bench) -> None:
+    bench.put(machine())
+    bench.do(act.ChooseProfile(), act.Define(new_run=True), act.Start())
+    bench.hypervisor.save(ID)
+    bench.performer = replace(bench.performer, boot_id=lambda: "boot-2")
+    bench.do(act.Start(restore=True))
+    assert bench.machine.run.boot_id == "boot-2"
+
+
 def test_a_saved_guest_gets_the_secret_of_a_disk_that_was_being_unplugged(bench: Bench) -> None:
     uuid = locked(bench)
     bench.do(act.Define(new_run=True), act.Start())
