@@ -17,7 +17,7 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from wsproto.utilities import LocalProtocolError
 
 from sri_libvirt.console.protocol import InputEnded, Left, Outcome, ProtocolError, Said, Typed
 
@@ -61,6 +61,9 @@ class WebSocketDialogue:
             self._connection.receive_data(data)
             for event in self._connection.events():
                 if isinstance(event, CloseConnection):
+                    if self._connection.state is ConnectionState.OPEN:  # wsproto's word for what it cannot read
+                        self._send(CloseConnection(event.code))
+                        raise ProtocolError("what came is no WebSocket, or not a client's")
                     self._send(event.response())
                     found.append(Left())
                     break
@@ -70,11 +73,8 @@ class WebSocketDialogue:
                 elif isinstance(event, BytesMessage | TextMessage):
                     payload = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
                     found += self._message(payload, finished=event.message_finished)
-        except RemoteProtocolError as error:
-            self._refuse(error.event_hint.code if isinstance(error.event_hint, CloseConnection) else 1002)
-            raise ProtocolError("what came is no WebSocket, or not a client's") from error
         except ProtocolError:
-            self._refuse(CloseReason.PROTOCOL_ERROR)
+            self._send(CloseConnection(CloseReason.PROTOCOL_ERROR))
             raise
         return found
 
@@ -128,9 +128,6 @@ class WebSocketDialogue:
             self._send(TextMessage(f"{channel}{base64.b64encode(data).decode()}"))
         else:
             self._send(BytesMessage(bytes([channel]) + data))
-
-    def _refuse(self, code: int) -> None:
-        self._send(CloseConnection(code))
 
     def _check_output(self) -> None:
         if len(self._output) > MOST_QUEUED:
