@@ -1,7 +1,8 @@
 """What libvirt tells QEMU's block layer of a disk, so that a probe opens the very same. Pure.
 
-Nodes are as libvirt 9.0 to 11.3 write them for `-blockdev`, without what is of no meaning for a look: names, caches,
-discards. Secrets are named by their purpose, certificates by "tls". What is asked of a node does not belong here.
+Nodes are as libvirt 9.0 to 11.3 write them for `-blockdev`, without what is of no meaning for a look: names, discards,
+caches but for devices. Secrets are named by their purpose, certificates by "tls". What is asked of a node does not
+belong here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def storage(source: DiskSource, encryption: Encryption | None = None) -> Node:
         case "network", "iscsi":
             return _iscsi(source)
         case "block", _:
-            return {"driver": "host_device", "filename": source.path}
+            # Past the page cache QEMU reads the first block to open a device; else a look would read nothing of it,
+            # and take one that hangs at every read for one that answers (its block/file-posix.c, raw_probe_alignment).
+            return {"driver": "host_device", "filename": source.path, "cache": {"direct": True}}
         case _:
             return {"driver": "file", "filename": source.path}
 

@@ -25,7 +25,7 @@ IPV6 = DiskHost("fd00::1", 3261)
 SOURCES = {**samples.DISKS, "iscsi-ipv6": replace(samples.DISKS["iscsi"], hosts=(IPV6,))}
 
 HOW = frozenset({"node-name", "read-only", "auto-read-only", "discard", "detect-zeroes", "cache", "aio"})
-"""What libvirt adds of how QEMU shall treat a disk, not of which it is."""
+"""What is said of how QEMU shall treat a disk, not of which it is."""
 
 
 def secret(connection: libvirt.virConnect, uuid: str, usage: str) -> None:
@@ -56,10 +56,16 @@ def native(connection: libvirt.virConnect, source: DiskSource) -> tuple[dict[str
     for node in nodes:
         name = node["node-name"]
         known[name] = {key: known.get(value, value) if key == "file" else value for key, value in node.items()}
-        known[name] = {key: value for key, value in known[name].items() if key not in HOW}
+        known[name] = which(known[name])
     found = known[nodes[-1]["node-name"]]
     # libvirt 11 has no node for a raw disk but that of its storage.
     return found["file"] if found["driver"] == "raw" else found, objects
+
+
+def which(node: dict[str, Any]) -> dict[str, Any]:
+    """A node, and those below it, without how they shall be treated."""
+    kept = {key: value for key, value in node.items() if key not in HOW}
+    return {key: which(value) if key == "file" and isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def named(node: Any) -> Any:
@@ -91,7 +97,7 @@ def test_libvirt_tells_qemu_what_the_probe_does(private_libvirt: PrivateLibvirt,
         node, objects = native(connection, source)
     finally:
         connection.close()
-    assert named(node) == ours(source)
+    assert named(node) == which(ours(source))
     for credentials in (each for each in objects if each["qom-type"] == "tls-creds-x509"):
         assert credentials["dir"] == blockdev.host_tls_directory()
         assert (credentials["endpoint"], credentials["verify-peer"]) == ("client", True)

@@ -228,6 +228,24 @@ def test_a_file_system_that_hangs_holds_nobody_up(backends: Backends) -> None:
         assert ask(replace(volume, seconds=60)) == Found(MIB)
 
 
+def test_a_device_whose_reads_hang_holds_nobody_up(backends: Backends) -> None:
+    """It can be opened, and says its size, all the same."""
+    with (
+        hung.serving(backends.root, backends.root / "hung-device.raw") as file,
+        LoopDevice(file.path, read_only=True) as device,
+    ):
+        volume = Volume(local(device.path, kind="block"), seconds=2)
+        assert ask(replace(volume, seconds=60)) == Found(MIB)
+        with file.path.open("rb") as opened:  # what the kernel has read of it for the device it need not read again
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.stop()
+        error = refusal(volume)
+        file.go_on()
+        assert (error.code, str(error)) == ("backend-silent", f"no answer from the device {device.path} within 2 s")
+        wait_until(lambda: not process.left_behind(), "the end of what hung")
+        assert ask(replace(volume, seconds=60)) == Found(MIB)
+
+
 def test_nothing_is_begun_where_others_hang(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "MOST_LEFT", 0)
     error = refusal(Volume(local(backends.file())))

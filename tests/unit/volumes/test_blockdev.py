@@ -24,7 +24,14 @@ INITIATOR = {"transport": "tcp", "initiator-name": "iqn.2026-11.example:host"}
 
 STORAGE: dict[str, tuple[DiskSource, Mapping[str, object]]] = {
     "file": (FILE, {"driver": "file", "filename": "/srv/volumes/data.raw"}),
-    "block": (BLOCK, {"driver": "host_device", "filename": "/dev/disk/by-id/wwn-0x5000c500a0b1c2d3"}),
+    "block": (
+        BLOCK,
+        {
+            "driver": "host_device",
+            "filename": "/dev/disk/by-id/wwn-0x5000c500a0b1c2d3",
+            "cache": {"direct": True},
+        },
+    ),
     "ceph": (RBD, {**CEPH, **CEPHX}),
     "ceph-plain": (
         replace(RBD, user="", config="", hosts=()),
