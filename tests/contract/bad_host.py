@@ -1,8 +1,8 @@
 """A provider on a host with bad days, as a process: `python -m tests.contract.bad_host DIRECTORY`.
 
-Its guests (the fake hypervisor's) and its clocks are kept in files of DIRECTORY, so they outlive a kill. What happens
-to guests and clock is told on standard input, a line of JSON each. Who kills it, and what must be true then, does not
-belong here.
+Its guests (the fake hypervisor's) and its clocks are kept in files of DIRECTORY, so they outlive a kill, and so is
+whether the file systems of its images hang. What happens to guests and clock is told on standard input, a line of JSON
+each. Who kills it, and what must be true then, does not belong here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 from sri_libvirt import app, config, failpoints, log, statedir
 from sri_libvirt.clock import HostClocks, boottime
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.looks import Looks
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import SECOND
 from sri_libvirt.store import Store
@@ -29,6 +33,28 @@ from tests.contract.loop import VAST, FakeHost, settings
 HAPPENINGS = frozenset({"guest_powers_off", "kill_qemu", "terminate_qemu", "destroy_from_outside", "set_deaf", "reset",
                         "set_deaf_to_unplug", "pause"})  # fmt: skip
 """What can be told to happen to a guest: methods of the fake."""
+
+
+HUNG = "hung"
+"""While a file of this name is there, all that would look at files of others waits, as on a dead NFS server."""
+
+T = TypeVar("T")
+
+
+class HangingLooks(Looks):
+    """Looks at files that may hang, and do while `hung` is there."""
+
+    def __init__(self, hung: Path) -> None:
+        super().__init__(patience=0.5)
+        self._hung = hung
+
+    def result(self, place: str, key: Hashable, what: str, work: Callable[[], T]) -> T:
+        def late() -> T:
+            while self._hung.exists():
+                time.sleep(0.02)
+            return work()
+
+        return super().result(place, key, what, late)
 
 
 @dataclass
@@ -107,7 +133,7 @@ def main(root: Path) -> None:
     clocks = Clocks.read(root / "clocks.json")
     clocks.keep()
     guests = FakeHypervisor(root / "fake.json")
-    with statedir.lock(paths):
+    with statedir.lock(paths), patch.object(app, "Looks", partial(HangingLooks, root / HUNG)):
         store = Store.open(paths, host=clocks.of_host())
         asyncio.run(serve(root, store, guests, clocks))
         store.close()

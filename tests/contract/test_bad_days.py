@@ -1,5 +1,6 @@
-"""500 random operations while the provider is killed, calls and programs hang or fail, guests misbehave, the host
-reboots and its wall clock jumps: in the end nothing is lost, nothing is there twice, nothing waits without a reason.
+"""500 random operations while the provider is killed, calls and programs hang or fail, the file system of its images
+hangs, guests misbehave, the host reboots and its wall clock jumps: in the end nothing is lost, nothing is there twice,
+nothing waits without a reason.
 
 The provider is a process (`bad_host.py`), its guests are the fake's, its files are real. What is asked is remembered
 here, as the poollet's API does, and asked again until it is answered.
@@ -25,11 +26,12 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
 from sri_libvirt.domain import observed
 from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.looks import SLOW
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID, SECOND, Machine, set_class_name
 from sri_libvirt.store.reader import Reader
-from tests.contract.bad_host import Clocks
+from tests.contract.bad_host import HUNG, Clocks
 
 OPERATIONS = 125
 PATIENCE = 90.0
@@ -124,6 +126,10 @@ class BadDays:
                 domain |= {"live": "", "state": "off", "reason": "unknown", "unplugging": [], "said": ""}
             state.write_text(json.dumps(data))
 
+    def storage(self, *, hangs: bool) -> None:
+        """The file system of the images hangs, or goes on."""
+        (self.root / HUNG).touch() if hangs else (self.root / HUNG).unlink(missing_ok=True)
+
     def happens(self, **what: Any) -> None:
         assert self.process.stdin is not None
         try:
@@ -148,10 +154,10 @@ class BadDays:
                 if error.code() not in RETRIED or time.monotonic() > end:
                     raise AssertionError(f"{method}: {error}\n{self.explain()}") from None
 
-    def create(self) -> None:
+    def create(self, chance_of_image: float = 0.5) -> Wanted:
         self._count += 1
         made = Wanted(f"uid-{self._count}")
-        if self.chance.random() < 0.5:
+        if self.chance.random() < chance_of_image:
             made.image = self.image
         for name in self.chance.sample(["a", "b", "c"], self.chance.randrange(3)):
             made.volumes[name] = pb.Volume(name=name, empty_disk=pb.EmptyDisk(size_bytes=1 << 20))
@@ -162,6 +168,7 @@ class BadDays:
         reply = self.call("CreateMachine", pb.CreateMachineRequest(machine=machine))
         made.machine_id = reply.machine.metadata.id
         self.wanted[made.uid] = made
+        return made
 
     def delete(self, each: Wanted) -> None:
         del self.wanted[each.uid]
@@ -209,7 +216,9 @@ class BadDays:
             self.live_again()
         elif drawn < 0.22:
             self.happens(do="jump", by=self.chance.choice(JUMPS))
-        elif len(self.wanted) < 2 or (drawn < 0.36 and len(self.wanted) < MACHINES):
+        elif drawn < 0.27:
+            self.storage(hangs=self.chance.random() < 0.5)
+        elif len(self.wanted) < 2 or (drawn < 0.40 and len(self.wanted) < MACHINES):
             self.create()
         else:
             each = self.chance.choice(list(self.wanted.values()))
@@ -229,6 +238,11 @@ class BadDays:
     def stored(self) -> dict[str, Machine]:
         with Reader.open(self.paths) as reader:
             return {each.uid: each for each in reader.machines()}
+
+    def codes(self, each: Wanted) -> list[str]:
+        """Of the reasons of a machine that is there."""
+        self.listed()
+        return [reason.code for reason in self.stored()[each.uid].reasons]
 
     def missing(self) -> list[str]:
         """What is not (yet) as it is wanted, in words."""
@@ -297,7 +311,11 @@ def test_bad_days_end_well(tmp_path: Path, seed: int) -> None:
             days.operate()
             if number % 25 == 24:
                 days.until("a reason for everything", days.without_a_reason)
+        days.storage(hangs=True)
+        late = days.create(chance_of_image=1)
+        days.until("what a look that hangs is called", lambda: [] if SLOW in days.codes(late) else [late.uid])
         days.kill()
+        days.storage(hangs=False)
         days.start()
         for each in days.wanted.values():
             days.happens(do="set_deaf", id=each.machine_id, **{"with": [False]})
