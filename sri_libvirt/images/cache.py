@@ -207,6 +207,12 @@ class Cache:
         """Those of what has come of a part so far."""
         return sum(self._bytes(path) for path in self._files() if path.suffix == PART and path.name.startswith(file))
 
+    def drop_parts_of(self, file: str, kept: Sequence[str]) -> None:
+        """Remove what has come of a part so far, but for files that are called like these. Nobody may be writing it."""
+        for path in self._files():
+            if path.suffix == PART and path.name.startswith(file) and path.stem not in kept:
+                path.unlink(missing_ok=True)
+
     def _has(self, path: Path, digest: str) -> bool:
         """Whether a file is there that the store knows, and that nobody has written to since."""
         with suppress(FileNotFoundError):

@@ -27,7 +27,7 @@ from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from sri_libvirt.images.fetch import pull
 from sri_libvirt.images.fetch.job import Pull, Pulled, Resolve, Resolved
-from sri_libvirt.images.fetching import Progress
+from sri_libvirt.images.fetching import Need, Progress
 from sri_libvirt.jobs import Jobs
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.process import ProcessError
@@ -65,10 +65,10 @@ class Nearby:
         with failpoints.around("fetch.resolve", ProcessError):
             return pull.resolve(job)
 
-    def pull(self, job: Pull, progress: Progress) -> Pulled:
+    def pull(self, job: Pull, progress: Progress, need: Need) -> Pulled:
         self.passed.wait()
         with failpoints.around("fetch.pull", ProcessError):
-            return pull.pull(job, progress)
+            return pull.pull(job, progress, need)
 
 
 @dataclass(frozen=True)

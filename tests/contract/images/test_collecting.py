@@ -18,7 +18,7 @@ from sri_libvirt.images.base import Base
 from sri_libvirt.images.collecting import Collector
 from sri_libvirt.images.content import Blob, Content
 from sri_libvirt.images.fetch.job import Failure, Pull, Pulled, Resolve, Resolved
-from sri_libvirt.images.fetching import Progress
+from sri_libvirt.images.fetching import Need, Progress
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import SECOND, Attachment
 from tests.image_house import House
@@ -39,7 +39,7 @@ class Shelf:
         disk = Blob(digest(job.version), SIZE)
         return Resolved(digest(f"manifest of {job.version}"), Content(disk=disk))
 
-    def pull(self, job: Pull, progress: Progress) -> Pulled:
+    def pull(self, job: Pull, progress: Progress, need: Need) -> Pulled:
         (blob,) = job.part.blobs
         self.pulls.append(blob.digest)
         for tag in map(str, range(100)):
@@ -265,5 +265,5 @@ def test_a_pull_has_its_room_until_its_file_is_named(house: House, shelf: Shelf,
     assert house.room.held == {}
 
 
-def refuse(job: Pull, progress: Progress) -> Pulled:
+def refuse(job: Pull, progress: Progress, need: Need) -> Pulled:
     raise Failure("not-found", "there is no such blob")
