@@ -201,7 +201,8 @@ class Pulling:
         except (Failure, NotReady) as error:
             outcome = error.code or "refused"
             if outcome == NO_ROOM:
-                self._cache.drop_parts_of(part.file, part.fetched)
+                # Where the file system itself is full nothing of it stays: machines need what room there is.
+                self._cache.drop_parts_of(part.file, part.fetched if isinstance(error, NotReady) else ())
             log.warning("not fetched", source=part.source, code=outcome, error=str(error))
             raise
         finally:
