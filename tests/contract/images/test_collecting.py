@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from sri_libvirt import failpoints
 from sri_libvirt.devices import ImagePin
-from sri_libvirt.errors import NotReady
+from sri_libvirt.errors import NotReady, Unavailable
 from sri_libvirt.images.base import Base
 from sri_libvirt.images.collecting import Collector
 from sri_libvirt.images.content import Blob, Content
@@ -130,6 +131,19 @@ def test_where_room_lacks_the_longest_unused_go_first_and_no_more_than_need_be(h
     assert collector(house).evict(2 * SIZE) >= 2 * SIZE
     assert files(house) == {name("1")}
     assert collector(house).evict(1) == 0
+
+
+def test_a_file_that_could_not_be_removed_goes_with_the_next_prune(house: House) -> None:
+    have(house, "1")
+    failpoints.arm(failpoints.Once("fail", "before images.remove"))
+    try:
+        with pytest.raises(Unavailable):
+            collector(house).prune(everything=True)
+    finally:
+        failpoints.arm(None)
+    assert (files(house), house.store.images()) == ({name("1")}, [])
+    assert collector(house).prune(everything=False) >= SIZE
+    assert files(house) == set()
 
 
 def test_prune_leaves_what_is_young_unless_everything_is_to_go(house: House) -> None:
