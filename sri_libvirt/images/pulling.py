@@ -16,9 +16,9 @@ from typing import Protocol
 
 import structlog
 
-from sri_libvirt import qcow2
+from sri_libvirt import failpoints, qcow2
 from sri_libvirt.devices import ImagePin
-from sri_libvirt.errors import NotReady
+from sri_libvirt.errors import NotReady, Unavailable
 from sri_libvirt.images.cache import Cache, Kind
 from sri_libvirt.images.content import Part
 from sri_libvirt.images.fetch.job import UNCHANGED, Failure, Pull, Pulled, Resolve, Resolved
@@ -183,7 +183,9 @@ class Pulling:
 
     def _grow(self, key: Key, part: Part, more: int) -> None:
         """A pull is about to write so many bytes more. Raises NotReady, which ends it."""
-        if lacking := self._room.take(str(key), more):
+        with failpoints.around("images.room", Unavailable):
+            lacking = self._room.take(str(key), more)
+        if lacking:
             raise _no_room(part, lacking)
 
     def _pulled(self, key: Key, part: Part) -> Pulled:

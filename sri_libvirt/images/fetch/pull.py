@@ -15,6 +15,8 @@ from typing import BinaryIO, cast
 
 from urllib3.response import BaseHTTPResponse
 
+from sri_libvirt import failpoints
+from sri_libvirt.errors import Unavailable
 from sri_libvirt.images.content import Blob
 from sri_libvirt.images.fetch.download import Need, Tell, Wanted, download, validator_of
 from sri_libvirt.images.fetch.job import UNCHANGED, Failure, Pull, Pulled, Resolve, Resolved
@@ -73,7 +75,7 @@ def _layers(job: Pull, tell: Tell, need: Need) -> Pulled:
         left -= blob.size
     part, waits = _part(job, job.part.file), False
     try:
-        with _anew(part) as out:
+        with failpoints.around("fetch.unpack", Unavailable), _anew(part) as out:
             size = extract_disk(layers, out, left, need)
             out.flush()
             os.fsync(out.fileno())
@@ -127,7 +129,7 @@ def _web_file(job: Pull, tell: Tell, need: Need) -> Pulled:
         return Pulled(str(part), fetched, size, fetched, said)
     disk = _part(job, f"{job.part.file}.disk")
     try:
-        with part.open("rb") as packed, _anew(disk) as out:
+        with failpoints.around("fetch.unpack", Unavailable), part.open("rb") as packed, _anew(disk) as out:
             digest, size = _keep(needing(unpacked(packed, packing, job.most - size), need), out)
     except BaseException:
         disk.unlink(missing_ok=True)
