@@ -156,7 +156,7 @@ class Provider:
         self.pool = Pool(self._classes(found), self._budget(found), self._closed)
         available = partial(space.available, paths.image_cache)
         collector = Collector(cache, settings.image_keep, settings.image_min_free, clock, available, self._measure)
-        room = PullRoom(self.pool, store.usage, self._measure, available, collector.evict)
+        room = PullRoom(self.pool, store.usage, self._measure, available, collector.evict, cache.held)
         self._pulls = Jobs(wake, settings.image_pulls)
         pulling = Pulling(
             cache,

@@ -12,14 +12,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, Resources, budget
+from sri_libvirt.capacity.pool import Pool
+from sri_libvirt.capacity.pulls import PullRoom
 from sri_libvirt.devices import DiskSource, ImagePin
 from sri_libvirt.errors import NotReady
 from sri_libvirt.images import boot
 from sri_libvirt.images.base import Base
 from sri_libvirt.images.cache import Cache
+from sri_libvirt.images.collecting import Collector
 from sri_libvirt.images.fetching import Fetcher
 from sri_libvirt.images.overlay import Overlays
-from sri_libvirt.images.pulling import Fetching, Pulling
+from sri_libvirt.images.pulling import Fetching, Pulling, Room
 from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from sri_libvirt.images.rules import Rules
 from sri_libvirt.jobs import UNDER_WAY, Jobs
@@ -33,6 +37,7 @@ T = TypeVar("T")
 
 WAITER = "somebody"
 PLENTY = 1 << 40
+KEEP = 7 * 24 * 3600 * SECOND
 
 
 class AllRoom:
@@ -43,8 +48,9 @@ class AllRoom:
         self.held: dict[str, int] = {}
 
     def take(self, holder: str, amount: int) -> str:
-        if amount > self.free():
-            return f"disk: {amount} asked, {self.free()} free"
+        free = self.free() + self.held.get(holder, 0)
+        if amount > free:
+            return f"disk: {amount} asked, {free} free"
         self.held[holder] = amount
         return ""
 
@@ -56,7 +62,8 @@ class AllRoom:
 
 
 class House:
-    """What a provider has of the image room, below `root`. `rules` may be changed; `clock` goes on when told to."""
+    """What a provider has of the image room, below `root`. `rules` may be changed; `clock` goes on when told to. With
+    `disk` its file system has so many bytes, for the cache and for what is stored as claims, as a provider counts."""
 
     def __init__(
         self,
@@ -66,6 +73,7 @@ class House:
         fetcher: Fetching | None = None,
         directories: Sequence[Path] = (),
         looks: Looks | None = None,
+        disk: int | None = None,
     ) -> None:
         self.paths = StatePaths(root)
         self.ahead = 0
@@ -74,13 +82,14 @@ class House:
         self.woken = threading.Event()
         self.room = AllRoom()
         self.cache = Cache(self.paths.image_cache, self.paths.machines, self.store)
+        self.collector = Collector(self.cache, KEEP, 0, self.clock, self.room.free)
         self.counted: list[tuple[str, int]] = []
         self.questions, self.pulls = Jobs(self._wake), Jobs(self._wake, 2)
         self.pulling = Pulling(
             self.cache,
             fetcher or Fetcher(self.cancel),
             rules or Rules(),
-            self.room,
+            self.room if disk is None else self._room_of(disk),
             questions=self.questions,
             pulls=self.pulls,
             clock=self.clock,
@@ -99,6 +108,15 @@ class House:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _room_of(self, disk: int) -> Room:
+        def measured() -> Budget:
+            return budget(Hardware(Resources(0, 0), disk_bytes=disk, disk_others_bytes=self.cache.held()), Reserves())
+
+        pool = Pool({}, measured())
+        available = lambda: disk - self.cache.held()  # noqa: E731
+        measure = lambda: pool.set_budget(measured())  # noqa: E731
+        return PullRoom(pool, self.store.usage, measure, available, self.collector.evict, self.cache.held)
 
     def close(self) -> None:
         self.cancel.cancel()

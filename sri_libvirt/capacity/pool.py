@@ -50,10 +50,12 @@ class Pool:
             self._host = replace(self._host, neighbours=Usage().plus(claims))
 
     def take(self, holder: str, claims: Iterable[Claim], usage: Usage) -> str:
-        """Let what is no machine (a pull of an image) have these; "" when it has them, else what lacks."""
+        """Let what is no machine (a pull of an image) have these in place of what it had; "" when it has them, else
+        what lacks, and it keeps what it had."""
         asked = tuple(claims)
         with self._lock:
-            if lacking := self._shortage(asked, usage):
+            host = self._without(holder)
+            if lacking := placement.shortage(host.budget, self._taken(host, usage), asked):
                 return lacking
             self._pulls[holder] = asked
             self._host = replace(self._host, pulls=_sum(self._pulls.values()))
@@ -65,9 +67,9 @@ class Pool:
             self._pulls.pop(holder, None)
             self._host = replace(self._host, pulls=_sum(self._pulls.values()))
 
-    def free(self, resource: str, usage: Usage) -> int:
-        """How much of a resource nobody has."""
-        host = self._host
+    def free(self, resource: str, usage: Usage, holder: str = "") -> int:
+        """How much of a resource nobody has, but for what that holder took."""
+        host = self._without(holder)
         return max(0, host.budget.of(resource) - self._taken(host, usage).of(resource))
 
     def set_lacks(self, lacks: Mapping[str, Lack]) -> None:
@@ -83,7 +85,8 @@ class Pool:
 
     def shortage(self, claims: Iterable[Claim], usage: Usage) -> str:
         """What of these claims does not fit beside what is claimed, with the arithmetic; "" when all does."""
-        return self._shortage(claims, usage)
+        host = self._host
+        return placement.shortage(host.budget, self._taken(host, usage), claims)
 
     def offers(self, usage: Usage) -> tuple[Offer, ...]:
         """Every class with what exists of it and what more would fit, in the order of the classes."""
@@ -99,9 +102,10 @@ class Pool:
         self._answered = (host, usage, closed, found)
         return found
 
-    def _shortage(self, claims: Iterable[Claim], usage: Usage) -> str:
-        host = self._host
-        return placement.shortage(host.budget, self._taken(host, usage), claims)
+    def _without(self, holder: str) -> _Host:
+        if holder not in self._pulls:
+            return self._host
+        return replace(self._host, pulls=_sum(took for each, took in list(self._pulls.items()) if each != holder))
 
     def _taken(self, host: _Host, usage: Usage) -> Usage:
         return usage.beside(host.neighbours).beside(host.pulls)

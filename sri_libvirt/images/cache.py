@@ -150,7 +150,6 @@ class Cache:
 
         `lack` gives the bytes that lack. Returns the bytes that came free.
         """
-        freed = 0
         with self._lock:
             named = self._named_by_overlays()
             lacking = lack()
@@ -166,12 +165,8 @@ class Cache:
                 return chosen
 
             for image in self._books.write(lambda tx: tx.drop_images(choose)):
-                path = self.path(image)
-                size = self._bytes(path)
-                with failpoints.around("images.remove", Unavailable):
-                    path.unlink(missing_ok=True)
-                freed += size
-                log.info("an image is removed from the cache", source=image.source, file=path.name, bytes=size)
+                log.info("an image goes from the cache", source=image.source, file=self.path(image).name)
+            freed = self._drop_unknown(named)
             self._drop_parts(PARTS_LEFT if lacking - freed > 0 else PARTS_KEPT)
         return freed
 
@@ -181,12 +176,8 @@ class Cache:
         For the start of the provider, before anything is fetched.
         """
         with self._lock:
-            known = {self.path(image).name for image, _ in self._books.images()} | self._named_by_overlays()
             self._drop_parts(PARTS_KEPT)
-            for path in self._files():
-                if path.suffix != PART and path.name not in known:
-                    log.info("what is left in the image cache is removed", file=path.name)
-                    path.unlink(missing_ok=True)
+            self._drop_unknown(self._named_by_overlays())
 
     def check(self) -> Iterator[Checked]:
         """Hash all files anew, one after the other. One that is not what it was is removed, to be fetched again."""
@@ -214,6 +205,12 @@ class Cache:
         """Those of what has come of a part so far."""
         return sum(self._bytes(path) for path in self._files() if path.suffix == PART and path.name.startswith(file))
 
+    def drop_parts_of(self, file: str, kept: Sequence[str]) -> None:
+        """Remove what has come of a part so far, but for files that are called like these. Nobody may be writing it."""
+        for path in self._files():
+            if path.suffix == PART and path.name.startswith(file) and path.stem not in kept:
+                path.unlink(missing_ok=True)
+
     def _has(self, path: Path, digest: str) -> bool:
         """Whether a file is there that the store knows, and that nobody has written to since."""
         with suppress(FileNotFoundError):
@@ -221,6 +218,20 @@ class Cache:
             known = [(image.size, image.mtime_ns) for image, _ in self._books.images() if image.digest == digest]
             return (status.st_size, status.st_mtime_ns) in known
         return False
+
+    def _drop_unknown(self, named: set[str]) -> int:
+        """Remove files of which the store knows nothing (any more), an earlier try's that failed too, but for those
+        that disks name. Returns their bytes."""
+        freed = 0
+        known = {self.path(image).name for image, _ in self._books.images()} | named
+        for path in self._files():
+            if path.suffix != PART and path.name not in known:
+                size = self._bytes(path)
+                with failpoints.around("images.remove", Unavailable):
+                    path.unlink(missing_ok=True)
+                freed += size
+                log.info("a file is removed from the image cache", file=path.name, bytes=size)
+        return freed
 
     def _drop_parts(self, age: float) -> None:
         """Remove parts that nothing was written to for so many seconds: one that is being fetched is written to."""

@@ -71,3 +71,10 @@ class Part:
         """What it is called while it is not whole, without an end."""
         digest = self.name.rpartition(":")[2]
         return digest if self.blobs else hashlib.sha256(self.name.encode()).hexdigest()
+
+    @property
+    def fetched(self) -> tuple[str, ...]:
+        """The same of files with which a later fetcher goes on; all others of it are of use to the one that runs."""
+        if self.layered:
+            return tuple(f"{self.file}.{number}" for number in range(len(self.blobs)))
+        return (self.file,) if self.blobs or self.digest else ()

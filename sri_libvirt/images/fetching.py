@@ -28,6 +28,9 @@ PULL_SECONDS = 6 * 3600.0
 Progress = Callable[[int, int | None], None]
 """Is told how many bytes of how many are there."""
 
+Need = Callable[[int], None]
+"""Is told how many bytes more are about to be written; what it raises ends the fetcher."""
+
 _ARGV = (sys.executable, "-I", "-m", "sri_libvirt.images.fetch")
 
 
@@ -39,19 +42,21 @@ class Fetcher:
 
     def resolve(self, job: Resolve) -> Resolved:
         """Ask a registry. Raises Failure, Cancelled."""
-        return jobs.resolved(self._do(job, RESOLVE_SECONDS, lambda _done, _of: None))
+        return jobs.resolved(self._do(job, RESOLVE_SECONDS, lambda _done, _of: None, lambda _more: None))
 
-    def pull(self, job: Pull, progress: Progress) -> Pulled:
-        """Fetch a file. Raises Failure, Cancelled."""
-        return jobs.pulled(self._do(job, PULL_SECONDS, progress))
+    def pull(self, job: Pull, progress: Progress, need: Need) -> Pulled:
+        """Fetch a file. Raises Failure, Cancelled, and what `need` raises."""
+        return jobs.pulled(self._do(job, PULL_SECONDS, progress, need))
 
-    def _do(self, job: Resolve | Pull, deadline: float, progress: Progress) -> dict[str, Any]:
+    def _do(self, job: Resolve | Pull, deadline: float, progress: Progress, need: Need) -> dict[str, Any]:
         last: dict[str, Any] = {}
 
         def hear(line: bytes) -> None:
             said = json.loads(line)
             if "progress" in said:
                 progress(*said["progress"])
+            elif "need" in said:
+                need(said["need"])
             else:
                 last.update(said)
 

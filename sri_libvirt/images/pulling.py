@@ -16,13 +16,13 @@ from typing import Protocol
 
 import structlog
 
-from sri_libvirt import qcow2
+from sri_libvirt import failpoints, qcow2
 from sri_libvirt.devices import ImagePin
-from sri_libvirt.errors import NotReady
+from sri_libvirt.errors import NotReady, Unavailable
 from sri_libvirt.images.cache import Cache, Kind
 from sri_libvirt.images.content import Part
 from sri_libvirt.images.fetch.job import UNCHANGED, Failure, Pull, Pulled, Resolve, Resolved
-from sri_libvirt.images.fetching import Progress
+from sri_libvirt.images.fetching import Need, Progress
 from sri_libvirt.images.parts import digest_of, parts_of, pin_of_artifact, pin_of_file, unknown, validator_of
 from sri_libvirt.images.questions import ADVICE, NO_ROOM, Key, Pace, Questions, under_way
 from sri_libvirt.images.reference import Reference, WebFile
@@ -42,14 +42,15 @@ class Fetching(Protocol):
 
     def resolve(self, job: Resolve) -> Resolved: ...
 
-    def pull(self, job: Pull, progress: Progress) -> Pulled: ...
+    def pull(self, job: Pull, progress: Progress, need: Need) -> Pulled: ...
 
 
 class Room(Protocol):
     """The file system of the cache, as machines share it."""
 
     def take(self, holder: str, amount: int) -> str:
-        """Let a pull have so many bytes; "" when it has them, else what lacks, with the arithmetic."""
+        """Let a pull have so many bytes in place of what it had; "" when it has them, else what lacks, with the
+        arithmetic."""
 
     def free(self) -> int:
         """The bytes that nobody has."""
@@ -169,17 +170,23 @@ class Pulling:
     def _room_for(self, key: Key, part: Part) -> Iterator[None]:
         """What is to come of a part has its room until it is named: then the whole of it is measured. Raises NotReady.
 
-        What has come before is measured as others': less is for sale meanwhile, never more.
+        What has come before is measured as others': less is for sale meanwhile, never more. What turns out to come
+        besides (`_grow`) has room from then on.
         """
-        holder = str(key)
-        if lacking := self._room.take(holder, max(0, part.size - self._cache.part_bytes(part.file))):
+        if lacking := self._room.take(str(key), max(0, part.size - self._cache.part_bytes(part.file))):
             self._count(NO_ROOM, 0, 0.0)
-            problem = f"the image {part.source} does not fit on this host: {lacking}"
-            raise NotReady(problem, ADVICE["no-room"], NO_ROOM)
+            raise _no_room(part, lacking)
         try:
             yield
         finally:
-            self._room.give_back(holder)
+            self._room.give_back(str(key))
+
+    def _grow(self, key: Key, part: Part, more: int) -> None:
+        """A pull is about to write so many bytes more. Raises NotReady, which ends it."""
+        with failpoints.around("images.room", Unavailable):
+            lacking = self._room.take(str(key), more)
+        if lacking:
+            raise _no_room(part, lacking)
 
     def _pulled(self, key: Key, part: Part) -> Pulled:
         """A part that is whole. Raises Failure, NotReady, Cancelled."""
@@ -187,9 +194,7 @@ class Pulling:
         outcome, size = "ok", 0
         try:
             self._asked.begun(key, part.size)
-            most = part.size + self._room.free()
-            job = Pull(str(self._cache.directory), most, self._rules.access(_wanted(part)), part)
-            pulled = self._fetcher.pull(job, partial(self._asked.advanced, key))
+            pulled = self._within_bounds(key, part)
             size = pulled.size
             log.info("fetched", source=part.source, bytes=size, seconds=round(time.monotonic() - begun, 1))
         except Cancelled:
@@ -197,12 +202,26 @@ class Pulling:
             raise
         except (Failure, NotReady) as error:
             outcome = error.code or "refused"
+            if outcome == NO_ROOM:
+                # Where the file system itself is full nothing of it stays: machines need what room there is.
+                self._cache.drop_parts_of(part.file, part.fetched if isinstance(error, NotReady) else ())
             log.warning("not fetched", source=part.source, code=outcome, error=str(error))
             raise
         finally:
             self._asked.ended(key)
             self._count(outcome, size, time.monotonic() - begun)
         return pulled
+
+    def _within_bounds(self, key: Key, part: Part) -> Pulled:
+        """What `_pulled` gives, from a fetcher that writes no more than could be had if everything made way."""
+        most = part.size + self._room.free() + self._cache.held()
+        job = Pull(str(self._cache.directory), most, self._rules.access(_wanted(part)), part)
+        try:
+            return self._fetcher.pull(job, partial(self._asked.advanced, key), partial(self._grow, key, part))
+        except Failure as error:
+            if error.code == "too-large" and (lacking := self._room.take(str(key), most + 1)):
+                raise _no_room(part, f"{error}; {lacking}") from error
+            raise
 
     def _keep(self, name: str, pulled: Pulled, source: str, kind: Kind, *, final: bool) -> None:
         """Put it into the cache. Raises Failure for what is not fit for it, `final` if it is known by its digest."""
@@ -220,6 +239,10 @@ def _of_reference(wanted: Reference | WebFile) -> Key:
 
 def _of_part(part: Part) -> Key:
     return ("part", part.name)
+
+
+def _no_room(part: Part, lacking: str) -> NotReady:
+    return NotReady(f"the image {part.source} does not fit on this host: {lacking}", ADVICE["no-room"], NO_ROOM)
 
 
 def _wanted(part: Part) -> Reference | WebFile:

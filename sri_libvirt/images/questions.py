@@ -55,7 +55,7 @@ ADVICE: dict[Code, str] = {
     "not-allowed": "The operator of this host decides what is fetched: --image-source and --insecure-registry.",
     "digest-wrong": "What the server gives was changed on its way or in its storage: push it again.",
     "too-large": "Delete machines or give the host more room, or use a smaller image.",
-    "no-room": "Give the file system of the state directory more room.",
+    "no-room": "Delete machines, give the file system of the state directory more room, or use a smaller image.",
     "not-an-image": "Use an ironcore-image, a containerDisk, or a raw or qcow2 file.",
     "damaged": "Push it again, whole.",
     "refused": "It is tried again every minute; the provider's log may say more.",
@@ -230,9 +230,11 @@ class Questions:
                 problem, advice = f"the image {question.source} cannot be fetched: {error}", ADVICE[error.code]
                 question.error = NotReady(problem, advice, code)
             else:
+                if error.code == NO_ROOM and question.done:  # all of that would be fetched again
+                    pause = min(FIRST_PAUSE << min(question.failures + 3, 10), LONG_PAUSE)
                 problem = str(error) if error.code else f"the image {question.source} cannot be fetched: {error}"
                 question.error = NotReady(problem, error.advice, error.code or REFUSED)
-            question.failures += 1
+            question.failures, question.done = question.failures + 1, 0
             question.due = self._clock() + pause
 
 

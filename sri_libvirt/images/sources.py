@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,6 +21,9 @@ NOTHING = "none"
 
 _FORM = re.compile(r"(oci|https|http)://([^/?#\s]+)(/\S*)?")
 _GLOB = re.compile(r"[*?\[]")
+
+_LOCALHOST = re.compile(r"(?:.*\.)?localhost|localhost[46]?(?:\.localdomain[46]?)?|ip6-(?:localhost|loopback)")
+"""Names of the loopback: RFC 6761, 6.3, and what distributions have in /etc/hosts."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
@@ -74,6 +78,24 @@ def forbidden(address: str) -> str:
         if is_it:
             return words
     return ""
+
+
+def forbidden_name(host: str) -> str:
+    """The same of a host's name that somebody else is to resolve, as far as the name itself tells: it is an address, in
+    any form that resolvers take for one, or the loopback's name."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        return forbidden(name)
+    except ValueError:
+        pass
+    if _LOCALHOST.fullmatch(name):
+        return "a loopback address"
+    try:
+        plain = socket.inet_ntoa(socket.inet_aton(name))  # 0x7f.1, 2130706433; asks nobody
+    except OSError:
+        return ""
+    # 0127.0.0.1 is 87.0.0.1 to some and 127.0.0.1 to others.
+    return forbidden(plain) or "an address in a form that not everybody reads alike"
 
 
 def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:

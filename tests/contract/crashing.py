@@ -21,13 +21,15 @@ from unittest.mock import patch
 from sri_libvirt import app, failpoints, names
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain.observed import glance, read
-from sri_libvirt.errors import NotFound, SRIError, StoreError
+from sri_libvirt.errors import NotFound, SRIError, StoreError, Unavailable
 from sri_libvirt.hypervisor.base import DiskError, DomainEvent, EventKind, Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.hypervisor.fake_networks import FakeNetwork
+from sri_libvirt.images.cache import Cache
+from sri_libvirt.images.collecting import Collector
 from sri_libvirt.images.fetch import pull
 from sri_libvirt.images.fetch.job import Pull, Pulled, Resolve, Resolved
-from sri_libvirt.images.fetching import Progress
+from sri_libvirt.images.fetching import Need, Progress
 from sri_libvirt.jobs import Jobs
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.process import ProcessError
@@ -65,10 +67,10 @@ class Nearby:
         with failpoints.around("fetch.resolve", ProcessError):
             return pull.resolve(job)
 
-    def pull(self, job: Pull, progress: Progress) -> Pulled:
+    def pull(self, job: Pull, progress: Progress, need: Need) -> Pulled:
         self.passed.wait()
         with failpoints.around("fetch.pull", ProcessError):
-            return pull.pull(job, progress)
+            return pull.pull(job, progress, need)
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class World:
         with third_party.installed(self.root / "site"), patch.object(app, "Fetcher", Nearby):
             made = app.Provider(wishes, store, hypervisor=hypervisor, host=FakeHost(), hardware=lambda _: VAST)
         let_looks_find(made, self.found)
+        made._cache.tidy()  # as each start does
         ends = [hypervisor.watch(made.events), hypervisor.watch(self.starts)]
         try:
             yield store, lambda: self._rest(made)
@@ -200,10 +203,11 @@ def device_of(root: Path) -> Path:
     return root / "storage" / "device.raw"
 
 
-def registry_of(root: Path) -> str:
-    """The reference of an image in a registry that serves while a test runs; "" where there is none."""
+def registry_of(root: Path, kind: str = "kernel") -> str:
+    """The reference of an image in a registry that serves while a test runs; "" where there is none. It is a disk with
+    a "kernel" and an initramfs, or "layers" with a disk."""
     file = root.parent / "image"
-    return file.read_text() if file.exists() else ""
+    return f"{file.read_text()}:{kind}" if file.exists() else ""
 
 
 def survey(made: app.Provider) -> None:
@@ -267,12 +271,27 @@ def detach_addressed(store: Store, now: int) -> None:
     store.write(lambda tx: intents.detach_nic(tx, ID, "late", now))
 
 
+def creates(kind: str) -> OnDevice:
+    """A machine with an image of a registry."""
+
+    def create_with(store: Store, now: int, device: Path) -> None:
+        spec = spec_of(disks=("data",))
+        spec.image.image = registry_of(device.parents[1], kind)
+        draft = intents.Draft(ID, LABELS, {}, spec, now, now)
+        store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
+
+    return OnDevice(create_with)
+
+
+create_fetched = creates("kernel")
+
+
 @OnDevice
-def create_fetched(store: Store, now: int, device: Path) -> None:
-    spec = spec_of(disks=("data",))
-    spec.image.image = registry_of(device.parents[1])
-    draft = intents.Draft(ID, LABELS, {}, spec, now, now)
-    store.write(lambda tx: intents.create(tx, draft, lambda: MachineClass("c1-m1", 1000, GIB)))
+def collect(store: Store, now: int, device: Path) -> None:
+    """As `images prune --all` does."""
+    paths = StatePaths(device.parents[1] / "state")
+    cache = Cache(paths.image_cache, paths.machines, store)
+    Collector(cache, 0, 0, lambda: now, lambda: 0).prune(everything=True)
 
 
 def create_off(store: Store, now: int) -> None:
@@ -411,8 +430,11 @@ FLOWS = {
         Flow("addressed-attach", (create,), attach_addressed, "RUNNING", network="open", held=("10.0.0.8",)),
         Flow("addressed-detach", (create, attach_addressed), detach_addressed, "RUNNING", network="nat"),
         Flow("addressed-delete", (create_addressed,), delete, "GONE", network="nat"),
-        Flow("fetched", (), create_fetched, "RUNNING", starts=1, files=2),
+        Flow("fetched", (), create_fetched, "RUNNING", starts=1, files=4),
         Flow("fetched-delete", (create_fetched,), delete, "GONE"),
+        Flow("fetched-layers", (), creates("layers"), "RUNNING", starts=1, files=2),
+        Flow("fetched-collected", (create_fetched, delete), collect, "GONE"),
+        Flow("fetched-needed", (create_fetched, off), collect, "SUSPENDED", files=4),
         Flow("delete", (create,), delete, "GONE"),
         Flow("delete-off", (create, off), delete, "GONE"),
     )
@@ -449,7 +471,7 @@ def ask(flow: Flow, store: Store, now: int, root: Path) -> None:
     for _ in range(2):
         try:
             _do(flow.wish, store, now, root)
-        except StoreError:
+        except (StoreError, Unavailable):
             continue
         except NotFound:
             pass  # done before the provider died

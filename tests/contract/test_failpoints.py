@@ -20,9 +20,10 @@ from sri_libvirt.domain import observed
 from sri_libvirt.failpoints import Once
 from sri_libvirt.reconcile.actions import Action
 from sri_libvirt.records import SECOND
+from sri_libvirt.store import Store
 from tests.backends import artifacts
 from tests.backends.registry import Registry
-from tests.contract.crashing import FLOWS, ID, Flow, World, finish, finish_elsewhere, prepare, restore, save
+from tests.contract.crashing import FLOWS, ID, Flow, World, collect, finish, finish_elsewhere, prepare, restore, save
 from tests.contract.loop import MIB
 from tests.points import distinct
 
@@ -54,6 +55,8 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
         machine = store.machine(ID)
         if flow.state == "GONE":
             assert (machine, domains, directories, store.machine_ids()) == (None, [], [], []), told
+            assert cached(world) == known(store), (told, "what is left of a pull")
+            assert flow.wish is not collect or cached(world) == set(), (told, "it was to go")
             return
         assert machine is not None, told
         assert pb.MachineState.Name(machine.status.state) == f"MACHINE_{flow.state}", told
@@ -80,23 +83,37 @@ def check(root: Path, flow: Flow, now: int, before: int, told: str) -> None:
             assert hypervisor.disk_sizes(ID) == (sizes if flow.found else {}), told
         else:
             assert not snapshot.active, told
-        whole = {f"{image.digest.rpartition(':')[2]}" for image, _ in store.images()}
-        assert {path.stem for path in world.paths.image_cache.iterdir()} == whole, (told, "what is left of a pull")
+        assert cached(world) == known(store), (told, "what is left of a pull")
+        needed = {name for row in machine.attachments if row.image for name in row.image.parts}
+        assert {image.name for image, _ in store.images()} == needed, (told, "each part of an image is there")
     if before:
         assert world.starts.count() - before + 1 == flow.starts, told
 
 
+def cached(world: World) -> set[str]:
+    """The files of the image cache, without what their names end in."""
+    return {path.stem for path in world.paths.image_cache.iterdir()}
+
+
+def known(store: Store) -> set[str]:
+    """Those that the store has as whole."""
+    return {image.digest.rpartition(":")[2] for image, _ in store.images()}
+
+
 @pytest.fixture(autouse=True)
 def image(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[None]:
-    """An image in a registry, where a flow needs one; its reference is where flows look for it."""
+    """Images in a registry, where a flow needs one; its name is where flows look for it."""
     flow = request.node.callspec.params["flow"] if hasattr(request.node, "callspec") else None
     if flow is not None and not flow.name.startswith("fetched"):
         yield
         return
     (tmp_path / "registry").mkdir()
     with Registry(tmp_path / "registry") as registry:
-        artifacts.ironcore(registry, "org/image", "v1", parts={"rootfs": b"\xeb\x3c\x90" + bytes(MIB)})
-        (tmp_path / "image").write_text(f"{registry.host}/org/image:v1")
+        root = b"\xeb\x3c\x90" + bytes(MIB)
+        artifacts.container_disk(registry, "org/image", "layers", layers=[artifacts.disk(root)], packing="zstd")
+        files = {"rootfs": root, "kernel": b"a kernel", "initramfs": b"its initramfs"}
+        artifacts.ironcore(registry, "org/image", "kernel", generation="legacy", parts=files, command_line="quiet")
+        (tmp_path / "image").write_text(f"{registry.host}/org/image")
         yield
 
 

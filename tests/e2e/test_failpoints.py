@@ -17,7 +17,9 @@ import grpc
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import FailedPrecondition, Unavailable
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
+from sri_libvirt.server import admin
 from tests import guest, third_party
 from tests.backends import artifacts, luks
 from tests.backends.ceph import Ceph
@@ -52,11 +54,21 @@ def create(provider: Provider, _: str) -> None:
     provider.stub.CreateMachine(pb.CreateMachineRequest(machine=machine), timeout=10)
 
 
-def create_fetched(provider: Provider, _: str) -> None:
+def create_fetched(provider: Provider, _: str, tag: str = "disk") -> None:
     machine = pb.Machine(spec=spec(disks={"data": "oda"}))
-    machine.spec.image.image = f"{REGISTRY}:{PORT}/org/image:v1"
+    machine.spec.image.image = f"{REGISTRY}:{PORT}/org/image:{tag}"
     machine.metadata.labels.update({LABEL_UID: "uid-1", LABEL_NAMESPACE: "default", LABEL_NAME: "m"})
     provider.stub.CreateMachine(pb.CreateMachineRequest(machine=machine), timeout=10)
+
+
+def create_unpacked(provider: Provider, machine_id: str) -> None:
+    create_fetched(provider, machine_id, "layers")
+
+
+def collect(provider: Provider, _: str) -> None:
+    """Remove all images that no machine needs; who was killed meanwhile gives no answer."""
+    with suppress(Unavailable, FailedPrecondition):
+        admin.ask(provider.state / "admin.sock", "images-prune", {"all": True}, seconds=PATIENCE)
 
 
 def attach(provider: Provider, machine_id: str) -> None:
@@ -135,6 +147,8 @@ class Flow:
 FLOWS = {
     "create": Flow((), create, "MACHINE_RUNNING"),
     "fetched": Flow((), create_fetched, "MACHINE_RUNNING"),
+    "unpacked": Flow((), create_unpacked, "MACHINE_RUNNING"),
+    "collected": Flow((create_fetched, delete), collect, "GONE"),
     "attach": Flow((create,), attach, "MACHINE_RUNNING", disks=2),
     "locked": Flow((create,), attach_locked, "MACHINE_RUNNING", disks=2),
     "connected": Flow((create,), attach_connected, "MACHINE_RUNNING", disks=2),
@@ -164,6 +178,12 @@ CHOSEN = [
     ("fetched", "fail 2 after process.image-fetcher"),
     ("fetched", "kill 1 after images.install"),
     ("fetched", "kill 1 after store.Cache.keep"),
+    ("unpacked", "kill 1 after images.room"),
+    ("unpacked", "fail 1 before images.room"),
+    ("unpacked", "kill 1 before images.install"),
+    ("collected", "kill 1 before images.remove"),
+    ("collected", "kill 1 after images.remove"),
+    ("collected", "fail 1 before images.remove"),
     ("attach", "kill 1 before libvirt.attach_device"),
     ("attach", "kill 1 after libvirt.attach_device"),
     ("attach", "fail 1 after libvirt.attach_device"),
@@ -256,13 +276,15 @@ def lan(request: pytest.FixtureRequest, private_libvirt: PrivateLibvirt) -> Iter
 
 @pytest.fixture(autouse=True)
 def registry(request: pytest.FixtureRequest, private_libvirt: PrivateLibvirt) -> Iterator[None]:
-    """A registry with an image, where guests run."""
-    if request.node.callspec.params["name"] != "fetched":
+    """A registry with images, where guests run."""
+    if request.node.callspec.params["name"] not in ("fetched", "unpacked", "collected"):
         yield
         return
     directory = private_libvirt.directory("registry")
     with Registry(directory, inside=private_libvirt.inside, address=REGISTRY), Registry(directory) as fill:
-        artifacts.ironcore(fill, "org/image", "v1", parts={"rootfs": b"\xeb\x3c\x90" + bytes(1 << 20)})
+        root = b"\xeb\x3c\x90" + bytes(1 << 20)
+        artifacts.ironcore(fill, "org/image", "disk", parts={"rootfs": root})
+        artifacts.container_disk(fill, "org/image", "layers", layers=[artifacts.disk(root)], packing="zstd")
         yield
 
 
@@ -293,7 +315,7 @@ def prepare(provider: Provider, flow: Flow) -> None:
     disks = 1
     for wish in flow.before:
         wish(provider, machine_id(provider))
-        state = "MACHINE_SUSPENDED" if wish is off else "MACHINE_RUNNING"
+        state = "MACHINE_SUSPENDED" if wish is off else "GONE" if wish is delete else "MACHINE_RUNNING"
         disks += wish is attach_connected
         wait_for(f"{state} before the flow", lambda want=(state, disks): rest(provider, *want), PATIENCE)  # type: ignore[misc]
     provider.stop()
@@ -357,7 +379,7 @@ def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: 
     elif ended(provider):  # it could not begin, and is begun again, as by systemd
         provider.start(*OPTIONS)
     wait_for("a list", lambda: lists(provider), PATIENCE)
-    if machine_id(provider) or flow.wish in (create, create_fetched):
+    if machine_id(provider) or flow.wish in (create, create_fetched, create_unpacked, collect):
         ask(provider, flow)
     try:
         wait_for(f"rest after {armed}", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
@@ -370,7 +392,8 @@ def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: 
         provider.delete(found)
         wait_for("end of the machine", lambda: not provider.machines(), PATIENCE)
     expect_nothing_left(provider)
-    assert list((provider.state / "images" / "sha256").glob("*.part")) == []
+    cache = provider.state / "images" / "sha256"
+    assert list(cache.glob("*" if flow.wish is collect else "*.part")) == []
     host, port = address_file(provider.libvirt).read_text().split()
     expect_released(provider, (host, int(port)))
     provider.stop()

@@ -90,6 +90,7 @@ def end(provider: Provider, machine_id: str) -> None:
         ("kernel", "uefi"),
         ("uki", "uefi"),
         ("container-disk", "bios"),
+        ("container-disk", "uefi"),
     ],
 )
 def test_it_boots(provider: Provider, served: Served, tmp_path: Path, form: str, firmware: str) -> None:

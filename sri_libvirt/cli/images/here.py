@@ -8,10 +8,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from sri_libvirt import log, process
+from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, Resources, budget
+from sri_libvirt.capacity.pool import Pool
+from sri_libvirt.capacity.pulls import PullRoom
 from sri_libvirt.config import Settings
 from sri_libvirt.host import space
 from sri_libvirt.images.cache import Cache
@@ -22,26 +24,8 @@ from sri_libvirt.images.pulling import Pulling
 from sri_libvirt.images.rules import Rules
 from sri_libvirt.jobs import Jobs
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.resources import byte_words
 
 STOP_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class FileSystem:
-    """The room of pulls where nobody sells any: what the file system has."""
-
-    path: Path
-
-    def take(self, holder: str, amount: int) -> str:  # noqa: ARG002 (of the contract)
-        free = self.free()
-        return f"disk: {byte_words(amount)} asked, {byte_words(free)} free" if amount > free else ""
-
-    def free(self) -> int:
-        return space.available(self.path)
-
-    def give_back(self, holder: str) -> None:
-        pass
 
 
 @contextmanager
@@ -56,21 +40,30 @@ def commands(settings: Settings) -> Iterator[ImageCommands]:
     questions, pulls = Jobs(), Jobs(threads=settings.image_pulls)
     try:
         cache = Cache(paths.image_cache, paths.machines, store)
+        available = partial(space.available, paths.image_cache)
+        collector = Collector(cache, settings.image_keep, settings.image_min_free, store.clock, available)
+        pool = Pool({}, _disk(settings, paths))
+        measure = lambda: pool.set_budget(_disk(settings, paths))  # noqa: E731
         pulling = Pulling(
             cache,
             Fetcher(cancel),
             Rules.of(settings),
-            FileSystem(paths.image_cache),
+            PullRoom(pool, store.usage, measure, available, collector.evict, cache.held),
             questions=questions,
             pulls=pulls,
             clock=store.clock,
             machine=platform.machine(),
         )
-        room = FileSystem(paths.image_cache)
-        collector = Collector(cache, settings.image_keep, settings.image_min_free, store.clock, room.free)
         yield ImageCommands(cache, store, pulling, collector, store.clock)
     finally:
         cancel.cancel()
         questions.stop(STOP_SECONDS)
         pulls.stop(STOP_SECONDS)
         store.close()
+
+
+def _disk(settings: Settings, paths: StatePaths) -> Budget:
+    """What machines and pulls may have of the file system, as the daemon counts it."""
+    found = space.space(paths.root, paths.machines)
+    hardware = Hardware(Resources(0, 0), disk_bytes=found.total_bytes, disk_others_bytes=found.others_bytes)
+    return budget(hardware, Reserves(disk_overcommit=settings.disk_overcommit))

@@ -21,7 +21,7 @@ def main() -> int:
     job = jobs.decode(sys.stdin.buffer.read())
     _limit(job.most if isinstance(job, Pull) else 0)
     try:
-        done = pull.resolve(job) if isinstance(job, Resolve) else pull.pull(job, _tell)
+        done = pull.resolve(job) if isinstance(job, Resolve) else pull.pull(job, _tell, _need)
         _say(jobs.result(done))
     except Failure as error:
         _say(jobs.failure(error))
@@ -41,6 +41,10 @@ def _limit(most: int) -> None:
 
 def _tell(done: int, of: int | None) -> None:
     _say({"progress": [done, of]})
+
+
+def _need(more: int) -> None:
+    _say({"need": more})
 
 
 def _say(line: dict[str, Any]) -> None:

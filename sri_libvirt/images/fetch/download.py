@@ -42,6 +42,9 @@ Ask = Callable[[int, str], BaseHTTPResponse]
 Tell = Callable[[int, int | None], None]
 """Is told how many bytes of how many are there."""
 
+Need = Callable[[int], None]
+"""Is told how many bytes more are to be written, before they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -53,7 +56,14 @@ class Wanted:
     host: str
 
 
-def download(ask: Ask, part: Path, wanted: Wanted, tell: Tell, pause: Callable[[float], None] = time.sleep) -> str:
+def download(
+    ask: Ask,
+    part: Path,
+    wanted: Wanted,
+    tell: Tell,
+    need: Need = lambda _: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> str:
     """Have the whole of it in the file `part`, synced, and return its digest. Raises Failure, OSError.
 
     What has come stays where the server breaks off, if a later try can use it: where the digest is known.
@@ -62,7 +72,7 @@ def download(ask: Ask, part: Path, wanted: Wanted, tell: Tell, pause: Callable[[
         raise _too_large(wanted.size, wanted)
     fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "r+b") as out:
-        coming = _Coming(out, wanted, tell)
+        coming = _Coming(out, wanted, tell, need)
         try:
             coming.begin()
             _until_whole(ask, coming, pause)
@@ -99,7 +109,7 @@ def _until_whole(ask: Ask, coming: _Coming, pause: Callable[[float], None]) -> N
 class _Coming:
     """What has come so far."""
 
-    def __init__(self, out: BinaryIO, wanted: Wanted, tell: Tell) -> None:
+    def __init__(self, out: BinaryIO, wanted: Wanted, tell: Tell, need: Need) -> None:
         self.wanted = wanted
         self.done = 0
         self.whole = False
@@ -108,6 +118,7 @@ class _Coming:
         self._hash = hashlib.sha256()
         self._total = wanted.size
         self._tell = tell
+        self._need = need
         self._told = 0.0
 
     @property
@@ -170,6 +181,7 @@ class _Coming:
         total = total if self.wanted.size is None else self.wanted.size
         if total is None:
             raise Failure("refused", f"{self.wanted.host} does not say how many bytes it has, so nobody sees the end")
+        self._need(total - self.done)
         if total > self.wanted.most:
             raise _too_large(total, self.wanted)
         self._total = total

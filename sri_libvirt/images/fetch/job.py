@@ -1,8 +1,10 @@
 """What the provider tells a fetcher, and hears of it: one job by standard input, lines of JSON by standard output.
 
-Each line is one of: `{"progress": [done, of]}` in bytes, `of` null where nobody knows; `{"result": {…}}`, the last one
-of a job that is done; `{"failure": {…}}`, that of one that is not. Plain data on both sides, so that the provider
-imports nothing that the fetcher needs. Doing a job does not belong here.
+Each line is one of: `{"progress": [done, of]}` in bytes, `of` null where nobody knows; `{"need": more}`, the bytes that
+are about to be written from now on, as far as they are known now, of which the provider may think that they are too
+many: it ends the fetcher then; `{"result": {…}}`, the last one of a job that is done; `{"failure": {…}}`, that of one
+that is not. Plain data on both sides, so that the provider imports nothing that the fetcher needs. Doing a job does not
+belong here.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ nor what is in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,15 +47,17 @@ class Layer:
     packing: Packing
 
 
-def extract_disk(layers: Sequence[Layer], out: BinaryIO, most: int) -> int:
+def extract_disk(
+    layers: Sequence[Layer], out: BinaryIO, most: int, need: Callable[[int], None] = lambda _: None
+) -> int:
     """Write the only file in /disk of these layers, bottom to top, to a file that is empty, open and buffered; return
     its bytes.
 
-    Zeroes in it become holes. The disk has at most `most` bytes, and all that the layers unpack to OTHER_BYTES more.
-    Layers of which nothing shows are not read. Raises Failure, "not-an-image" where there is not just one file; and
-    OSError. What is in `out` is nothing then.
+    Zeroes in it become holes. `need` is told of its bytes before they are written. The disk has at most `most` bytes,
+    and all that the layers unpack to OTHER_BYTES more. Layers of which nothing shows are not read. Raises Failure,
+    "not-an-image" where there is not just one file; OSError; and what `need` raises. What is in `out` is nothing then.
     """
-    merged = _Merged(out, most)
+    merged = _Merged(out, most, need)
     for layer in reversed(layers):
         with layer.path.open("rb") as source:
             merged.add(unpacked(source, layer.packing, merged.total))
@@ -73,13 +75,14 @@ class _Merged:
     nothing of the layers below can show.
     """
 
-    def __init__(self, out: BinaryIO, most: int) -> None:
+    def __init__(self, out: BinaryIO, most: int, need: Callable[[int], None]) -> None:
         self.file = ""
         self.size = 0
         self.complete = False
         self.total = most + OTHER_BYTES
         self._out = out
         self._most = most
+        self._need = need
         self._unpacked = 0
         self._blocks = 0
         self._hidden: set[str] = set()
@@ -116,6 +119,7 @@ class _Merged:
         if self.file:
             names = f"{quote(self.file)} and {quote(name)}"
             raise Failure("not-an-image", f"it has more than one file in /disk, among them {names}")
+        self._need(entry.size)
         if entry.size > self._most:
             raise Failure("too-large", f"the disk in it has more than {byte_words(self._most)}")
         self.file = name

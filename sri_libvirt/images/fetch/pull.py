@@ -15,13 +15,15 @@ from typing import BinaryIO, cast
 
 from urllib3.response import BaseHTTPResponse
 
+from sri_libvirt import failpoints
+from sri_libvirt.errors import Unavailable
 from sri_libvirt.images.content import Blob
-from sri_libvirt.images.fetch.download import Tell, Wanted, download, validator_of
+from sri_libvirt.images.fetch.download import Need, Tell, Wanted, download, validator_of
 from sri_libvirt.images.fetch.job import UNCHANGED, Failure, Pull, Pulled, Resolve, Resolved
 from sri_libvirt.images.fetch.layers import Layer, extract_disk
 from sri_libvirt.images.fetch.registry import Registry
 from sri_libvirt.images.fetch.sparse import write_sparse
-from sri_libvirt.images.fetch.unpack import HEAD_BYTES, Packing, packing_of, unpacked
+from sri_libvirt.images.fetch.unpack import HEAD_BYTES, Packing, needing, packing_of, unpacked
 from sri_libvirt.images.fetch.web import Web, status_failure
 from sri_libvirt.images.identity import digest_of
 from sri_libvirt.images.reference import WebFile
@@ -37,13 +39,16 @@ def resolve(job: Resolve) -> Resolved:
     return registry.resolve(job.version, job.machine)
 
 
-def pull(job: Pull, tell: Tell) -> Pulled:
-    """Fetch one file. Raises Failure, or OSError where this host has no room for it."""
+def pull(job: Pull, tell: Tell, need: Need) -> Pulled:
+    """Fetch one file. Raises Failure, or OSError where this host has no room for it.
+
+    The bytes of a part's blobs it needs from the beginning; those that turn up later `need` is told of.
+    """
     if job.part.url:
-        return _web_file(job, tell)
+        return _web_file(job, tell, need)
     if len(job.part.blobs) == 1 and not job.part.layered:
         return _blob(job, job.part.blobs[0], tell)
-    return _layers(job, tell)
+    return _layers(job, tell, need)
 
 
 def _blob(job: Pull, blob: Blob, tell: Tell) -> Pulled:
@@ -52,13 +57,14 @@ def _blob(job: Pull, blob: Blob, tell: Tell) -> Pulled:
     return Pulled(str(part), found, blob.size, found)
 
 
-def _layers(job: Pull, tell: Tell) -> Pulled:
-    """The disk in the layers of a containerDisk. The layers are gone in the end; they stay where one is missing."""
+def _layers(job: Pull, tell: Tell, need: Need) -> Pulled:
+    """The disk in the layers of a containerDisk. The layers are gone in the end; they stay where one is missing, and
+    where the disk waits for room."""
     total, left = sum(blob.size for blob in job.part.blobs), job.most
     layers: list[Layer] = []
     before = 0
-    for number, blob in enumerate(job.part.blobs):
-        part = _part(job, f"{job.part.file}.{number}")
+    for name, blob in zip(job.part.fetched, job.part.blobs, strict=True):
+        part = _part(job, name)
 
         def tell_all(done: int, _: int | None, before: int = before) -> None:
             tell(before + done, total)
@@ -67,26 +73,27 @@ def _layers(job: Pull, tell: Tell) -> Pulled:
         layers.append(Layer(part, cast(Packing, blob.packing)))
         before += blob.size
         left -= blob.size
-    part = _part(job, job.part.file)
+    part, waits = _part(job, job.part.file), False
     try:
-        with _anew(part) as out:
-            size = extract_disk(layers, out, left)
+        with failpoints.around("fetch.unpack", Unavailable), _anew(part) as out:
+            size = extract_disk(layers, out, left, need)
             out.flush()
             os.fsync(out.fileno())
     except Failure as error:
         part.unlink(missing_ok=True)
+        waits = error.code == "too-large"
         # The layers are what their digests say.
         raise Failure(error.code, str(error), final=error.code in ("not-an-image", "damaged")) from error
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     finally:
-        for layer in layers:
+        for layer in () if waits else layers:
             layer.path.unlink(missing_ok=True)
     return Pulled(str(part), digest_of(part), size, job.part.file)
 
 
-def _web_file(job: Pull, tell: Tell) -> Pulled:
+def _web_file(job: Pull, tell: Tell, need: Need) -> Pulled:
     web, file = Web(job.access), WebFile(job.part.url, job.part.digest)
     what = "the file"
     said = ""
@@ -111,7 +118,7 @@ def _web_file(job: Pull, tell: Tell) -> Pulled:
 
     part = _part(job, job.part.file)
     try:
-        fetched = download(ask, part, Wanted(None, job.part.digest, job.most, file.host), tell)
+        fetched = download(ask, part, Wanted(None, job.part.digest, job.most, file.host), tell, need)
     except _Unchanged:
         part.unlink(missing_ok=True)
         return UNCHANGED
@@ -122,8 +129,8 @@ def _web_file(job: Pull, tell: Tell) -> Pulled:
         return Pulled(str(part), fetched, size, fetched, said)
     disk = _part(job, f"{job.part.file}.disk")
     try:
-        with part.open("rb") as packed, _anew(disk) as out:
-            digest, size = _keep(unpacked(packed, packing, job.most - size), out)
+        with failpoints.around("fetch.unpack", Unavailable), part.open("rb") as packed, _anew(disk) as out:
+            digest, size = _keep(needing(unpacked(packed, packing, job.most - size), need), out)
     except BaseException:
         disk.unlink(missing_ok=True)
         raise

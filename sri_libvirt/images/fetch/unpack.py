@@ -28,6 +28,9 @@ HEAD_BYTES = 6
 PIECE_BYTES = 1 << 20
 """The most that is unpacked at a time."""
 
+LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES = 4 << 20, 64 << 20
+"""How much more than there is is told of where nobody knows how much there will be."""
+
 _WINDOW_LOG = 27
 """128 MiB, what `zstd --ultra -22` and `zstd --long` need of memory."""
 
@@ -109,6 +112,19 @@ def unpacked(source: BinaryIO, packing: Packing, most: int) -> Iterator[bytes]:
         count += len(piece)
         if count > most:
             raise Failure("too-large", f"it {'unpacks to' if packing else 'has'} more than {byte_words(most)}")
+        yield piece
+
+
+def needing(pieces: Iterator[bytes], need: Callable[[int], None]) -> Iterator[bytes]:
+    """The pieces, of which nobody knows how many there are. `need` is told of bytes before they come: of an eighth of
+    those that there are, within bounds: so it is asked seldom, and for little that does not come."""
+    count = known = 0
+    for piece in pieces:
+        count += len(piece)
+        if count > known:
+            ahead = min(max(count >> 3, LEAST_AHEAD_BYTES), MOST_AHEAD_BYTES)
+            need(ahead)
+            known = count + ahead
         yield piece
 
 

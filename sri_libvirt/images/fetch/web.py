@@ -1,7 +1,8 @@
 """Asking a web server for bytes: TLS, proxies, redirects, and what went wrong in one of our words.
 
 Redirects are followed here and not by the library: an Authorization goes to the host that it was made for and to no
-other, plain http is spoken to hosts only that the operator has named, and every address is looked at (`guard.py`).
+other, plain http is spoken to hosts only that the operator has named, and every address is looked at: when it is
+connected to (`guard.py`), or before a proxy is asked to.
 What a registry is asked, and how an answer is kept, does not belong here.
 """
 
@@ -24,6 +25,7 @@ from urllib3.response import BaseHTTPResponse
 from sri_libvirt import printable
 from sri_libvirt.images.fetch.guard import Forbidden, connecting
 from sri_libvirt.images.fetch.job import Access, Failure
+from sri_libvirt.images.sources import forbidden_name
 
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 30.0
@@ -87,10 +89,12 @@ class Web:
         proxy = proxies.get(urlsplit(url).scheme) or proxies.get("all") or ""
         if proxy and proxy_bypass_environment(name, proxies):
             proxy = ""
-        # A proxy is the operator's, and where it goes from there is its affair.
-        anywhere = bool(proxy) or self._is_named(host, (*self._access.anywhere, *self._access.insecure))
+        anywhere = self._is_named(host, (*self._access.anywhere, *self._access.insecure))
         try:
-            with connecting(anywhere=anywhere):
+            # Of a proxy only what it is told can be judged: names that it resolves are its affair.
+            if proxy and not anywhere and (words := forbidden_name(name)):
+                raise Forbidden(f"{name}, {words}")
+            with connecting(anywhere=anywhere or bool(proxy)):
                 return self._pool(proxy).request(
                     "GET", url, headers=headers, preload_content=False, decode_content=False, redirect=False
                 )

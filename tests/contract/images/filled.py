@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.errors import NotReady
+from sri_libvirt.paths import MachinePaths
 from tests.backends.artifacts import container_disk, disk, ironcore
 from tests.backends.registry import Registry
 from tests.backends.webserver import WebServer
@@ -44,7 +45,13 @@ def main(scenario: str, root: Path) -> None:
             container_disk(registry, "org/disk", "1", layers=[disk(noise(MIB) * 6)], packing="zstd")
         else:
             image = f"{server.url}/disk.raw"
-        house = stack.enter_context(House(root / "state", lenient(registry, server)))
+        (root / "local").mkdir()
+        (root / "local/disk.raw").write_bytes(noise(MIB, 2))
+        directories = [root / "local"]
+        house = stack.enter_context(House(root / "state", lenient(registry, server), directories=directories))
+        others = [f"{registry.host}/org/other:1", f"{root}/local/disk.raw"]
+        ironcore(registry, "org/other", "1", parts={"disk": noise(MIB, 3)})
+        cached = fetched(house, others[0])
         pin = None if scenario == "file" else house.resolve(image)
         ballast = root / "state/ballast"
         filled(ballast)
@@ -52,15 +59,17 @@ def main(scenario: str, root: Path) -> None:
             fetched(house, image, pin)
         assert ("org/disk" if pin else image) in str(caught.value)
         assert "more room" in caught.value.advice
-        parts = [path.name for path in house.paths.image_cache.iterdir()]
-        assert len(parts) == (scenario == "blob"), f"of a blob a later try has use, of others none: {parts}"
-        assert all(name.endswith(".part") for name in parts)
-        assert house.store.images() == []
+        assert [image.source.partition("@")[0] for image, _ in house.store.images()] == [others[0].removesuffix(":1")]
+        for number, other in enumerate(others):
+            paths = MachinePaths(house.paths.machines / f"0000000{number}-8d3c-4f52-9d0a-0d2f3c1f0a02")
+            paths.root.mkdir()
+            assert house.prepare(other, paths, 64 * MIB).path == str(paths.image_disk)
+        assert list(house.paths.image_cache.iterdir()) == [cached], "it leaves to others what room there is"
         ballast.unlink()
         house.later(MINUTE)
         path = again(house, lambda: fetched(house, image, pin))
         assert path.read_bytes() == (noise(MIB) * 6 if scenario == "layers" else DISK)
-        assert [each.name for each in house.paths.image_cache.iterdir()] == [path.name]
+        assert sorted(house.paths.image_cache.iterdir()) == sorted([path, cached])
         print(caught.value.code)
 
 

@@ -49,6 +49,11 @@ from tests.contract.images.conftest import (
 )
 from tests.image_house import House
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 REPOSITORY = Path(__file__).parents[3]
 DISK = noise(2 * MIB)
 CONFIG = b"{}"
@@ -315,7 +320,77 @@ def test_nor_is_a_file_for_which_there_is_none(house: House, front: WebServer) -
     front.files["/disk.raw"] = DISK
     house.room.bytes = MIB
     image = f"{front.url}/disk.raw"
-    refused(lambda: house.resolve(image), "no-room", image, "2 MiB.*1 MiB")
+    refused(lambda: house.resolve(image), "no-room", image, f"disk: {2 * MIB} asked, {MIB} free")
+    assert left(house) == []
+
+
+def test_two_files_do_not_get_the_same_room(house: House, front: WebServer) -> None:
+    """Of neither the size is known before its server tells it."""
+    front.files |= {"/one": DISK, "/two": noise(2 * MIB, 2)}
+    house.room.bytes = 3 * MIB
+    front.misbehave("/one", Fault(hang_after=MIB), times=1)
+    with pytest.raises(NotReady, match="is being fetched"):
+        house.images.select(f"{front.url}/one").resolve(f"{front.url}/one", "somebody")
+    wait_until(lambda: house.room.held and max(house.room.held.values()) == 2 * MIB, "its room")
+    two = f"{front.url}/two"
+    refused(lambda: house.resolve(two), "no-room", two, f"disk: {2 * MIB} asked, {MIB} free")
+    let_go(front, lambda: house.pulls.counts() == (0, 0), "the end of the other")
+    house.later(MINUTE)
+    assert again(house, lambda: house.resolve(two))
+    assert house.room.held == {}
+
+
+def test_a_disk_that_turns_out_to_be_larger_than_its_layer_waits_and_the_layer_is_not_fetched_again(
+    house: House, registry: Registry, front: WebServer
+) -> None:
+    data = noise(MIB) * 6
+    container_disk(registry, "large", "1", layers=[disk(data)], packing="zstd")
+    image = f"{front.host}/large:1"
+    pin = house.resolve(image)
+    house.room.bytes = 3 * MIB
+    words = f"does not fit on this host: disk: {6 * MIB} asked, {3 * MIB} free"
+    error = refused(lambda: fetched(house, image, pin), "no-room", front.host, words)
+    assert "Delete machines" in error.advice
+    assert [name.endswith(".0.part") for name in left(house)] == [True]
+    asked = len(front.asked("/v2/*/blobs/*"))
+    house.room.bytes = 6 * MIB
+    house.later(10 * MINUTE)
+    path = again(house, lambda: fetched(house, image, pin))
+    assert path.read_bytes() == data
+    assert left(house) == [path.name]
+    assert len(front.asked("/v2/*/blobs/*")) == asked
+
+
+@pytest.mark.parametrize("kind", ["blob", "file", "packed", "layers"])
+def test_an_image_that_nobody_needs_makes_way_for_one_that_does_not_fit(
+    tmp_path: Path, registry: Registry, front: WebServer, kind: str
+) -> None:
+    old, new = noise(20 * MIB, 3), noise(64 << 10, 4) * (24 * 16)
+    ironcore(registry, "old", "1", parts={"disk": old})
+    ironcore(registry, "new", "blob", parts={"disk": new})
+    container_disk(registry, "new", "layers", layers=[disk(new)], packing="zstd")
+    front.files |= {"/file": new, "/packed": zstd.compress(new, 1)}
+    image = f"{front.url}/{kind}" if kind in ("file", "packed") else f"{registry.host}/new:{kind}"
+    with House(tmp_path / "state", lenient(registry, front), disk=40 * MIB) as house:
+        unused = fetched(house, f"{registry.host}/old:1")
+        path = fetched(house, image)
+        assert path.read_bytes() == new
+        assert left(house) == [path.name]
+        assert not unused.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "packed", "layers"])
+def test_where_nothing_makes_way_it_waits_with_the_arithmetic_of_all_claims(
+    tmp_path: Path, registry: Registry, front: WebServer, kind: str
+) -> None:
+    new = noise(64 << 10, 4) * (64 * 16)
+    container_disk(registry, "wide", "layers", layers=[disk(new)], packing="zstd")
+    front.files |= {"/file": new, "/packed": zstd.compress(new, 1)}
+    image = f"{front.url}/{kind}" if kind in ("file", "packed") else f"{registry.host}/wide:{kind}"
+    with House(tmp_path / "state", lenient(registry, front), disk=40 * MIB) as house:
+        words = r"does not fit on this host: .*disk: .* asked, .* free \(of .*, 0 B claimed\)"
+        refused(lambda: fetched(house, image), "no-room", image.partition(":layers")[0], words)
+        assert [name for name in left(house) if not name.endswith(".0.part")] == []
 
 
 @pytest.mark.parametrize("scenario", ["blob", "file", "layers"])

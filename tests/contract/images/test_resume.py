@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 
 import pytest
 
 from sri_libvirt.errors import NotReady
+from sri_libvirt.images.fetch.__main__ import MEMORY_BYTES
 from sri_libvirt.images.parts import parts_of
+from sri_libvirt.images.rules import Rules
+from sri_libvirt.paths import StatePaths
 from tests.backends.artifacts import container_disk, disk, ironcore
 from tests.backends.daemon import wait_until
 from tests.backends.registry import Registry
@@ -65,8 +70,8 @@ def begun(house: House, image: str) -> None:
         house.images.select(image).base(image, pin, "somebody", None)
 
 
-def fetcher() -> int:
-    """The process of the one that runs."""
+def fetcher(of: int = 0) -> int:
+    """The process of the one that runs, for this process unless another is named."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -74,7 +79,7 @@ def fetcher() -> int:
             words = path.with_name("cmdline").read_bytes()
         except OSError:
             continue  # it has ended
-        if int(parent) == os.getpid() and b"sri_libvirt.images.fetch" in words:
+        if int(parent) == (of or os.getpid()) and b"sri_libvirt.images.fetch" in words:
             found.append(int(path.parent.name))
     (only,) = found
     return only
@@ -160,7 +165,7 @@ def test_a_server_that_falls_silent_is_asked_for_the_rest_and_given_up_if_it_sta
     assert begins(front.asked(BLOBS)[-1]) >= 2 * (TENTH - AT_MOST_LOST)
 
 
-@pytest.mark.parametrize("tenths", [1, 9])
+@pytest.mark.parametrize("tenths", range(1, 10))
 def test_what_a_fetcher_that_was_killed_has_got_is_kept(
     house: House, front: WebServer, image: str, tenths: int
 ) -> None:
@@ -196,6 +201,54 @@ def test_a_restart_goes_on_where_the_one_before_was(
         house.cache.tidy()
         assert fetched(house, image).read_bytes() == DISK
     assert begins(front.asked(BLOBS)[-1]) >= half - AT_MOST_LOST
+
+
+def holding(root: Path, rules: Rules, image: str) -> None:
+    """What a provider is, as far as it is about images: it has one fetched."""
+    with House(root, rules) as house:
+        fetched(house, image)
+
+
+@pytest.mark.parametrize("tenths", [1, 5, 9])
+def test_what_a_provider_that_was_killed_has_got_is_not_asked_for_again(
+    tmp_path: Path, registry: Registry, front: WebServer, image: str, tenths: int
+) -> None:
+    there = tenths * TENTH
+    front.misbehave(BLOBS, Fault(hang_after=there), times=1)
+    provider = multiprocessing.get_context("spawn").Process(
+        target=holding, args=(tmp_path / "state", lenient(front), image)
+    )
+    provider.start()
+    try:
+        cache = StatePaths(tmp_path / "state").image_cache
+        part = cache / f"{digest_of(DISK).removeprefix('sha256:')}.part"
+        wait_until(lambda: part.exists() and part.stat().st_size >= there - AT_MOST_LOST, f"{tenths} tenths of it")
+        assert provider.pid
+        child = fetcher(provider.pid)
+    finally:
+        provider.kill()
+        provider.join()
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of its fetcher")
+    front.behave()
+    with House(tmp_path / "state", lenient(front)) as house:
+        house.cache.tidy()
+        assert fetched(house, image).read_bytes() == DISK
+        assert len(left(house)) == 1
+    _, *later = front.asked(BLOBS)  # the first has gone on without anybody who hears it
+    assert there + sent(later) <= SIZE + AT_MOST_LOST
+
+
+def test_a_fetcher_has_its_limits(house: House, front: WebServer, image: str) -> None:
+    front.misbehave(BLOBS, Fault(hang_after=TENTH), times=1)
+    begun(house, image)
+    wait_until(lambda: front.asked(BLOBS) and front.asked(BLOBS)[0].sent == TENTH, "a tenth of it")
+    process = fetcher()
+    assert resource.prlimit(process, resource.RLIMIT_AS) == (MEMORY_BYTES, MEMORY_BYTES)
+    assert resource.prlimit(process, resource.RLIMIT_FSIZE) == (house.room.bytes, house.room.bytes)
+    assert resource.prlimit(process, resource.RLIMIT_CORE) == (0, 0)
+    assert os.getpriority(os.PRIO_PROCESS, process) > os.getpriority(os.PRIO_PROCESS, 0), "guests and RPCs go first"
+    front.behave()
+    assert fetched(house, image).read_bytes() == DISK
 
 
 def test_of_a_part_that_is_too_old_or_of_other_bytes_nothing_comes(

@@ -27,7 +27,9 @@ class Host:
 
     def __post_init__(self) -> None:
         self.pool = Pool({"c1": CLASS}, budget(self.hardware(), Reserves()))
-        self.room = PullRoom(self.pool, lambda: self.usage, self.measure, self.available, self.evict)
+        self.room = PullRoom(
+            self.pool, lambda: self.usage, self.measure, self.available, self.evict, lambda: self.cached
+        )
 
     def hardware(self) -> Hardware:
         return Hardware(Resources(8, 32 * GIB), disk_bytes=10 * GIB, disk_others_bytes=self.others + self.cached)
@@ -70,6 +72,23 @@ def test_what_nobody_needs_makes_way_and_no_more_than_that() -> None:
     assert host.room.take("a", 5 * GIB) == ""
     assert host.evicted == [3 * GIB]
     assert host.cached == 5 * GIB
+
+
+def test_what_turns_out_to_be_more_takes_the_place_of_what_it_had() -> None:
+    host = Host(cached=6 * GIB)
+    assert host.room.take("a", 3 * GIB) == ""
+    assert host.room.take("a", 4 * GIB) == ""
+    assert (host.evicted, host.room.free()) == ([], 0)
+    assert host.room.take("a", 6 * GIB) == ""
+    assert (host.evicted, host.cached, host.room.free()) == ([2 * GIB], 4 * GIB, 0)
+    assert "disk: 11 GiB asked, 6 GiB free" in host.room.take("a", 11 * GIB)
+    assert host.room.free() == 0, "it keeps what it had"
+
+
+def test_nothing_makes_way_for_what_would_not_fit_all_the_same() -> None:
+    host = Host(cached=8 * GIB)
+    assert "disk: 11 GiB asked, 2 GiB free" in host.room.take("a", 11 * GIB)
+    assert (host.evicted, host.cached) == ([], 8 * GIB)
 
 
 def test_where_nothing_can_make_way_it_is_told_with_the_arithmetic() -> None:

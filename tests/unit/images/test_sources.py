@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sri_libvirt.config import image_pattern
 from sri_libvirt.images.reference import parse
-from sri_libvirt.images.sources import ANY_REGISTRY, NOTHING, Sources, forbidden
+from sri_libvirt.images.sources import ANY_REGISTRY, NOTHING, Sources, forbidden, forbidden_name
 
 ALLOWED = [
     ("oci://*", "ghcr.io/org/image:v1"),
@@ -146,3 +146,48 @@ def test_an_address_is_the_same_however_ipv6_writes_it(address: ipaddress.IPv4Ad
 @given(st.ip_addresses())
 def test_of_every_address_something_is_known(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     assert bool(forbidden(str(address))) >= (address.is_loopback or address.is_link_local or address.is_unspecified)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.1",
+        "0x7f.1",
+        "0X7F.0.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "0127.0.0.1",
+        "169.254.169.254",
+        "0xa9fea9fe",
+        "2852039166",
+        "0",
+        "::1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[fd00:ec2::254]",
+        "localhost",
+        "LOCALHOST.",
+        "any.thing.localhost",
+        "localhost.localdomain",
+        "localhost6.localdomain6",
+        "ip6-loopback",
+    ],
+)
+def test_a_name_tells_what_one_must_not_be_sent_to_in_every_form_that_is_resolved(name: str) -> None:
+    assert forbidden_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["ghcr.io", "10.0.0.1", "[2001:db8::1]", "localhost.example.org", "mylocalhost", "a", ""]
+)
+def test_other_names_are_whoever_resolves_them_to_judge(name: str) -> None:
+    assert forbidden_name(name) == ""
+
+
+@given(st.ip_addresses())
+def test_a_name_that_is_an_address_is_judged_as_that(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    assert forbidden_name(str(address)) == forbidden(str(address))
