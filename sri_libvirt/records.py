@@ -152,7 +152,8 @@ class Run:
     while its QEMU is still to be ended. `stopped` says why it ended (None while it runs or nobody knows yet).
     `failures` counts starts in a row that failed or lasted less than a minute; no start before `not_before`; `error` is
     what the last failed start said. `save_refused` counts how often the managed save of this run was called unusable.
-    `behind` is how far a restored guest's clock stands behind, 0 once it was set or told of.
+    `behind` is how far a restored guest's clock stands behind, 0 once it was set or told of; `restored`: that it was
+    restored was seen, so that it is not taken for another restore.
     `unsure`: nobody could tell, when it stopped, whether the host was going down.
     `strangers` is None until the first look after the store was put back from a backup: nobody can say then what the
     guest has.
@@ -173,13 +174,15 @@ class Run:
     ending: StopCause | None = None
     save_refused: int = 0
     behind: int = 0
+    restored: bool = False
     strangers: tuple[Stranger, ...] | None = ()
     unsure: bool = False
 
     def going(self, now: int) -> Run:
         """The same run, whose guest runs since `now`: nothing of a stop or a press before counts any more."""
         return replace(self, started_at=now, pressed_at=0, last_press_at=0, resumed_at=0, resumes=0, ending=None,
-                       unsure=False, stopped=None, stopped_at=0, save_refused=0, behind=0)  # fmt: skip
+                       unsure=False, stopped=None, stopped_at=0, save_refused=0, behind=0,
+                       restored=False)  # fmt: skip
 
     def stranger(self, kind: AttachmentKind, name: str) -> Stranger | None:
         """The one that has this name."""

@@ -89,13 +89,15 @@ class LastWords:
     `reason` is of the line `shutting down, reason=…` ("shutdown", "destroyed", "crashed", "failed", "" if there is
     none); `terminated_by` the process name of `terminating on signal 15 from pid N (name)` beside it. `at` is when the
     line of the reason was written, in Unix nanoseconds, 0 if that is not known. `aborted` is what QEMU itself said when
-    it gave up (a failed assertion, a broken heap), "" if it did not.
+    it gave up (a failed assertion, a broken heap), "" if it did not. `saved_at` is when the run before the latest was
+    saved, likewise 0.
     """
 
     reason: str = ""
     terminated_by: str = ""
     at: int = 0
     aborted: str = ""
+    saved_at: int = 0
 
 
 class DiskError(StrEnum):

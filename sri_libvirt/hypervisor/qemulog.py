@@ -1,7 +1,7 @@
 """How a domain's QEMU log ends: the only record of a stop that survives a restart of libvirtd.
 
-The log is of all runs; only what the latest run wrote counts, and of the file only its end is read. What a stop means
-does not belong here.
+The log is of all runs; only what the latest run wrote counts, and when the one before it was saved. Of the file only
+its end is read. What a stop means does not belong here.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ def parse(tail: str) -> LastWords:
     """The last words of the latest run in a log's tail."""
     starts = [match.start() for match in _STARTING.finditer(tail)]
     run = tail[starts[-1] :] if starts else tail
+    before = _REASON.findall(tail[: starts[-1]]) if starts else []
+    saved = before[-1][0] if before and before[-1][1] == "saved" else ""
     reasons, signals = _REASON.findall(run), _SIGNAL.findall(run)
     stamp, reason = reasons[-1] if reasons else ("", "")
     # QEMU tells what the process was started as: systemd starts daemons by their paths, people by their names.
     by = signals[-1].rpartition("/")[2] if signals else ""
     aborted = _ABORTED.findall(run)
-    return LastWords(reason, by, _nanoseconds(stamp), aborted[-1][:_WORDS] if aborted else "")
+    return LastWords(reason, by, _nanoseconds(stamp), aborted[-1][:_WORDS] if aborted else "", _nanoseconds(saved))
 
 
 def _nanoseconds(stamp: str) -> int:

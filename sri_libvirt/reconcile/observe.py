@@ -66,7 +66,8 @@ class Observer:
             domain = connection.snapshot(machine.id)
             halted = domain is None or not domain.active or domain.state is DomainState.SHUTTING_DOWN
             explain = halted and machine.run.started_at and machine.run.stopped is None
-            words = connection.last_words(machine.id) if explain else LastWords()
+            restored = domain is not None and domain.reason == "restored" and not machine.run.restored
+            words = connection.last_words(machine.id) if explain or restored else LastWords()
             failed = self._failed_disks(machine, domain, connection)
         except Unreachable as error:
             return NotSeen(str(error), stuck)
@@ -86,7 +87,7 @@ class Observer:
             places=live.devices if live else {},
             defined=persistent.devices if persistent else {},
             astray=self._astray(machine, live.devices if live else {}),
-            last_words=replace(words, at=self.of_wall(words.at)) if words.at else words,
+            last_words=replace(words, at=self.of_wall(words.at), saved_at=self.of_wall(words.saved_at)),
             out_of_memory=words.reason == "crashed" and self.out_of_memory(machine.id, machine.run.started_at),
             strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
             stuck=stuck,

@@ -84,17 +84,18 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
     run, event = machine.run, machine.stop_event
     reason = observed.domain.reason if observed.domain else ""
     if observed.active:
+        saved_at = stops.saved_meanwhile(run, event, reason, observed.last_words, observed.boot_ended_at)
+        rebooted = bool(run.boot_id) and run.boot_id != observed.boot_id
         if observed.run and observed.run != run.uuid:
             # Started, but the record of it was lost (a restored store): what runs is the truth.
             run = Run(uuid=observed.run, boot_id=observed.boot_id, started_at=now)
-        elif not run.started_at or run.stopped is not None or stops.unseen(run, event, observed.boot_id):
+        elif not run.started_at or run.stopped is not None or saved_at or rebooted:
             # Nobody has pressed the button of what runs now, whoever started it.
-            saved_at = stops.saved_at(run, event, reason, observed.boot_ended_at)
             behind = max(now - saved_at, 1) if saved_at else 0
             run = replace(run.going(now), boot_id=observed.boot_id, behind=behind)
         if reason == "booted":
             run = replace(run, behind=0)  # it was started cold after all: its save was dropped
-        return run, ()
+        return replace(run, restored=reason == "restored"), ()
     started = run.started_at or (event and run.uuid)
     if not started:
         return run, ()

@@ -39,7 +39,8 @@ class GuestPower:
         now = self.clock()
         behind = max(now - machine.run.stopped_at, 1) if restored else 0
         # A restored run may be of an earlier boot.
-        run = replace(machine.run.going(now), boot_id=self.boot_id(), not_before=0, error="", behind=behind)
+        run = replace(machine.run.going(now), boot_id=self.boot_id(), not_before=0, error="", behind=behind,
+                      restored=restored)  # fmt: skip
         dropped = "incomplete" if action.restore and not restored else action.drops_save
         word = "restored from its managed save" if restored else "started"
         started = Event(kind="started", reason="restored" if restored else "booted", message=f"the guest is {word}",

@@ -71,22 +71,19 @@ def classify(
     return cause
 
 
-def unseen(run: Run, event: StopEvent | None, boot_id: str) -> bool:
-    """Whether a guest that runs in the boot `boot_id` was off since the latest look: it was saved, or is of another
-    boot."""
-    return bool(event and event.stopped == "saved") or bool(run.boot_id and run.boot_id != boot_id)
+def saved_meanwhile(run: Run, event: StopEvent | None, reason: str, last_words: LastWords, ended: int) -> int:
+    """When the guest of `run`, which runs, was saved without a look at it since: its clock stands still from then on; 0
+    if it was not, or is not known to be restored.
 
-
-def saved_at(run: Run, event: StopEvent | None, reason: str, boot_ended_at: int) -> int:
-    """When the guest was saved that runs again, since when its clock stood still; 0 if it was not.
-
-    `reason` is libvirt's of its state, which does not tell while it is being restored.
+    `reason` is libvirt's of its state, which does not tell while it is being restored; `ended` is when its boot ended.
     """
     if run.stopped is not None:
         return run.stopped_at if run.stopped is StopCause.SAVED else 0
     if event and event.stopped == "saved":
         return event.at
-    return boot_ended_at if reason == "restored" else 0
+    if reason != "restored" or run.restored:
+        return 0
+    return last_words.saved_at if last_words.saved_at > run.started_at else ended
 
 
 def reconsidered(run: Run, boot_id: str, boot_ended_at: int) -> Run:

@@ -57,8 +57,8 @@ class Observed:
     `live` and `persistent` are the aliases of our devices in the two XMLs, `places` and `defined` what these devices
     are joined to there; `astray` are the NICs among them of which the host shows that they are not. `run` is the run in
     the live metadata, or in the persistent one when the domain is off. `foreign`: the domain carries other marks than
-    ours. `last_words` is read only when a stop has to be explained, and so is `out_of_memory`: whether the kernel says
-    that it has killed the QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they
+    ours. `last_words` is read only when a stop or a restore has to be explained. `out_of_memory`: the kernel says that
+    it has killed the QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they
     will have done is not known. `host_stopping` is None where nobody can tell. `boot_ended_at` is when the boot of the
     run ended; 0 of this one, or if that is not known. `strangers` are those of `live` that the machine has no row for.
     `failed_disks` is asked for only when QEMU has paused the guest at an I/O error.

@@ -230,6 +230,22 @@ def test_a_managed_save_that_nobody_watched_is_restored(provider: Provider) -> N
     assert starts(provider, machine_id) == ["booted", "restored"]
 
 
+def test_the_clock_of_a_guest_that_was_saved_and_restored_while_the_provider_was_away_is_told_of(
+    provider: Provider, tiny_image: Path
+) -> None:
+    provider.start("--firmware", "bios")
+    machine_id = provider.create(spec(image=tiny_image)).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    assert provider.stop() == 0
+    with provider.domain(machine_id) as domain:
+        domain.managedSave(0)
+        domain.create()
+    provider.start_again()
+    wait_for("word of the clock", lambda: "clock-behind" in [event.reason for event in provider.events(machine_id)])
+    assert starts(provider, machine_id) == ["booted"]
+    provider.wait_state(machine_id, "MACHINE_RUNNING")
+
+
 def test_a_managed_save_is_dropped_when_the_machine_was_changed_since(
     provider: Provider, private_libvirt: PrivateLibvirt
 ) -> None:

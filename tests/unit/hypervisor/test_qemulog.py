@@ -42,6 +42,14 @@ def test_only_the_last_run_counts() -> None:
     assert qemulog.parse(START + TERM.format("bash") + END.format("crashed") + START) == LastWords()
 
 
+def test_when_the_run_before_the_latest_was_saved() -> None:
+    saved = START + END.format("saved")
+    assert qemulog.parse(saved).saved_at == 0, "there is no later one"
+    assert qemulog.parse(saved + START) == LastWords(saved_at=ENDED)
+    assert qemulog.parse(saved + START + END.format("crashed")) == LastWords("crashed", "", ENDED, saved_at=ENDED)
+    assert qemulog.parse(saved + START + END.format("shutdown") + START) == LastWords()
+
+
 def test_a_tail_without_a_start() -> None:
     assert qemulog.parse("cut line\n" + END.format("destroyed")) == LastWords("destroyed", "", ENDED)
 

@@ -287,6 +287,27 @@ def test_the_clock_of_a_guest_that_libvirt_guests_has_restored_at_boot_is_set_on
     assert world.record.run.boot_id == "boot-2", "what ends it now is told by this boot"
 
 
+def test_the_clock_of_a_guest_that_was_saved_and_restored_while_nobody_looked_is_set_once() -> None:
+    world = running()
+    world.now += 60 * SECOND
+    world.last_words = LastWords(saved_at=world.now)
+    world.now += 900 * SECOND
+    started_by_others(world, DomainState.RUNNING, "restored")
+    assert clock_is_set(world) == [900 * SECOND]
+    world.last_words = LastWords(saved_at=world.now + 3600 * SECOND)  # the wall clock was set back since
+    assert clock_is_set(world) == []
+
+
+def test_a_restore_of_ours_is_not_taken_for_one_of_others() -> None:
+    world = saved()
+    saved_at = world.now
+    world.now += 4 * SECOND
+    world.settle()
+    world.last_words = LastWords("", at=0, saved_at=saved_at)
+    started_by_others(world, DomainState.RUNNING, "restored")
+    assert clock_is_set(world) == []
+
+
 def test_the_clock_of_a_guest_that_was_looked_at_amid_its_restore_is_set_when_it_runs() -> None:
     world = saved()
     world.look()

@@ -113,6 +113,16 @@ def test_last_words_are_read_only_to_explain_a_stop(bench: Bench, run: Run, star
     assert found.last_words == (WORDS if asked else LastWords())
 
 
+@pytest.mark.parametrize(("run", "asked"), [(RUN, 1), (replace(RUN, restored=True), 0)])
+def test_last_words_are_read_once_to_explain_a_restore(bench: Bench, run: Run, asked: int) -> None:
+    bench.define()
+    bench.start()
+    bench.hypervisor.save(ID)
+    bench.start()
+    bench.seen(machine(run=run))
+    assert bench.said.asked == asked
+
+
 @pytest.mark.parametrize("started", [True, False])
 def test_whether_the_host_goes_down_matters_only_for_what_is_off(bench: Bench, started: bool) -> None:
     bench.define()

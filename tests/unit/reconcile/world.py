@@ -244,7 +244,8 @@ class World:
                     return False
                 self.domain, self.live = snapshot(), self.persistent
                 behind = self.now - record.run.stopped_at if restore else 0
-                run = replace(record.run.going(self.now), boot_id=self.boot, not_before=0, error="", behind=behind)
+                run = replace(record.run.going(self.now), boot_id=self.boot, not_before=0, error="", behind=behind,
+                              restored=restore)  # fmt: skip
                 self.record = replace(record, run=run)
             case act.PlugDevice(key=key):
                 row = next(row for row in record.attachments if row.key == key)

@@ -416,7 +416,7 @@ def test_claims_are_found_again(store: Store, tmp_path: Path, clock: Clock) -> N
 def test_a_run_of_an_older_version_is_read(store: Store, tmp_path: Path) -> None:
     store.write(lambda tx: tx.insert(machine()))
     written = json.loads(codec.record(Run("u", "b", 1, stopped=StopCause.FAILED)))
-    for later in ("resumes", "ending", "save_refused", "behind"):
+    for later in ("resumes", "ending", "save_refused", "behind", "restored"):
         del written[later]
     with closing(sqlite3.connect(StatePaths(tmp_path / "state").database)) as connection, connection:
         connection.execute("UPDATE machine SET run = ?", (json.dumps(written),))
