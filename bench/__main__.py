@@ -8,10 +8,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import on_fake, on_libvirt
+from bench import images, on_fake, on_libvirt
 from bench.table import Report
 
-PARTS = {"busy": on_fake.busy, "start": on_fake.start, "idle": on_fake.idle, "many": on_fake.many}
+PARTS = {
+    "busy": on_fake.busy,
+    "start": on_fake.start,
+    "idle": on_fake.idle,
+    "many": on_fake.many,
+    "pulls": images.memory,
+}
 """What is measured on the fake hypervisor."""
 
 

@@ -1,4 +1,4 @@
-"""A whole provider on the fake hypervisor, as a process: `python -m bench.fake_provider DIRECTORY`.
+"""A whole provider on the fake hypervisor, as a process: `python -m bench.fake_provider DIRECTORY [REGISTRY...]`.
 
 The fake's domains are read from DIRECTORY/domains at the start and written there at the end, so that guests live on
 over a restart as libvirt's do; while it works it keeps them in memory, packed, for libvirt's are in another process.
@@ -77,13 +77,14 @@ async def serve(settings: config.Settings, store: Store, guests: Guests) -> None
         await provider.stop()
 
 
-def main(root: Path) -> None:
+def main(root: Path, *registries: str) -> None:
     flags = {
         "address": f"unix://{root}/sri.sock",
         "state_dir": root / "state",
         "domain_type": "qemu",
         "firmware": "bios",
         "shutdown_grace": config.duration("1s"),
+        "insecure_registry": registries,
     }
     settings = config.load(flags, environ={}, default_file=root / "none.toml")
     log.set_up("warning", "json")
@@ -98,4 +99,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

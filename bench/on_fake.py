@@ -83,9 +83,10 @@ def many(root: Path, report: Report, *, quick: bool) -> None:
 
 
 @contextmanager
-def provider(root: Path) -> Iterator[Provider]:
-    """A provider below `root`, ended in order."""
-    served = Provider(root, [sys.executable, "-m", "bench.fake_provider", str(root)], subprocess.Popen)
+def provider(root: Path, *registries: str) -> Iterator[Provider]:
+    """A provider below `root`, ended in order. It asks these registries by plain http."""
+    argv = [sys.executable, "-m", "bench.fake_provider", str(root), *registries]
+    served = Provider(root, argv, subprocess.Popen)
     try:
         yield served
     finally:

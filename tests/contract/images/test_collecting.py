@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sri_libvirt import failpoints
+from sri_libvirt import failpoints, qcow2
 from sri_libvirt.devices import ImagePin
 from sri_libvirt.errors import NotReady, Unavailable
+from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.images.base import Base
 from sri_libvirt.images.cache import Cache
 from sri_libvirt.images.collecting import Collector
@@ -23,12 +25,18 @@ from sri_libvirt.images.fetch.job import Failure, Pull, Pulled, Resolve, Resolve
 from sri_libvirt.images.fetching import Need, Progress
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import SECOND, Attachment
+from sri_libvirt.server import admin
+from tests.backends.artifacts import ironcore
+from tests.backends.registry import Registry
+from tests.contract.loop import Loop, Witness, serving_loop, spec_of, until
 from tests.image_house import House
 from tests.unit.store.records import machine
 
 DAY = 24 * 3600 * SECOND
 KEEP = 7 * DAY
 SIZE = 1 << 20
+MINUTES = 120.0
+"""How long a provider starts machines while images are removed."""
 
 
 class Shelf:
@@ -260,6 +268,49 @@ def test_prune_while_machines_are_made_takes_no_base_of_any(house: House) -> Non
         pruning.join()
     assert len(made) > 10
     assert all(path.exists() for _, path in made[-3:])
+
+
+@pytest.mark.matrix
+async def test_prune_for_minutes_while_a_provider_starts_machines(tmp_path: Path, registry: Registry) -> None:
+    """Several at a time, of several images, some of which are fetched anew each time: no start fails."""
+    for tag in "012":
+        ironcore(registry, "pruned", tag, parts={"disk": content(tag)})
+    hypervisor, witness = FakeHypervisor(tmp_path / "fake.json"), Witness()
+    hypervisor.watch(witness)
+    end = time.monotonic() + MINUTES
+    async with serving_loop(tmp_path, hypervisor, insecure_registry=(registry.host,)) as loop:
+        pruned = asyncio.create_task(prunes(loop, end))
+        starts = await asyncio.gather(*(starts_until(end, loop, witness, registry, tag) for tag in "012012"))
+        removed = await pruned
+        await until("nothing of them", lambda: loop.left_over() == ([], []))
+    assert min(starts) > 10, starts
+    assert removed > 10 * SIZE, "images were removed all the while"
+
+
+async def prunes(loop: Loop, end: float) -> int:
+    """Remove what no machine needs, again and again; the bytes that came free."""
+    freed = 0
+    while time.monotonic() < end:
+        answer = await asyncio.to_thread(admin.ask, loop.paths.admin_socket, "images-prune", {"all": True})
+        freed += answer["bytes"]
+    return freed
+
+
+async def starts_until(end: float, loop: Loop, witness: Witness, registry: Registry, tag: str) -> int:
+    """Machines of an image, one after another, each of which starts at once and has its base; how many."""
+    count = 0
+    while time.monotonic() < end:
+        spec = spec_of()
+        spec.image.image = f"{registry.host}/pruned:{tag}"
+        machine_id = await loop.created(spec)
+        base = Path(qcow2.backing_name(loop.paths.machine(machine_id).image_disk))
+        assert await asyncio.to_thread(base.read_bytes) == content(tag)
+        assert witness.starts(machine_id) == 1
+        assert "failed" not in [kind for kind, _ in loop.told(machine_id)], loop.explain()
+        await loop.delete(machine_id)
+        await loop.gone(machine_id)
+        count += 1
+    return count
 
 
 def prune_until(house: House, ended: threading.Event) -> None:
