@@ -32,6 +32,8 @@ from sri_libvirt.capacity.devices import DeviceClaims
 from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.capacity.pulls import PullRoom
 from sri_libvirt.config import Settings, failpoint, service_manager
+from sri_libvirt.console.entrance import Entrance
+from sri_libvirt.console.place import Place
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError, Unavailable
 from sri_libvirt.host import inventory, kvm, link, live, places, space, storage
@@ -72,7 +74,7 @@ from sri_libvirt.reconcile.survey import Neighbours, Survey
 from sri_libvirt.reconcile.view import Policy
 from sri_libvirt.reconcile.virtualisation import Virtualisation
 from sri_libvirt.reconcile.watchdog import Watchdog
-from sri_libvirt.records import SECOND, MachineClass
+from sri_libvirt.records import SECOND, Event, MachineClass
 from sri_libvirt.resources import Claim
 from sri_libvirt.server.admin import AdminSocket
 from sri_libvirt.server.confirming import Confirmation
@@ -182,8 +184,18 @@ class Provider:
         plugins = PluginTables(images, access, links)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
         self._confirmation = Confirmation(store, clock, self.queue.wake)
+        place = Place(settings.streaming_address, settings.base_url, take_over=settings.console_takeover)
+        self._entrance = Entrance(place, self._hypervisor.console, self._note, clock)
         runtime = MachineRuntime(
-            store, self.pool, self._devices, plugins, self._gate, wake, clock, self._confirmation.listed
+            store,
+            self.pool,
+            self._devices,
+            plugins,
+            self._gate,
+            wake,
+            clock,
+            self._confirmation.listed,
+            self._entrance.url,
         )
         self.listener = Listener(
             settings.address,
@@ -353,6 +365,7 @@ class Provider:
         self._manager.stopping()
         self._heart.stop()
         await self.listener.stop(STOP_SECONDS)
+        await self._entrance.stop()
         await self.admin.stop(STOP_SECONDS)
         self.queue.close()
         await asyncio.to_thread(self._stop_threads)
@@ -406,6 +419,10 @@ class Provider:
         except Unavailable as error:
             return str(error)
         return self.cordon.state.words
+
+    def _note(self, machine_id: str, event: Event) -> None:
+        """Keep an event in a machine's timeline."""
+        self.store.submit(lambda tx: tx.add_event(machine_id, event), synced=False)
 
     def _gate(self) -> None:
         if because := self._closed():

@@ -34,6 +34,8 @@ class Settings:
     libvirt_uri: str
     state_dir: Path
     streaming_address: str
+    base_url: str
+    console_takeover: bool
     domain_type: Literal["auto", "kvm", "qemu"]
     firmware: Literal["auto", "bios", "uefi"]
     pcie_ports: int
@@ -241,6 +243,13 @@ def host_port(text: str) -> str:
     return text
 
 
+def base_url(text: str) -> str:
+    """The text without a slash at its end, checked; "" stays "". Raises ValueError."""
+    if text and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
+        raise ValueError(f"{text!r} is not a URL such as http://10.0.0.1:20251, without a query and a user")
+    return text.rstrip("/")
+
+
 def listen_address(text: str) -> str:
     """Where gRPC listens: `unix:///path` or `host:port`. Raises ValueError."""
     if text.startswith("unix:"):
@@ -318,8 +327,14 @@ OPTIONS: tuple[Option, ...] = (
         "streaming_address",
         host_port,
         "127.0.0.1:20251",
-        "For console sessions, which come with a later version.",
+        "Where console sessions are served; nowhere when empty. There is no encryption.",
         "HOST:PORT",
+    ),
+    Option(
+        "base_url", base_url, "", "What clients reach the streaming address by, if by another name.", "http://HOST:PORT"
+    ),
+    Option(
+        "console_takeover", switch, "false", "Let a second console session of a machine end the first.", native=bool
     ),
     _choice("domain_type", "auto|kvm|qemu", "auto", "Virtualisation of new machines; auto probes whether KVM works."),
     _choice("firmware", "auto|bios|uefi", "auto", "Firmware of new machines; auto is UEFI when the host has one."),

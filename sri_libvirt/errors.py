@@ -43,10 +43,6 @@ class Unavailable(SRIError):
     """Not now; the same request may succeed later."""
 
 
-class Unimplemented(SRIError):
-    """A feature that this version does not have; the message says so in a user's words."""
-
-
 class NotReady(SRIError):
     """A resource that a machine needs is not there yet; the machine waits and tries again.
 
@@ -93,6 +89,14 @@ class UnusableSave(HypervisorError):
 
 class DescriptorRefused(HypervisorError):
     """The host's security module (AppArmor) keeps a QEMU from taking what libvirt has opened for it."""
+
+
+class ConsoleHeld(HypervisorError):
+    """Somebody else has the machine's console; it is given up by them, or taken over."""
+
+
+class ConsoleLost(HypervisorError):
+    """A console that was open is not any more: libvirt went away, or somebody took it over."""
 
 
 class Unreachable(HypervisorError):

@@ -66,6 +66,10 @@ class Dialogue(Protocol):
     def waiting(self) -> int:
         """Bytes that the client's flow control holds back; while there are any, no more should be shown."""
 
+    @property
+    def has_output(self) -> bool:
+        """Whether `take` would give anything."""
+
     def receive(self, data: bytes) -> list[Said]:
         """What these bytes say. Raises ProtocolError; what `take` gives then says so to the client."""
 

@@ -78,6 +78,10 @@ class SpdyDialogue:
     def close(self) -> None:
         self._connection.goaway()
 
+    @property
+    def has_output(self) -> bool:
+        return self._connection.has_output
+
     def take(self) -> bytes:
         return self._connection.take()
 

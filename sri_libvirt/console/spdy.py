@@ -330,6 +330,10 @@ class SpdyConnection:
         """End the connection in order: the last that is sent."""
         self._goaway(0)
 
+    @property
+    def has_output(self) -> bool:
+        return bool(self._output)
+
     def take(self) -> bytes:
         """What is to be sent to the peer."""
         output = bytes(self._output)

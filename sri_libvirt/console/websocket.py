@@ -95,6 +95,10 @@ class WebSocketDialogue:
     def close(self) -> None:
         self._send(CloseConnection(CloseReason.NORMAL_CLOSURE))
 
+    @property
+    def has_output(self) -> bool:
+        return bool(self._output)
+
     def take(self) -> bytes:
         output = bytes(self._output)
         self._output.clear()

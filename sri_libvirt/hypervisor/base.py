@@ -284,6 +284,25 @@ class NoTaps:
     def remove(self, name: str) -> None: ...
 
 
+class Console(Protocol):
+    """A guest's serial console, ours alone until it is closed. One thread reads, and one, the same or another, writes.
+
+    It has a connection of its own, and has to be read: what a guest prints is kept in memory until then.
+    """
+
+    def read(self) -> bytes | None:
+        """What the guest has printed, at most some 64 KiB; None for nothing yet, b"" once its QEMU has ended.
+
+        After None, and only then, `heard` is called when there is more. Raises ConsoleLost.
+        """
+
+    def write(self, data: bytes) -> int:
+        """Type; returns how many bytes went. Waits for a guest that is slow to take them. Raises ConsoleLost."""
+
+    def close(self) -> None:
+        """Give it up, also while others read and write. Never raises. Idempotent."""
+
+
 class Hypervisor(Protocol):
     """A hypervisor that can be connected to and watched. Its guests are plugged into `taps`."""
 
@@ -292,6 +311,14 @@ class Hypervisor(Protocol):
 
     def connect(self) -> Connection:
         """A new connection for the calling thread. Raises Unreachable."""
+
+    def console(self, machine_id: str, heard: Callable[[], None], *, take_over: bool = False) -> Console:
+        """The serial console of a domain that is active. `heard` is called from another thread, and must return at
+        once.
+
+        Raises ConsoleHeld when somebody has it, unless `take_over` ends theirs; HypervisorError of a domain that is not
+        active, and Unreachable.
+        """
 
     def watch(self, listener: Listener) -> Callable[[], None]:
         """Deliver events from a thread with a connection of its own, reconnecting for ever. Returns stop()."""

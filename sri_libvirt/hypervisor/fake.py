@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from sri_libvirt.errors import HypervisorError, SRIError, Unreachable
+from sri_libvirt.errors import ConsoleHeld, HypervisorError, SRIError, Unreachable
 from sri_libvirt.hypervisor import filter_rules
 from sri_libvirt.hypervisor.base import (
     DiskError,
@@ -34,6 +34,7 @@ from sri_libvirt.hypervisor.base import (
     Secret,
     SecretUsage,
 )
+from sri_libvirt.hypervisor.fake_console import FakeConsole
 from sri_libvirt.hypervisor.fake_networks import FakeNetwork
 from sri_libvirt.hypervisor.networks import Address, Lease, Network
 
@@ -108,6 +109,7 @@ class FakeHypervisor:
         self.bindings: dict[str, str] = {}  # what a crash has left, by device
         self.secrets: dict[str, Secret] = {}
         self.values: dict[str, bytes] = {}  # of secrets that are set; those of a process before are not known
+        self.consoles: dict[str, FakeConsole] = {}  # the latest of each machine
         self.opened_with: dict[str, bytes] = {}  # the values that disks were last opened with, by the secret's UUID
         self._file = state
         self._lock = threading.RLock()
@@ -135,6 +137,22 @@ class FakeHypervisor:
             if not self._reachable:
                 raise Unreachable("libvirt cannot be reached: the fake is off")
             return FakeConnection(self, self._life)
+
+    def console(self, machine_id: str, heard: Callable[[], None], *, take_over: bool = False) -> FakeConsole:
+        """See `base.Hypervisor`."""
+        self._enter("console")
+        with self._lock:
+            if not self._reachable:
+                raise Unreachable("libvirt cannot be reached: the fake is off")
+            if (domain := self._domains.get(machine_id)) is None or domain.state not in _LIVE:
+                raise HypervisorError("libvirt could not open the machine's console: domain is not running")
+            before = self.consoles.get(machine_id)
+            if before is not None and not (before.ended or before.lost):
+                if not take_over:
+                    raise ConsoleHeld("somebody has the machine's console")
+                before.lose("somebody has taken it over")
+            console = self.consoles[machine_id] = FakeConsole(heard)
+            return console
 
     def watch(self, listener: Listener) -> Callable[[], None]:
         """Deliver events to the listener until the returned stop() is called."""
@@ -180,6 +198,8 @@ class FakeHypervisor:
             if reachable == self._reachable:
                 return
             self._reachable = reachable
+            for console in self.consoles.values():
+                console.lose("the fake was stopped")
             self.secrets.clear()
             self.values.clear()
             self._save()
@@ -403,6 +423,8 @@ class FakeHypervisor:
             domain.live, domain.state, domain.reason, domain.unplugging = "", DomainState.OFF, said, []
             domain.failed, domain.failing, domain.sizes = {}, {}, {}
             domain.said, domain.terminated_by = said, terminated_by
+            if (console := self.consoles.get(machine_id)) is not None:
+                console.end()
             if shutdown:
                 events.append(DomainEvent(machine_id, EventKind.SHUTDOWN, shutdown))
             events.append(DomainEvent(machine_id, EventKind.STOPPED, stopped))

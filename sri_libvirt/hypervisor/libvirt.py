@@ -21,6 +21,7 @@ import libvirt
 from sri_libvirt.hypervisor import faults, firmware
 from sri_libvirt.hypervisor.base import Listener
 from sri_libvirt.hypervisor.connection import LibvirtConnection
+from sri_libvirt.hypervisor.console import LibvirtConsole
 from sri_libvirt.hypervisor.eventloop import LOOP
 from sri_libvirt.hypervisor.events import Watcher
 from sri_libvirt.hypervisor.opening import Opener
@@ -53,6 +54,10 @@ class LibvirtHypervisor:
         return LibvirtConnection(
             self._opener.open(), qemu_log_dir=self._qemu_log_dir, firmware_dirs=self._firmware_dirs
         )
+
+    def console(self, machine_id: str, heard: Callable[[], None], *, take_over: bool = False) -> LibvirtConsole:
+        """See `base.Hypervisor`."""
+        return LibvirtConsole(self._opener.open(), machine_id, heard, take_over=take_over)
 
     def watch(self, listener: Listener) -> Callable[[], None]:
         """Deliver events until the returned stop() is called; reconnects for ever."""

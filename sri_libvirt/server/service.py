@@ -45,7 +45,6 @@ CODES: dict[type[errors.SRIError], grpc.StatusCode] = {
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
     errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
     errors.StoreError: grpc.StatusCode.UNAVAILABLE,
-    errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
 }
 """The one table of codes. An error that is not in it is a bug and answered INTERNAL."""
 
@@ -60,12 +59,17 @@ _LOGGED_ID = 80
 log = structlog.get_logger()
 
 
+async def _no_consoles(_machine_id: str) -> str:
+    raise errors.Unavailable("this process serves no consoles")
+
+
 class MachineRuntime:
     """machine.v1alpha1.MachineRuntime on a store.
 
     `pool` knows the classes and what fits; `gate` raises Unavailable when this host takes no new machines at all
     (contract G.6: it is cordoned, or cannot run guests); `wake` is called, from the
     store's thread, for each machine whose spec has changed, once that is on disk. Both must return at once.
+    `console_url` gives a URL at which the console of a machine that runs can be opened, once.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class MachineRuntime:
         wake: Callable[[str], None],
         clock: SteadyClock,
         listed: Callable[[pb.MachineFilter], None] = lambda _: None,
+        console_url: Callable[[str], Awaitable[str]] = _no_consoles,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -88,6 +93,7 @@ class MachineRuntime:
         self._wake = wake
         self._clock = clock
         self._listed = listed
+        self._console_url = console_url
 
     async def version(self, _request: pb.VersionRequest) -> pb.VersionResponse:
         return pb.VersionResponse(runtime_name=RUNTIME_NAME, runtime_version=__version__)
@@ -200,11 +206,17 @@ class MachineRuntime:
 
     async def exec(self, request: pb.ExecRequest) -> pb.ExecResponse:
         validate.machine_id(request.machine_id)
-        if not self._store.frames(request.machine_id):
+        if not (found := self._store.frames(request.machine_id)):
             raise errors.NotFound(f"there is no machine {printable.quote(request.machine_id)}")
-        raise errors.Unimplemented(
-            f"console sessions come with a later version; meanwhile: virsh console {request.machine_id}"
-        )
+        machine = pb.Machine.FromString(found[0])
+        if machine.metadata.deleted_at:
+            raise errors.FailedPrecondition(f"machine {request.machine_id} is being deleted")
+        if machine.status.state != pb.MACHINE_RUNNING:
+            state = pb.MachineState.Name(machine.status.state)
+            raise errors.FailedPrecondition(
+                f"machine {request.machine_id} does not run (its state is {state}), so it has no console"
+            )
+        return pb.ExecResponse(url=await self._console_url(request.machine_id))
 
     def _admit(self, tx: Transaction, spec: pb.MachineSpec) -> MachineClass:
         """The class of a new machine, for which this host has room beside all that exists."""

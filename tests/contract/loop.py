@@ -87,6 +87,7 @@ def settings(root: Path, **changes: object) -> Settings:
         "image_dir": (root / "images",),
         "domain_type": "qemu",
         "firmware": "bios",
+        "streaming_address": "127.0.0.1:0",
         "shutdown_grace": config.duration("1s"),
         **changes,
     }

@@ -332,7 +332,7 @@ def test_quantities_are_totals_whatever_exists(provider: CompressedProvider, sce
 @pytest.mark.rule("R-A6-5", "R-G2-1", "R-G2-2")
 def test_exec_panics_nowhere(scenario: Scenario, backend: Path) -> None:
     wanted = running(scenario, machine(backend))
-    assert scenario.poollet.exec(wanted) == 500  # UNIMPLEMENTED, until there are console sessions
+    assert scenario.poollet.exec(wanted) == 302
     assert scenario.poollet.exec(ApiMachine("unknown")) == 404
     wanted.power = pb.POWER_OFF
     wanted.changed()

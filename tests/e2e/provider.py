@@ -66,6 +66,7 @@ class Provider:
         return [
             sys.executable, "-m", "sri_libvirt", "serve", "--address", f"unix://{self.socket}", "--state-dir",
             str(self.state), "--image-dir", str(self.images), "--domain-type", "qemu", "--log-format", "json",
+            "--streaming-address", "127.0.0.1:0",
             *ROOMY, *self.options, *options,
         ]  # fmt: skip
 

@@ -61,6 +61,8 @@ KEEPERS: Mapping[str, tuple[str, ...]] = {
     "jinja2": ("domain.",),
     "tomllib": ("config",),
     "prometheus_client": ("metrics",),
+    "h11": ("console.",),
+    "wsproto": ("console.",),
     "click": ("cli.",),
     "rich": ("cli.",),
 }

@@ -10,7 +10,7 @@ import pytest
 
 from sri_libvirt.console.protocol import InputEnded, Left, Outcome, Typed
 from sri_libvirt.console.remotecommand import V4, V5, VERSIONS, SpdyDialogue
-from tests.unit.console.spdy_client import (
+from tests.terminal.spdy import (
     DATA,
     FIN,
     GOAWAY,

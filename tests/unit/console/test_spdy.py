@@ -28,7 +28,7 @@ from sri_libvirt.console.spdy import (
     StreamReset,
     WentAway,
 )
-from tests.unit.console.spdy_client import (
+from tests.terminal.spdy import (
     DATA,
     FIN,
     GOAWAY,

@@ -20,6 +20,11 @@ def test_the_daemon_loads_nothing_of_what_a_fetcher_needs() -> None:
     assert loaded("sri_libvirt.app") & (IN_A_FETCHER - {"zlib", "lzma"}) == set()
 
 
+def test_the_daemon_loads_nothing_of_consoles_before_one_is_asked_for() -> None:
+    found = {"h11", "wsproto", "sri_libvirt.console.server", "sri_libvirt.console.spdy"}
+    assert loaded("sri_libvirt.app") & found == set()
+
+
 def test_the_daemon_loads_nothing_that_draws_tables() -> None:
     """structlog would: 3 MiB, for tracebacks that are not drawn here."""
     assert loaded("sri_libvirt.cli.main, sri_libvirt.cli.serve, sri_libvirt.app") & {"rich", "pygments"} == set()

@@ -1,0 +1,142 @@
+"""The guest's side of a session: two threads between a console, whose calls block, and who must not.
+
+One reads whatever the guest prints, at once, for libvirt would keep it; the other types, which waits for the guest. A
+console that libvirt has lost is opened again for some seconds, while the guest runs on. What the client is told does
+not belong here (`session.py`).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from sri_libvirt.console.ring import Ring
+from sri_libvirt.errors import ConsoleHeld, ConsoleLost, HypervisorError, Unreachable
+from sri_libvirt.hypervisor.base import Console
+
+log = structlog.get_logger(__name__)
+
+REOPEN_SECONDS = 10.0
+"""How long a console that was lost is opened again."""
+
+_PAUSE_SECONDS = 0.5
+_REOPENED = b"\r\n[libvirt was lost for a moment; what was printed meanwhile is in the console log]\r\n"
+
+Open = Callable[[Callable[[], None]], Console]
+"""Opens the console; what it is given is called when there is something to read. Raises HypervisorError."""
+
+
+class Told(Protocol):
+    """Who is told, from these threads; returns at once."""
+
+    def printed(self) -> None:
+        """There is something in the ring again."""
+
+    def took(self, count: int) -> None:
+        """The guest has taken so many of the bytes that were typed."""
+
+    def ended(self, problem: str) -> None:
+        """It is over; "" if the guest's QEMU has ended."""
+
+
+class GuestSide:
+    """One console. `begin` opens it; then it ends by itself, or by `stop`."""
+
+    def __init__(self, open_console: Open, told: Told) -> None:
+        self.ring = Ring()
+        self._open = open_console
+        self._told = told
+        self._heard = threading.Event()
+        self._typed: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._console: Console | None = None
+
+    def begin(self) -> None:
+        """Open it, which may take long. Raises HypervisorError."""
+        self._console = self._open(self._heard.set)
+        for run, name in ((self._read, "console-read"), (self._write, "console-type")):
+            threading.Thread(target=run, name=name, daemon=True).start()
+
+    def type(self, data: bytes) -> None:
+        """Have the guest take this, after all before; `Told.took` says when it has."""
+        self._typed.put(data)
+
+    def stop(self) -> None:
+        """Give the console up. Returns at once; a thread that waits in a call ends with it."""
+        self._stopping = True
+        self._heard.set()
+        self._typed.put(None)
+
+    def _read(self) -> None:
+        self._heard.set()
+        problem = ""
+        try:
+            while not self._stopping:
+                try:
+                    if self._read_all():
+                        break
+                except ConsoleLost as error:
+                    ended = self._reopen(str(error))
+                    if ended is not None:
+                        problem = ended
+                        break
+        except Exception as error:
+            log.exception("a bug: a console session ends")
+            problem = f"a bug of the provider: {type(error).__name__}"
+        self._stopping = True
+        self._typed.put(None)
+        if self._console is not None:
+            self._console.close()
+        self._told.ended(problem)
+
+    def _read_all(self) -> bool:
+        """Take what there is, then wait for more; whether the guest has ended. Raises ConsoleLost."""
+        assert self._console is not None
+        self._heard.wait()
+        self._heard.clear()
+        while not self._stopping and (data := self._console.read()) is not None:
+            if not data:
+                return True
+            if self.ring.put(data):
+                self._told.printed()
+        return False
+
+    def _reopen(self, problem: str) -> str | None:
+        """None once it is open again; else how it ended, "" if the guest's QEMU has."""
+        assert self._console is not None
+        self._console.close()
+        end = time.monotonic() + REOPEN_SECONDS
+        while time.monotonic() < end and not self._stopping:
+            try:
+                self._console = self._open(self._heard.set)
+            except Unreachable:
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            except ConsoleHeld as error:
+                return f"{problem}; {error}"
+            except HypervisorError:
+                return ""  # libvirt answers: it has no guest that runs
+            self._heard.set()
+            if self.ring.put(_REOPENED):
+                self._told.printed()
+            return None
+        return problem
+
+    def _write(self) -> None:
+        while (data := self._typed.get()) is not None:
+            count = len(data)
+            while data and not self._stopping:
+                try:
+                    assert self._console is not None
+                    sent = self._console.write(data)
+                except ConsoleLost:
+                    break  # what was on its way is lost, as on a line that is cut; who reads sees to the rest
+                if not sent:
+                    break
+                data = data[sent:]
+            self._told.took(count)

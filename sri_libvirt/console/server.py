@@ -1,0 +1,206 @@
+"""The listener of console sessions: an HTTP/1.1 request with a token in its path becomes a session, or is refused.
+
+Only a 101 uses a token up: kubectl asks by WebSocket first and, refused, by SPDY at the same URL. A machine has one
+session at a time. No call of libvirt is made in this asyncio loop. How a session goes does not belong here
+(`session.py`), nor what a request may say (`negotiation.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import h11
+import structlog
+
+from sri_libvirt.config import split_host_port
+from sri_libvirt.console.negotiation import NOT_FOUND, Refusal, Upgrade, head, negotiate, refusal, token_of
+from sri_libvirt.console.place import Consoles, Place
+from sri_libvirt.console.protocol import Outcome
+from sri_libvirt.console.session import Session
+from sri_libvirt.console.tokens import Tokens
+from sri_libvirt.errors import ConsoleHeld, HypervisorError, Unreachable
+from sri_libvirt.records import SECOND, Event
+
+log = structlog.get_logger(__name__)
+
+MOST_CONNECTIONS = 256
+REQUEST_SECONDS = 10.0
+"""How long a client may take for its request."""
+
+MOST_HEAD_BYTES = 16 * 1024
+STOP_SECONDS = 8.0
+
+_TAKEN_OVER = "the session was ended: another client, from {}, has taken the console over"
+
+
+@dataclass(slots=True)
+class _Used:
+    """A machine's console: since when, from where, and by which session; `free` is set once it is not used any more."""
+
+    peer: str
+    since: float
+    session: Session
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ConsoleServer:
+    """One listener. `start` and `stop` belong to the asyncio loop."""
+
+    def __init__(
+        self, place: Place, tokens: Tokens, open_console: Consoles, note: Callable[[str, Event], None]
+    ) -> None:
+        self.url = ""
+        """What tokens are appended to; set by start."""
+        self._place = place
+        self._tokens = tokens
+        self._open_console = open_console
+        self._note = note
+        self._used: dict[str, _Used] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        self._server = await asyncio.start_server(self._accept, *split_host_port(self._place.address))
+        host, port = self._server.sockets[0].getsockname()[:2]
+        self.url = self._place.base_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("consoles are served", url=self.url)
+
+    async def stop(self, problem: str) -> None:
+        """Listen no more; end all sessions and tell their clients why, within STOP_SECONDS."""
+        if self._server is not None:
+            self._server.close()
+        for used in list(self._used.values()):
+            used.session.end(Outcome(problem))
+        if self._serving:
+            _, late = await asyncio.wait(self._serving, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def in_use(self, machine_id: str) -> str:
+        """Who has a machine's console, as a sentence; "" if nobody has."""
+        used = self._used.get(machine_id)
+        if used is None:
+            return ""
+        return (
+            f"the console of machine {machine_id} is in use since {time.monotonic() - used.since:.0f} s, from "
+            f"{used.peer}: a machine has one session at a time"
+        )
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, TimeoutError, EOFError):
+            pass  # a client that went before it had said what it wants
+        except Exception:
+            log.exception("a bug: a console's connection ends")
+        finally:
+            self._serving.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._serving) > MOST_CONNECTIONS:
+            await _refuse(writer, refusal(503, f"{MOST_CONNECTIONS} connections to consoles are open; try again later"))
+            return
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                request, said = await _request(reader)
+        except h11.RemoteProtocolError as error:
+            await _refuse(writer, refusal(error.error_status_hint, "what came is no request of HTTP/1.1"))
+            return
+        found = negotiate(request.method, request.headers)
+        machine_id = self._tokens.machine(token := token_of(request.target))
+        if not machine_id and not (isinstance(found, Refusal) and found.status == 405):
+            found = NOT_FOUND
+        if isinstance(found, Refusal):
+            await _refuse(writer, found)
+            return
+        peer = "{}:{}".format(*writer.get_extra_info("peername")[:2])
+        await self._session(machine_id, token, found, peer, said, reader, writer)
+
+    async def _session(
+        self,
+        machine_id: str,
+        token: str,
+        upgrade: Upgrade,
+        peer: str,
+        said: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        while (used := self._used.get(machine_id)) is not None:
+            if not self._place.take_over:
+                await _refuse(writer, refusal(409, self.in_use(machine_id)))
+                return
+            used.session.end(Outcome(_TAKEN_OVER.format(peer)))
+            await used.free.wait()
+        opened = partial(self._open_console, machine_id, take_over=self._place.take_over)
+        session = Session(opened, upgrade.dialogue())
+        used = self._used[machine_id] = _Used(peer, time.monotonic(), session)
+        try:
+            try:
+                await session.begin()
+            except HypervisorError as error:
+                await _refuse(writer, _of(error))
+                return
+            self._tokens.use(token)
+            self._tell(machine_id, "opened", f"a console session was opened from {peer}", 0.0)
+            writer.write(head(101, upgrade.headers))
+            outcome = await session.run(said, reader, writer)
+            self._tell(machine_id, "closed", _closed(session, peer, outcome), time.monotonic() - used.since)
+        finally:
+            session.give_up()
+            del self._used[machine_id]
+            used.free.set()
+
+    def _tell(self, machine_id: str, reason: str, message: str, took: float) -> None:
+        log.info("console", machine=machine_id, what=message)
+        self._note(machine_id, Event(kind="console", reason=reason, message=message, took=int(took * SECOND)))
+
+
+async def _request(reader: asyncio.StreamReader) -> tuple[h11.Request, bytes]:
+    """A request without a body, and what was said after it. Raises h11.RemoteProtocolError, EOFError."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
+    request: h11.Request | None = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(MOST_HEAD_BYTES))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.EndOfMessage):
+            assert request is not None
+            return request, connection.trailing_data[0]
+        elif isinstance(event, h11.Data):
+            raise h11.RemoteProtocolError("a body")
+        else:
+            raise EOFError("the client went away")
+
+
+async def _refuse(writer: asyncio.StreamWriter, refused: Refusal) -> None:
+    length = ("Content-Length", str(len(refused.body)))
+    writer.write(head(refused.status, (*refused.headers, length, ("Connection", "close"))) + refused.body)
+    await writer.drain()
+
+
+def _of(error: HypervisorError) -> Refusal:
+    if isinstance(error, Unreachable):
+        return refusal(503, str(error))
+    return refusal(409 if isinstance(error, ConsoleHeld) else 500, str(error))
+
+
+def _closed(session: Session, peer: str, outcome: Outcome | None) -> str:
+    traffic = session.traffic
+    how = "its client went" if outcome is None else outcome.problem or "the guest has ended"
+    lost = f", {traffic.lost} of the output lost" if traffic.lost else ""
+    return f"the console session from {peer} ended: {how}; {traffic.typed} bytes typed, {traffic.shown} shown{lost}"

@@ -1,0 +1,404 @@
+"""Console sessions over real sockets, on the fake hypervisor: who gets in, what is carried, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from sri_libvirt.console import session as sessions
+from sri_libvirt.console.entrance import Entrance
+from sri_libvirt.console.place import Place
+from sri_libvirt.console.ring import MOST_BYTES
+from sri_libvirt.errors import FailedPrecondition, Unavailable
+from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake_console import FakeConsole
+from sri_libvirt.records import SECOND, Event
+from tests.terminal.client import Refused, SpdyTerminal, Terminal, WebSocketTerminal, outcome, request, until
+
+ID, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+OPENERS: dict[str, Callable[[str], Awaitable[Terminal]]] = {
+    "spdy": SpdyTerminal.open,
+    "websocket": WebSocketTerminal.open,
+}
+
+
+@dataclass
+class House:
+    """An entrance, and what is behind and around it."""
+
+    hypervisor: FakeHypervisor
+    entrance: Entrance
+    now: list[int]
+    events: list[tuple[str, Event]] = field(default_factory=list)
+
+    async def guest(self, machine_id: str = ID) -> FakeConsole:
+        """The console that somebody has opened."""
+        async with asyncio.timeout(10):
+            while machine_id not in self.hypervisor.consoles:
+                await asyncio.sleep(0.01)
+        return self.hypervisor.consoles[machine_id]
+
+    async def free(self, machine_id: str = ID) -> None:
+        """Wait until nobody has the console."""
+        server = self.entrance._server
+        assert server is not None
+        async with asyncio.timeout(40):
+            while server.in_use(machine_id):
+                await asyncio.sleep(0.01)
+
+
+async def house(*, take_over: bool = False) -> House:
+    hypervisor, now, events = FakeHypervisor(), [0], list[tuple[str, Event]]()
+    connection = hypervisor.connect()
+    for each in (ID, OTHER):
+        connection.define(f"<domain><uuid>{each}</uuid></domain>")
+        connection.start(each)
+    place = Place("127.0.0.1:0", take_over=take_over)
+    entrance = Entrance(
+        place, hypervisor.console, lambda machine, event: events.append((machine, event)), lambda: now[0]
+    )
+    return House(hypervisor, entrance, now, events)
+
+
+@pytest.fixture
+async def there() -> AsyncIterator[House]:
+    found = await house()
+    threads = threading.active_count()
+    yield found
+    await found.entrance.stop()
+    async with asyncio.timeout(10):
+        while any(each.name.startswith("console-") for each in threading.enumerate()):
+            await asyncio.sleep(0.01)
+    assert threading.active_count() <= threads + 8, "threads of the loop's pool stay"
+
+
+async def opened(there: House, kind: str, machine_id: str = ID) -> Terminal:
+    return await OPENERS[kind](await there.entrance.url(machine_id))
+
+
+async def wait(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+both = pytest.mark.parametrize("kind", OPENERS)
+
+
+@both
+async def test_what_is_typed_and_shown(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    guest.prints(b"login: ")
+    await until(terminal, lambda: terminal.shown == b"login: ")
+    await terminal.type(b"root\n")
+    await wait(lambda: guest.typed == b"root\n")
+    there.hypervisor.guest_powers_off(ID)
+    assert await outcome(terminal) == {"metadata": {}, "status": "Success"}
+    assert terminal.ended
+    await there.free()
+    assert [(machine, event.reason) for machine, event in there.events] == [(ID, "opened"), (ID, "closed")]
+    assert "5 bytes typed, 7 shown" in there.events[1][1].message
+    assert "root" not in str(there.events)
+
+
+@both
+async def test_what_the_guest_printed_last_is_shown_before_the_end(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    guest.prints(b"x" * 100_000 + b"halted")
+    there.hypervisor.guest_powers_off(ID)
+    assert (await outcome(terminal))["status"] == "Success"
+    assert terminal.shown.endswith(b"halted")
+    assert len(terminal.shown) == 100_006
+
+
+@both
+async def test_a_megabyte_each_way_arrives_as_it_was(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    text = bytes(range(256)) * 4096
+    for at in range(0, len(text), 16 * 1024):
+        await terminal.type(text[at : at + 16 * 1024])
+    await wait(lambda: guest.typed == text)
+    for at in range(0, len(text), MOST_BYTES // 2):
+        guest.prints(text[at : at + MOST_BYTES // 2])
+        await until(terminal, lambda at=at: len(terminal.shown) >= min(len(text), at + MOST_BYTES // 2))  # type: ignore[misc]
+    assert terminal.shown == text
+
+
+@both
+async def test_the_end_of_input_ends_nothing(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    assert isinstance(terminal, SpdyTerminal | WebSocketTerminal)
+    guest = await there.guest()
+    await terminal.type(b"ls\n")
+    await terminal.end_input()
+    await wait(lambda: guest.typed == b"ls\n")
+    guest.prints(b"bin\r\n")
+    await until(terminal, lambda: terminal.shown == b"bin\r\n")
+
+
+@both
+@pytest.mark.parametrize("rudely", [False, True])
+async def test_a_client_that_goes_frees_the_console(there: House, kind: str, rudely: bool) -> None:
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    assert isinstance(terminal, SpdyTerminal | WebSocketTerminal)
+    if rudely:
+        terminal.writer.transport.abort()
+    else:
+        await terminal.close()
+    await there.free()
+    await wait(lambda: guest.ended)
+    assert "its client went" in there.events[-1][1].message
+    again = await opened(there, kind)
+    (await there.guest()).prints(b"here")
+    await until(again, lambda: again.shown == b"here")
+
+
+async def test_a_machine_has_one_session(there: House) -> None:
+    first, second = await there.entrance.url(ID), await there.entrance.url(ID)
+    _kept = await SpdyTerminal.open(first)
+    await there.guest()
+    with pytest.raises(Refused, match=r"in use since 0 s, from 127\.0\.0\.1:") as refused:
+        await SpdyTerminal.open(second)
+    assert (refused.value.status, json.loads(refused.value.body)["reason"]) == (409, "Conflict")
+    with pytest.raises(FailedPrecondition, match="one session at a time"):
+        await there.entrance.url(ID)
+    other = await opened(there, "spdy", OTHER)
+    (await there.guest(OTHER)).prints(b"other")
+    await until(other, lambda: other.shown == b"other")
+
+
+async def test_of_two_at_one_instant_one_gets_it(there: House) -> None:
+    urls = [await there.entrance.url(ID) for _ in range(2)]
+    found = await asyncio.gather(*map(SpdyTerminal.open, urls), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in found) == ["Refused", "SpdyTerminal"]
+
+
+async def test_a_second_one_may_take_over() -> None:
+    there = await house(take_over=True)
+    first = await opened(there, "spdy")
+    await there.guest()
+    second = await opened(there, "websocket")
+    told = await outcome(first)
+    assert told["status"] == "Failure"
+    assert "another client, from 127.0.0.1:" in told["message"]
+    (await there.guest()).prints(b"mine")
+    await until(second, lambda: second.shown.endswith(b"mine"))
+    await there.entrance.stop()
+
+
+async def test_somebody_elses_console_is_told_as_such_and_the_token_stays_good(there: House) -> None:
+    held = there.hypervisor.console(ID, lambda: None)
+    url = await there.entrance.url(ID)
+    with pytest.raises(Refused, match="somebody has the machine's console") as refused:
+        await SpdyTerminal.open(url)
+    assert refused.value.status == 409
+    held.close()
+    await SpdyTerminal.open(url)
+
+
+@pytest.mark.parametrize(("reachable", "running", "status"), [(False, True, 503), (True, False, 500)])
+async def test_a_console_that_cannot_be_opened_is_refused(
+    there: House, reachable: bool, running: bool, status: int
+) -> None:
+    url = await there.entrance.url(ID)
+    if not running:
+        there.hypervisor.guest_powers_off(ID)
+    there.hypervisor.set_reachable(reachable)
+    with pytest.raises(Refused) as refused:
+        await SpdyTerminal.open(url)
+    assert refused.value.status == status
+    assert json.loads(refused.value.body)["kind"] == "Status"
+
+
+async def test_only_a_101_uses_a_token_up(there: House) -> None:
+    url = await there.entrance.url(ID)
+    upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+    key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    with pytest.raises(Refused) as refused:
+        await request(url, [*upgrade, key, ("Sec-WebSocket-Protocol", "v9.channel.k8s.io")])
+    assert refused.value.status == 403
+    for method, status in (("HEAD", 404), ("PUT", 405), ("GET", 400)):
+        with pytest.raises(Refused) as refused:
+            await request(url, [], method)
+        assert refused.value.status == status
+    terminal = await SpdyTerminal.open(url)
+    await terminal.close()
+    await there.free()
+    with pytest.raises(Refused, match="404 page not found") as refused:
+        await SpdyTerminal.open(url)
+    assert refused.value.status == 404
+
+
+async def test_a_token_is_good_for_a_minute(there: House) -> None:
+    url = await there.entrance.url(ID)
+    there.now[0] = 60 * SECOND
+    with pytest.raises(Refused, match="404 page not found"):
+        await SpdyTerminal.open(url)
+    with pytest.raises(Refused, match="404 page not found"):
+        await SpdyTerminal.open(url.rpartition("/")[0] + "/unknown")
+
+
+async def test_a_thousand_tokens_are_good_at_once(there: House) -> None:
+    for _ in range(1000):
+        await there.entrance.url(ID)
+    with pytest.raises(Unavailable, match="1000 console sessions"):
+        await there.entrance.url(ID)
+    there.now[0] = 60 * SECOND
+    await there.entrance.url(ID)
+
+
+async def test_an_address_that_cannot_be_had(there: House) -> None:
+    url = await there.entrance.url(ID)
+    taken = Entrance(Place(url.split("/")[2]), there.hypervisor.console, lambda *_: None, lambda: 0)
+    with pytest.raises(Unavailable, match="nothing can listen there"):
+        await taken.url(ID)
+    none = Entrance(Place(""), there.hypervisor.console, lambda *_: None, lambda: 0)
+    with pytest.raises(Unavailable, match="--streaming-address is empty"):
+        await none.url(ID)
+
+
+async def test_a_base_url_is_what_clients_get(there: House) -> None:
+    place = Place("127.0.0.1:0", "https://pool.example/consoles")
+    entrance = Entrance(place, there.hypervisor.console, lambda *_: None, lambda: 0)
+    assert (await entrance.url(ID)).startswith("https://pool.example/consoles/exec/")
+    await entrance.stop()
+
+
+@both
+async def test_a_guest_that_takes_nothing_stops_its_client_and_nobody_else(there: House, kind: str) -> None:
+    terminal, other = await opened(there, kind), await opened(there, kind, OTHER)
+    assert isinstance(terminal, SpdyTerminal | WebSocketTerminal)
+    guest = await there.guest()
+    guest.stall()
+    sent = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(2):
+            while sent < 64 << 20:  # no socket holds so much
+                await terminal.type(bytes(16 * 1024))
+                sent += 16 * 1024
+    assert sent < 64 << 20
+    (await there.guest(OTHER)).prints(b"quick")
+    await until(other, lambda: other.shown == b"quick")
+    guest.go_on()
+    await wait(lambda: len(guest.typed) >= sent)
+
+
+@both
+async def test_a_client_that_does_not_read_loses_the_oldest_and_is_told(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    for _ in range(400):
+        guest.prints(b"y" * 64 * 1024)
+        await asyncio.sleep(0)
+    await wait(lambda: not guest.printed)
+    guest.prints(b"the end")
+    await until(terminal, lambda: terminal.shown.endswith(b"the end"))
+    assert b"bytes of output were lost here; the console log has them" in terminal.shown
+    assert len(terminal.shown) < 400 * 64 * 1024
+
+
+@both
+async def test_a_client_that_never_reads_is_ended(there: House, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(sessions, "_GOODBYE_SECONDS", 0.5)
+    _kept = await opened(there, kind)
+    guest = await there.guest()
+    async with asyncio.timeout(30):
+        while not guest.ended:  # the kernel's buffers take some megabytes
+            guest.prints(b"y" * 64 * 1024)
+            await wait(lambda: not guest.printed)
+    await there.free()
+    assert "its client read nothing" in there.events[-1][1].message
+
+
+@both
+async def test_a_client_that_vanished_is_found_out(there: House, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PING_SECONDS", 0.2)
+    _kept = await opened(there, kind)
+    await there.free()
+    assert "its client went" in there.events[-1][1].message
+
+
+@both
+async def test_a_client_that_answers_pings_stays(there: House, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PING_SECONDS", 0.05)
+    terminal = await opened(there, kind)
+    guest, heard = await there.guest(), 0
+    async with asyncio.timeout(10):
+        while heard < 20:
+            heard += await terminal.hear()
+    guest.prints(b"still here")
+    await until(terminal, lambda: terminal.shown.endswith(b"still here"))
+
+
+async def test_a_client_that_opens_no_streams_is_ended(there: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(sessions, "READY_SECONDS", 0.2)
+    terminal = await SpdyTerminal.open(await there.entrance.url(ID), "stdin")
+    async with asyncio.timeout(10):
+        while await terminal.hear():
+            pass
+    await there.free()
+
+
+@both
+async def test_what_no_client_may_say_ends_its_session_alone(there: House, kind: str) -> None:
+    terminal, other = await opened(there, kind), await opened(there, kind, OTHER)
+    assert isinstance(terminal, SpdyTerminal | WebSocketTerminal)
+    terminal.writer.write(b"\xff" * 1000)
+    await there.free()
+    (await there.guest(OTHER)).prints(b"unharmed")
+    await until(other, lambda: other.shown == b"unharmed")
+
+
+@pytest.mark.parametrize("said", [b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 10_000, b"\0" * 100_000])
+async def test_what_is_no_request_is_refused(there: House, said: bytes) -> None:
+    host, port = (await there.entrance.url(ID)).split("/")[2].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(said)
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).split()[1] in (b"400", b"431")
+    writer.close()
+
+
+@both
+async def test_libvirt_lost_for_a_moment_is_told_and_gone_on_after(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    before = await there.guest()
+    there.hypervisor.set_reachable(False)
+    there.hypervisor.set_reachable(True)
+    await wait(lambda: there.hypervisor.consoles[ID] is not before)
+    there.hypervisor.consoles[ID].prints(b"again")
+    await until(terminal, lambda: terminal.shown.endswith(b"again"))
+    assert b"libvirt was lost for a moment" in terminal.shown
+
+
+@both
+async def test_libvirt_that_stays_away_ends_it(there: House, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sri_libvirt.console.guest.REOPEN_SECONDS", 0.2)
+    terminal = await opened(there, kind)
+    await there.guest()
+    there.hypervisor.set_reachable(False)
+    told = await outcome(terminal)
+    assert told["status"] == "Failure"
+    assert "the fake was stopped" in told["message"]
+
+
+@both
+async def test_a_stop_of_the_provider_is_told(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    await there.guest()
+    stopping = asyncio.create_task(there.entrance.stop())
+    assert (await outcome(terminal))["message"] == "the provider stops"
+    await stopping

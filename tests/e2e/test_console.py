@@ -1,0 +1,188 @@
+"""Consoles of real guests: a shell through the real protocols, and what happens to it when something else does."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import libvirt
+import psutil
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from tests.e2e.libvirtd import PrivateLibvirt
+from tests.e2e.provider import Provider, spec, wait_for
+from tests.terminal import relay as relaying
+from tests.terminal.client import Refused, SpdyTerminal, Terminal, WebSocketTerminal, outcome, until
+
+pytestmark = pytest.mark.e2e
+
+both = pytest.mark.parametrize("kind", ["spdy", "websocket"])
+
+
+SESSION = ["opened", "closed"]
+
+
+@pytest.fixture
+def relay(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[str]:
+    """A way to the provider's streaming address, which is in libvirt's network namespace."""
+    socket, log = str(tmp_path / "relay"), tmp_path / "relay.log"
+    with log.open("wb") as output:
+        argv = [sys.executable, relaying.__file__, socket]
+        child = private_libvirt.popen(argv, stdout=output, stderr=output)
+    wait_for("the relay", lambda: b"ready" in log.read_bytes())
+    yield socket
+    child.terminate()
+    child.wait(10)
+
+
+@pytest.fixture
+async def machine_id(provider: Provider, tiny_image: Path) -> str:
+    """A machine whose guest has a shell."""
+    provider.start("--firmware", "bios", "--streaming-address", "127.0.0.1:0")
+    made: str = provider.create(spec(image=tiny_image)).metadata.id
+    await asyncio.to_thread(provider.wait_console, made, "tiny: up")
+    return made
+
+
+def url(provider: Provider, machine_id: str) -> str:
+    found: str = provider.stub.Exec(pb.ExecRequest(machine_id=machine_id), timeout=10).url
+    return found
+
+
+async def opened(provider: Provider, relay: str, machine_id: str, kind: str) -> Terminal:
+    where = await asyncio.to_thread(url, provider, machine_id)
+    if kind == "spdy":
+        return await SpdyTerminal.open(where, relay=relay)
+    return await WebSocketTerminal.open(where, relay=relay)
+
+
+def told(provider: Provider, machine_id: str) -> list[str]:
+    """Of sessions, in the machine's timeline."""
+    return [event.reason for event in provider.events(machine_id) if event.kind == "console"]
+
+
+async def shell(terminal: Terminal, line: str, number: int) -> str:
+    """What the guest's shell answers to a line."""
+    before = len(terminal.shown)
+    await terminal.type(f"{line}; echo en''d-{number}\n".encode())
+    await until(terminal, lambda: f"end-{number}".encode() in terminal.shown[before:])
+    return bytes(terminal.shown[before:]).decode(errors="replace")
+
+
+@both
+async def test_a_shell_until_the_guest_powers_off(provider: Provider, relay: str, machine_id: str, kind: str) -> None:
+    terminal = await opened(provider, relay, machine_id, kind)
+    assert "tiny-7" in await shell(terminal, "echo tiny-$((3+4))", 1)
+    assert "en''d-1" in provider.console(machine_id), "the log goes on beside it"
+    await terminal.type(b"poweroff -f\n")
+    assert await outcome(terminal) == {"metadata": {}, "status": "Success"}
+    await asyncio.to_thread(wait_for, "its end in the timeline", lambda: told(provider, machine_id) == SESSION)
+
+
+async def test_a_shell_stays_over_a_reset(provider: Provider, relay: str, machine_id: str) -> None:
+    terminal = await opened(provider, relay, machine_id, "spdy")
+    await shell(terminal, "true", 1)
+    await terminal.type(b"reboot -f\n")
+    await until(terminal, lambda: b"tiny: up" in terminal.shown)
+    await shell(terminal, "true", 2)
+
+
+async def test_who_comes_second_and_who_comes_from_outside(provider: Provider, relay: str, machine_id: str) -> None:
+    one, two = [await asyncio.to_thread(url, provider, machine_id) for _ in range(2)]
+    terminal = await SpdyTerminal.open(one, relay=relay)
+    with pytest.raises(Refused, match="in use since") as refused:
+        await SpdyTerminal.open(two, relay=relay)
+    assert refused.value.status == 409
+    with pytest.raises(grpc.RpcError) as again:
+        await asyncio.to_thread(url, provider, machine_id)
+    assert again.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    await terminal.close()
+    connection = libvirt.open(provider.libvirt.uri)
+    stream = connection.newStream(0)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                connection.lookupByUUIDString(machine_id).openConsole(None, stream, 0)
+                break
+            except libvirt.libvirtError:
+                await asyncio.sleep(0.1)
+    with pytest.raises(Refused, match="somebody has the machine's console"):
+        await SpdyTerminal.open(two, relay=relay)
+    stream.abort()
+    connection.close()
+
+
+@both
+async def test_libvirtd_killed_and_back(provider: Provider, relay: str, machine_id: str, kind: str) -> None:
+    private = provider.libvirt
+    terminal = await opened(provider, relay, machine_id, kind)
+    await shell(terminal, "true", 1)
+    await asyncio.to_thread(private.kill)
+    await asyncio.to_thread(private.start)
+    await until(terminal, lambda: b"libvirt was lost for a moment" in terminal.shown)
+    await shell(terminal, "true", 2)
+
+
+@both
+async def test_much_both_ways_arrives_as_it_was(provider: Provider, relay: str, machine_id: str, kind: str) -> None:
+    terminal = await opened(provider, relay, machine_id, kind)
+    await shell(terminal, "stty raw -echo; true", 1)
+    text = bytes(range(32, 127)) * 690  # 64 KiB
+    await terminal.type(f"head -c {len(text)} | md5sum; echo en''d-2\n".encode())
+    await terminal.type(text)
+    await until(terminal, lambda: b"end-2" in terminal.shown)
+    assert hashlib.md5(text, usedforsecurity=False).hexdigest().encode() in terminal.shown
+
+
+async def test_a_provider_that_stops_says_so(provider: Provider, relay: str, machine_id: str) -> None:
+    terminal = await opened(provider, relay, machine_id, "spdy")
+    await shell(terminal, "true", 1)
+    assert provider.process is not None
+    os.kill(provider.process.pid, signal.SIGTERM)
+    assert (await outcome(terminal))["message"] == "the provider stops"
+    await asyncio.to_thread(provider.process.wait, 30)
+
+
+async def test_a_session_does_not_outlive_a_frozen_libvirtd_for_ever(
+    provider: Provider, private_libvirt: PrivateLibvirt, relay: str, machine_id: str
+) -> None:
+    terminal = await opened(provider, relay, machine_id, "spdy")
+    await shell(terminal, "true", 1)
+    private_libvirt.freeze()
+    try:
+        ended = await outcome(terminal, 90)
+    finally:
+        private_libvirt.thaw()
+    assert ended["status"] == "Failure"
+
+
+async def test_sessions_leave_nothing(provider: Provider, relay: str, machine_id: str) -> None:
+    """Neither descriptors nor threads, however they ended."""
+    assert provider.process is not None
+    process = psutil.Process(provider.process.pid)
+
+    async def come_and_go(number: int) -> None:
+        terminal = await opened(provider, relay, machine_id, "spdy" if number % 2 else "websocket")
+        await shell(terminal, "true", number)
+        if number % 3:
+            await terminal.close()
+        else:
+            assert isinstance(terminal, SpdyTerminal | WebSocketTerminal)
+            terminal.writer.transport.abort()
+        await asyncio.to_thread(wait_for, "its end", lambda: told(provider, machine_id)[-1:] == ["closed"])
+
+    for number in range(2):
+        await come_and_go(number)
+    before = process.num_fds(), process.num_threads()
+    for number in range(2, 12):
+        await come_and_go(number)
+    await asyncio.to_thread(
+        wait_for, "all gone", lambda: process.num_fds() <= before[0] and process.num_threads() <= before[1] + 2
+    )

@@ -1,0 +1,1 @@
+"""Clients of console sessions, for tests: written from the protocols, not from our own side of them."""
