@@ -72,7 +72,7 @@ def test_a_guest_without_room_on_a_disk_is_paused_with_a_reason_and_goes_on_when
         told = [event.message for event in provider.events(machine_id) if event.kind == "disk"]
         words = 'QEMU paused the guest at an I/O error of volume "data" (no space is left for it); it is resumed, '
         assert set(told) == {f"{words}after growing pauses"}
-        assert provider.state_of(machine_id) == "MACHINE_PENDING"
+        provider.wait_state(machine_id, "MACHINE_PENDING")  # which it leaves for a moment at each try
         assert 'volume "data"' in provider.why(machine_id)
         small.make_room()
         provider.wait_console(machine_id, "written")
