@@ -364,8 +364,7 @@ class Provider:
         """Let RPCs and the machines in hand finish, within bounds. Guests are not touched. Also after half a start."""
         self._manager.stopping()
         self._heart.stop()
-        await self.listener.stop(STOP_SECONDS)
-        await self._entrance.stop()
+        await asyncio.gather(self.listener.stop(STOP_SECONDS), self._entrance.stop())
         await self.admin.stop(STOP_SECONDS)
         self.queue.close()
         await asyncio.to_thread(self._stop_threads)

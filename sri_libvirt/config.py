@@ -6,6 +6,7 @@ place that reads the environment or TOML. What a setting does does not belong he
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -234,6 +235,14 @@ def split_host_port(text: str) -> tuple[str, int]:
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or (":" in host and not bracketed):
         raise ValueError(f"{text!r} is not an address such as 127.0.0.1:20251 or [::1]:20251")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or a name, is of this host alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def host_port(text: str) -> str:

@@ -33,10 +33,13 @@ class Entrance:
         self._tokens = Tokens(clock)
         self._server: ConsoleServer | None = None
         self._starting = asyncio.Lock()
+        self._stopped = False
 
     async def url(self, machine_id: str) -> str:
         """A URL for the console of a machine that runs. Raises FailedPrecondition while it is in use, Unavailable."""
         async with self._starting:
+            if self._stopped:
+                raise Unavailable(STOPPED)
             if self._server is None:
                 self._server = await self._listening()
         if not self._place.take_over and (words := self._server.in_use(machine_id)):
@@ -46,6 +49,7 @@ class Entrance:
     async def stop(self) -> None:
         """End all sessions, which are told so, within some seconds. Idempotent."""
         async with self._starting:
+            self._stopped = True
             server, self._server = self._server, None
         if server is not None:
             await server.stop(STOPPED)

@@ -27,8 +27,11 @@ REOPEN_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
 _REOPENED = b"\r\n[libvirt was lost for a moment; what was printed meanwhile is in the console log]\r\n"
 
-Open = Callable[[Callable[[], None]], Console]
-"""Opens the console; what it is given is called when there is something to read. Raises HypervisorError."""
+
+class Open(Protocol):
+    """Opens the console; `heard` is called when there is something to read. Raises HypervisorError."""
+
+    def __call__(self, heard: Callable[[], None], *, take_over: bool = False) -> Console: ...
 
 
 class Told(Protocol):
@@ -45,7 +48,7 @@ class Told(Protocol):
 
 
 class GuestSide:
-    """One console. `begin` opens it; then it ends by itself, or by `stop`."""
+    """One console. `begin` opens it; from then on `Told.ended` is called once it is closed, by itself or by `stop`."""
 
     def __init__(self, open_console: Open, told: Told) -> None:
         self.ring = Ring()
@@ -53,12 +56,17 @@ class GuestSide:
         self._told = told
         self._heard = threading.Event()
         self._typed: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._console: Console | None = None
 
-    def begin(self) -> None:
-        """Open it, which may take long. Raises HypervisorError."""
-        self._console = self._open(self._heard.set)
+    @property
+    def began(self) -> bool:
+        """Whether it was opened."""
+        return self._console is not None
+
+    def begin(self, *, take_over: bool) -> None:
+        """Open it, which may take long; `take_over` ends whoever has it. Raises HypervisorError."""
+        self._console = self._open(self._heard.set, take_over=take_over)
         for run, name in ((self._read, "console-read"), (self._write, "console-type")):
             threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -68,7 +76,7 @@ class GuestSide:
 
     def stop(self) -> None:
         """Give the console up. Returns at once; a thread that waits in a call ends with it."""
-        self._stopping = True
+        self._stopping.set()
         self._heard.set()
         self._typed.put(None)
 
@@ -76,7 +84,7 @@ class GuestSide:
         self._heard.set()
         problem = ""
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 try:
                     if self._read_all():
                         break
@@ -88,7 +96,7 @@ class GuestSide:
         except Exception as error:
             log.exception("a bug: a console session ends")
             problem = f"a bug of the provider: {type(error).__name__}"
-        self._stopping = True
+        self._stopping.set()
         self._typed.put(None)
         if self._console is not None:
             self._console.close()
@@ -99,7 +107,7 @@ class GuestSide:
         assert self._console is not None
         self._heard.wait()
         self._heard.clear()
-        while not self._stopping and (data := self._console.read()) is not None:
+        while not self._stopping.is_set() and (data := self._console.read()) is not None:
             if not data:
                 return True
             if self.ring.put(data):
@@ -111,11 +119,11 @@ class GuestSide:
         assert self._console is not None
         self._console.close()
         end = time.monotonic() + REOPEN_SECONDS
-        while time.monotonic() < end and not self._stopping:
+        while time.monotonic() < end and not self._stopping.is_set():
             try:
-                self._console = self._open(self._heard.set)
+                self._console = self._open(self._heard.set)  # who has taken it over keeps it
             except Unreachable:
-                time.sleep(_PAUSE_SECONDS)
+                self._stopping.wait(_PAUSE_SECONDS)
                 continue
             except ConsoleHeld as error:
                 return f"{problem}; {error}"
@@ -130,7 +138,7 @@ class GuestSide:
     def _write(self) -> None:
         while (data := self._typed.get()) is not None:
             count = len(data)
-            while data and not self._stopping:
+            while data and not self._stopping.is_set():
                 try:
                     assert self._console is not None
                     sent = self._console.write(data)

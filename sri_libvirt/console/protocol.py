@@ -11,9 +11,36 @@ import json
 from dataclasses import dataclass
 from typing import Protocol
 
+MOST_QUEUED = 256 * 1024
+"""Answers that wait because the peer does not read what it asks for."""
+
 
 class ProtocolError(Exception):
     """The peer has said what its protocol does not allow. `str(error)` says what, without any of its bytes."""
+
+
+class Output:
+    """What is to be sent to the peer, until it is taken."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def __bool__(self) -> bool:
+        return bool(self._bytes)
+
+    def __iadd__(self, data: bytes) -> Output:
+        self._bytes += data
+        return self
+
+    def check(self) -> None:
+        """Raise ProtocolError when answers to what the peer asks have heaped up."""
+        if len(self._bytes) > MOST_QUEUED:
+            raise ProtocolError("more is asked than the answers are read")
+
+    def take(self) -> bytes:
+        data = bytes(self._bytes)
+        self._bytes.clear()
+        return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,10 +80,10 @@ class SpdyDialogue:
 
     @property
     def has_output(self) -> bool:
-        return self._connection.has_output
+        return bool(self._connection.output)
 
     def take(self) -> bytes:
-        return self._connection.take()
+        return self._connection.output.take()
 
     def _opened(self, stream: int, name: str) -> None:
         if name not in _TYPES or name in self._streams:

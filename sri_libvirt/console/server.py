@@ -8,16 +8,17 @@ session at a time. No call of libvirt is made in this asyncio loop. How a sessio
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import h11
 import structlog
 
-from sri_libvirt.config import split_host_port
+from sri_libvirt.config import is_loopback, split_host_port
 from sri_libvirt.console.negotiation import NOT_FOUND, Refusal, Upgrade, head, negotiate, refusal, token_of
 from sri_libvirt.console.place import Consoles, Place
 from sri_libvirt.console.protocol import Outcome
@@ -34,6 +35,15 @@ REQUEST_SECONDS = 10.0
 
 MOST_HEAD_BYTES = 16 * 1024
 STOP_SECONDS = 8.0
+
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+)
+"""A client that has vanished is found out by TCP also while it is not read, because its guest takes no more."""
 
 _TAKEN_OVER = "the session was ended: another client, from {}, has taken the console over"
 
@@ -70,6 +80,8 @@ class ConsoleServer:
         host, port = self._server.sockets[0].getsockname()[:2]
         self.url = self._place.base_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("consoles are served", url=self.url)
+        if not is_loopback(host):
+            log.warning("consoles are reached from elsewhere, without encryption", address=self._place.address)
 
     async def stop(self, problem: str) -> None:
         """Listen no more; end all sessions and tell their clients why, within STOP_SECONDS."""
@@ -96,6 +108,8 @@ class ConsoleServer:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
+        for level, option, value in _KEEPALIVE:
+            writer.get_extra_info("socket").setsockopt(level, option, value)
         try:
             await self._serve(reader, writer)
         except (OSError, TimeoutError, EOFError):
@@ -123,7 +137,7 @@ class ConsoleServer:
         if not machine_id and not (isinstance(found, Refusal) and found.status == 405):
             found = NOT_FOUND
         if isinstance(found, Refusal):
-            await _refuse(writer, found)
+            await _refuse(writer, replace(found, body=b"") if request.method == b"HEAD" else found)
             return
         peer = "{}:{}".format(*writer.get_extra_info("peername")[:2])
         await self._session(machine_id, token, found, peer, said, reader, writer)
@@ -144,24 +158,25 @@ class ConsoleServer:
                 return
             used.session.end(Outcome(_TAKEN_OVER.format(peer)))
             await used.free.wait()
-        opened = partial(self._open_console, machine_id, take_over=self._place.take_over)
-        session = Session(opened, upgrade.dialogue())
+        session = Session(partial(self._open_console, machine_id), upgrade.dialogue())
         used = self._used[machine_id] = _Used(peer, time.monotonic(), session)
+        closed = ""
         try:
             try:
-                await session.begin()
+                await session.begin(take_over=self._place.take_over)
             except HypervisorError as error:
                 await _refuse(writer, _of(error))
                 return
             self._tokens.use(token)
             self._tell(machine_id, "opened", f"a console session was opened from {peer}", 0.0)
             writer.write(head(101, upgrade.headers))
-            outcome = await session.run(said, reader, writer)
-            self._tell(machine_id, "closed", _closed(session, peer, outcome), time.monotonic() - used.since)
+            closed = _closed(session, peer, await session.run(said, reader, writer))
         finally:
-            session.give_up()
+            await session.release()
             del self._used[machine_id]
             used.free.set()
+            if closed:
+                self._tell(machine_id, "closed", closed, time.monotonic() - used.since)
 
     def _tell(self, machine_id: str, reason: str, message: str, took: float) -> None:
         log.info("console", machine=machine_id, what=message)

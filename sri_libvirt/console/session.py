@@ -54,7 +54,7 @@ class Traffic:
 
 
 class Session:
-    """One session: `begin` it, then `run` it once, or `give_up`. `end` may be called whenever, in its asyncio loop."""
+    """One session: `begin` it, `run` it once, `release` it always. `end` may be called whenever, in its loop."""
 
     def __init__(self, open_console: Open, dialogue: Dialogue) -> None:
         self.traffic = Traffic()
@@ -65,6 +65,7 @@ class Session:
         self._stirred = asyncio.Event()  # there may be something for the client
         self._room = asyncio.Event()  # the guest is not far behind what was typed
         self._room.set()
+        self._closed = asyncio.Event()  # the guest's console is
         self._ahead = 0
         self._unanswered = 0
 
@@ -77,22 +78,31 @@ class Session:
         self._soon(lambda: self._took(count))
 
     def ended(self, problem: str) -> None:
-        self._soon(lambda: self.end(Outcome(problem)))
+        def over() -> None:
+            self._closed.set()
+            self.end(Outcome(problem))
+
+        self._soon(over)
 
     # What the server does with it.
 
-    async def begin(self) -> None:
+    async def begin(self, *, take_over: bool) -> None:
         """Open the guest's console. Raises HypervisorError."""
-        await asyncio.to_thread(self._guest.begin)
+        await asyncio.to_thread(self._guest.begin, take_over=take_over)
 
     def end(self, outcome: Outcome | None) -> None:
         """Let it end, for this reason; None where nobody is there to hear it."""
         if not self._over.done():
             self._over.set_result(outcome)
 
-    def give_up(self) -> None:
-        """For one that was begun and is not run."""
+    async def release(self) -> None:
+        """Give the guest's console up, so that another may have it when this returns; or within some seconds, where
+        libvirt hangs."""
         self._guest.stop()
+        if self._guest.began:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await self._closed.wait()
 
     async def run(self, said: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Outcome | None:
         """Carry bytes until it ends, then take leave of the client; how it ended. `said` is what it said at once."""
@@ -155,6 +165,7 @@ class Session:
                         await writer.drain()
                 except TimeoutError:
                     self.end(NOT_READ)
+                await asyncio.sleep(0)  # drain() returns at once as long as there is room
 
     def _next_for_client(self) -> bool:
         """Whether the dialogue has something to send, what the guest printed among it."""
@@ -172,6 +183,8 @@ class Session:
         while True:
             await asyncio.sleep(PING_SECONDS)
             now = self._loop.time()
+            if not self._room.is_set():
+                self._unanswered = 0  # it is not read, and what it answers not heard; TCP tells if it is gone
             if self._unanswered >= _UNANSWERED or (not self._dialogue.ready and now - begun >= READY_SECONDS):
                 self.end(None)
             held_since = (held_since or now) if self._dialogue.waiting else 0.0

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from sri_libvirt.console.dictionary import DICTIONARY
-from sri_libvirt.console.protocol import ProtocolError
+from sri_libvirt.console.protocol import Output, ProtocolError
 
 MOST_CONTROL_BYTES = 16 * 1024
 """Of the payload of a control frame; those of remotecommand have some forty."""
@@ -35,9 +35,6 @@ MOST_HEADER_BYTES = 64 * 1024
 
 MOST_STREAMS = 16
 """Open at once; remotecommand has five."""
-
-MOST_QUEUED = 256 * 1024
-"""Answers that wait because the peer does not read what it asks for."""
 
 _WINDOW = 64 * 1024
 _MOST_WINDOW = 2**31 - 1
@@ -131,7 +128,7 @@ class SpdyConnection:
 
     def __init__(self) -> None:
         self._input = bytearray()
-        self._output = bytearray()
+        self.output = Output()
         self._skip = 0  # bytes of a frame that nobody wants
         self._of_data: tuple[int, bool] | None = None  # the stream of the DATA that arrives, and whether it ends it
         self._left = 0
@@ -148,15 +145,14 @@ class SpdyConnection:
     # --- what comes -------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:
-        """What these bytes say. Raises ProtocolError; `take` has the words for the peer then."""
+        """What these bytes say. Raises ProtocolError; `output` has the words for the peer then."""
         if self._ended:
             return []
         self._input += data
         found: list[Event] = []
         try:
             while self._step(found):
-                if len(self._output) > MOST_QUEUED:
-                    raise ProtocolError("more is asked than the answers are read")
+                self.output.check()
         except ProtocolError:
             self._goaway(1)
             raise
@@ -330,16 +326,6 @@ class SpdyConnection:
         """End the connection in order: the last that is sent."""
         self._goaway(0)
 
-    @property
-    def has_output(self) -> bool:
-        return bool(self._output)
-
-    def take(self) -> bytes:
-        """What is to be sent to the peer."""
-        output = bytes(self._output)
-        self._output.clear()
-        return output
-
     def _goaway(self, status: int) -> None:
         if not self._ended:
             self._control(_Type.GOAWAY, struct.pack(">II", self._latest, status))
@@ -347,7 +333,7 @@ class SpdyConnection:
 
     def _control(self, kind: _Type, payload: bytes) -> None:
         if not self._ended:
-            self._output += struct.pack(">HHI", 0x8000 | _VERSION, kind, len(payload)) + payload
+            self.output += struct.pack(">HHI", 0x8000 | _VERSION, kind, len(payload)) + payload
 
     def _block(self, headers: Mapping[str, str]) -> bytes:
         text = len(headers).to_bytes(4, "big")
@@ -365,7 +351,7 @@ class SpdyConnection:
                 part = bytes(stream.waiting[:room])
                 del stream.waiting[: len(part)]
                 ends = stream.ending and not stream.waiting
-                self._output += struct.pack(">II", stream_id, (_FIN if ends else 0) << 24 | len(part)) + part
+                self.output += struct.pack(">II", stream_id, (_FIN if ends else 0) << 24 | len(part)) + part
                 stream.sent += len(part)
                 self._session.sent += len(part)
                 stream.said_end = ends

@@ -19,7 +19,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
-from sri_libvirt.console.protocol import InputEnded, Left, Outcome, ProtocolError, Said, Typed
+from sri_libvirt.console.protocol import InputEnded, Left, Outcome, Output, ProtocolError, Said, Typed
 
 SUBPROTOCOLS = (
     "v5.channel.k8s.io",
@@ -30,9 +30,6 @@ SUBPROTOCOLS = (
     "",
 )
 """The last is of clients that name none."""
-
-MOST_QUEUED = 256 * 1024
-"""Answers to pings that wait because the peer does not read them."""
 
 _STDIN, _STDOUT, _ERROR, _END = 0, 1, 3, 255
 
@@ -50,7 +47,7 @@ class WebSocketDialogue:
         self._has_ends = subprotocol.startswith("v5.")
         self._channel: int | None = None  # of the message that is coming in
         self._rest = b""  # of it, what is no whole group of base64 yet
-        self._output = bytearray()
+        self._output = Output()
         self.show(b"")  # so a client learns that it is there
 
     def receive(self, data: bytes) -> list[Said]:
@@ -69,7 +66,7 @@ class WebSocketDialogue:
                     break
                 if isinstance(event, Ping):
                     self._send(event.response())
-                    self._check_output()
+                    self._output.check()
                 elif isinstance(event, BytesMessage | TextMessage):
                     payload = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
                     found += self._message(payload, finished=event.message_finished)
@@ -100,9 +97,7 @@ class WebSocketDialogue:
         return bool(self._output)
 
     def take(self) -> bytes:
-        output = bytes(self._output)
-        self._output.clear()
-        return output
+        return self._output.take()
 
     def _message(self, payload: bytes, *, finished: bool) -> list[Said]:
         if self._channel is None and payload:
@@ -132,10 +127,6 @@ class WebSocketDialogue:
             self._send(TextMessage(f"{channel}{base64.b64encode(data).decode()}"))
         else:
             self._send(BytesMessage(bytes([channel]) + data))
-
-    def _check_output(self) -> None:
-        if len(self._output) > MOST_QUEUED:
-            raise ProtocolError("more is asked than the answers are read")
 
     def _send(self, event: BytesMessage | TextMessage | Ping | CloseConnection | object) -> None:
         try:

@@ -143,7 +143,7 @@ class LibvirtConnection:
                 seconds, rest = divmod(time.time_ns(), 1_000_000_000)
                 domain.setTime({"seconds": seconds, "nseconds": rest})
             except libvirt.libvirtError as error:
-                if faults.is_lost(error, self._alive()):
+                if faults.is_lost(error, faults.is_alive(self._connection)):
                     raise
                 return False
             finally:
@@ -337,13 +337,7 @@ class LibvirtConnection:
         try:
             yield
         except libvirt.libvirtError as error:
-            fault = faults.translate(error, doing, alive=self._alive())
+            fault = faults.translate(error, doing, alive=faults.is_alive(self._connection))
             if isinstance(fault, Unreachable):
                 self._lost = str(fault)
             raise fault from error
-
-    def _alive(self) -> bool:
-        try:
-            return bool(self._connection.isAlive())
-        except libvirt.libvirtError:
-            return False

@@ -6,12 +6,13 @@ the whole connection: a console has one of its own. What is done with what a gue
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 import libvirt
 
-from sri_libvirt.errors import ConsoleHeld, ConsoleLost
+from sri_libvirt.errors import ConsoleLost
 from sri_libvirt.hypervisor import faults
 
 _CHUNK = 64 * 1024
@@ -28,77 +29,86 @@ class LibvirtConsole:
         self._heard = heard
         self._ended = False
         self._lost = ""
-        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        self._stream: libvirt.virStream | None = stream
+        self._stream: libvirt.virStream | None = None
+        # Whoever uses the stream holds one of these, so that it is not freed meanwhile: of a write, which may last, its
+        # own.
+        self._using, self._writing = threading.Lock(), threading.Lock()
         try:
-            self._open(stream, machine_id, take_over=take_over)
+            self._open(machine_id, take_over=take_over)
         except BaseException:
             self.close()
             raise
 
     def read(self) -> bytes | None:
-        stream = self._stream
-        if self._ended or stream is None:
-            return b""
-        try:
-            data: bytes | int = stream.recv(_CHUNK)
-            if isinstance(data, int):  # -2: nothing yet
-                stream.eventUpdateCallback(_HEARD)
-                if self._lost:
-                    raise ConsoleLost(f"the machine's console was lost: {self._lost}")
-                return None
-        except libvirt.libvirtError as error:
-            self._ended = True
-            raise ConsoleLost(f"the machine's console was lost: {error.get_error_message()}") from error
-        self._ended = not data
-        return data
+        with self._using:
+            if self._ended or self._stream is None:
+                return b""
+            try:
+                data: bytes | int = self._stream.recv(_CHUNK)
+                if isinstance(data, int):  # -2: nothing yet
+                    self._stream.eventUpdateCallback(_HEARD)
+                    if self._lost:
+                        raise ConsoleLost(f"the machine's console was lost: {self._lost}")
+                    return None
+            except libvirt.libvirtError as error:
+                self._ended = True
+                raise ConsoleLost(f"the machine's console was lost: {error.get_error_message()}") from error
+            self._ended = not data
+            return data
 
     def write(self, data: bytes) -> int:
-        stream = self._stream
-        if self._ended or stream is None:
-            return 0
-        try:
-            sent: int = stream.send(data)
-            return max(sent, 0)
-        except libvirt.libvirtError as error:
-            self._ended = True
-            raise ConsoleLost(f"the machine's console takes nothing more: {error.get_error_message()}") from error
+        with self._writing:
+            if self._ended or self._stream is None:
+                return 0
+            try:
+                sent: int = self._stream.send(data)
+                return max(sent, 0)
+            except libvirt.libvirtError as error:
+                self._ended = True
+                words = f"the machine's console takes nothing more: {error.get_error_message()}"
+                raise ConsoleLost(words) from error
 
     def close(self) -> None:
         self._ended, self._heard = True, _nobody
-        stream, self._stream = self._stream, None
+        stream = self._stream
         if stream is not None:
-            # A connection stays open as long as anything refers to it: who is to be told of its end, and a stream. The
-            # binding never gives up one that had a callback (seen with 9.0), so it is given up by hand.
+            # A connection stays open as long as anything refers to it: who is to be told of its end, and a stream.
             for give_up in (stream.eventRemoveCallback, stream.abort, self._connection.unregisterCloseCallback):
                 with suppress(libvirt.libvirtError):
                     give_up()
-            with suppress(AttributeError):
-                del stream.cb
-            stream.__del__()
+            with self._writing, self._using:
+                self._free()
         with suppress(libvirt.libvirtError):
             self._connection.close()
 
-    def _open(self, stream: libvirt.virStream, machine_id: str, *, take_over: bool) -> None:
+    def _open(self, machine_id: str, *, take_over: bool) -> None:
         try:
+            self._stream = stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
             domain = self._connection.lookupByUUIDString(machine_id)
             domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if take_over else 0)
             stream.eventAddCallback(_HEARD, self._on_event, None)
             self._connection.registerCloseCallback(self._on_close, None)  # of which a stream hears nothing
         except libvirt.libvirtError as error:
-            if faults.is_code(error, libvirt.VIR_ERR_OPERATION_FAILED) and not take_over:
-                raise ConsoleHeld(f"somebody has the machine's console: {error.get_error_message()}") from error
-            raise faults.translate(
-                error, "open the machine's console", alive=bool(self._connection.isAlive())
-            ) from error
+            alive = faults.is_alive(self._connection)
+            held = faults.console_held(error)
+            raise held or faults.translate(error, "open the machine's console", alive=alive) from error
+
+    def _free(self) -> None:
+        """The binding never gives up a stream that had a callback (seen with 9.0): it is given up by hand."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(AttributeError):
+                del stream.cb
+            stream.__del__()
 
     def _on_close(self, _connection: libvirt.virConnect, _reason: int, _opaque: object) -> None:
         self._lost = "libvirt is not reached any more"
         self._heard()
 
-    def _on_event(self, stream: libvirt.virStream, _events: int, _opaque: object) -> None:
-        with suppress(libvirt.libvirtError):
-            stream.eventUpdateCallback(0)  # until it is read it would come again and again
+    def _on_event(self, _stream: libvirt.virStream, _events: int, _opaque: object) -> None:
+        with self._using, suppress(libvirt.libvirtError):
+            if self._stream is not None:
+                self._stream.eventUpdateCallback(0)  # until it is read it would come again and again
         self._heard()
 
 

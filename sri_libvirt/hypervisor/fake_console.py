@@ -21,14 +21,15 @@ class FakeConsole:
     typed: bytearray = field(default_factory=bytearray)
     ended: bool = False
     lost: str = ""
-    quiet: bool = False
+    quiet: bool = True
     """Whether the reader waits to be told of more."""
 
     def __post_init__(self) -> None:
-        self.quiet = True
         self._lock = threading.Lock()
         self._takes = threading.Event()
         self._takes.set()
+        self._closes = threading.Event()
+        self._closes.set()
 
     def read(self) -> bytes | None:
         with self._lock:
@@ -52,6 +53,7 @@ class FakeConsole:
             return len(data)
 
     def close(self) -> None:
+        self._closes.wait()
         self.end()
 
     # What tests do to it.
@@ -82,6 +84,11 @@ class FakeConsole:
 
     def go_on(self) -> None:
         self._takes.set()
+
+    def slow_to_close(self) -> Callable[[], None]:
+        """Let a close last until what is returned is called."""
+        self._closes.clear()
+        return self._closes.set
 
     def _tell(self) -> None:
         with self._lock:

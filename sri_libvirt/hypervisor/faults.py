@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import libvirt
 
-from sri_libvirt.errors import DescriptorRefused, HypervisorError, Unreachable, UnusableSave
+from sri_libvirt.errors import ConsoleHeld, DescriptorRefused, HypervisorError, Unreachable, UnusableSave
 
 _LOST_CODES = frozenset(
     {
@@ -53,6 +53,8 @@ _SAVE_NOT_LOADED = ("load of migration failed", "error while loading state", "No
 _NOT_PASSED = "No file descriptor supplied via SCM_RIGHTS"
 """QEMU's words for a descriptor that the kernel took out of the message on its way."""
 
+_CONSOLE_HELD = "Active console session exists"
+
 _DAEMONS_OWN = "Failed to connect socket to"
 """On a connection that is open, this is told of a daemon that libvirtd itself needs: virtlogd, virtnetworkd."""
 
@@ -79,6 +81,22 @@ def translate(error: libvirt.libvirtError, doing: str, *, alive: bool = True) ->
 def not_connected(error: libvirt.libvirtError, uri: str) -> Unreachable:
     """No connection could be opened, for whatever reason."""
     return Unreachable(f"libvirt cannot be reached at {uri}: {_message(error)}", error.get_error_code())
+
+
+def is_alive(connection: libvirt.virConnect) -> bool:
+    """What a connection says of itself; one that cannot say is not."""
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def console_held(error: libvirt.libvirtError) -> ConsoleHeld | None:
+    """The error of opening a console, if it says that somebody has it."""
+    message = _message(error)
+    if _CONSOLE_HELD in message:
+        return ConsoleHeld(f"somebody has the machine's console: {message}", error.get_error_code())
+    return None
 
 
 def is_code(error: libvirt.libvirtError, code: int) -> bool:

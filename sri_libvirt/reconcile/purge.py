@@ -20,6 +20,7 @@ from sri_libvirt.errors import FailedPrecondition, SRIError
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.orphans import Known, Orphan, Orphans, Swept
+from sri_libvirt.reconcile.reservations import reserved
 from sri_libvirt.records import Attachment, Machine
 
 
@@ -79,7 +80,7 @@ class Purge:
     def _give_up_addresses(self, machine_id: str) -> list[str]:
         """Have no network keep an address for a machine that is gone; what is kept all the same, and what to do."""
         machine = self.store.machine(machine_id)
-        held = list(_reserved(machine.attachments)) if machine else []
+        held = list(_held(machine.attachments)) if machine else []
         if not held:
             return []
         kept = []
@@ -152,13 +153,11 @@ def _users(paths: StatePaths, connect: Callable[[], Connection], ours: set[str])
     ]
 
 
-def _reserved(rows: Iterable[Attachment]) -> Iterator[tuple[str, str, str]]:
+def _held(rows: Iterable[Attachment]) -> Iterator[tuple[str, str, str]]:
     """Network, client and address of each reservation of these devices."""
     for row in rows:
-        if isinstance(made := row.backing, NicBackend) and made.kind == "network":
-            for client, address in ((row.mac, made.address), (made.duid, made.address6)):
-                if address:
-                    yield made.network, client, address
+        if isinstance(made := row.backing, NicBackend):
+            yield from ((made.network, client, address) for client, address in sorted(reserved(row)))
 
 
 def _data(orphan: Orphan, outcome: str = "") -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Reservations:
 
     def look(self) -> None:
         """Look now, and wake whose address it is. Raises Unreachable."""
-        rows = [row for row in self.store.prepared_nics() if _reserved(row)]
+        rows = [row for row in self.store.prepared_nics() if reserved(row)]
         if not rows:
             self.lost(())
             return
@@ -64,7 +64,7 @@ def _is_lost(row: Attachment, network: Network | None) -> bool:
     if network is None or not network.active:
         return False
     there = {(each.client, str(each.address)) for each in network.reservations}
-    return not _reserved(row) <= there
+    return not reserved(row) <= there
 
 
 def _of(row: Attachment) -> NicBackend:
@@ -72,7 +72,7 @@ def _of(row: Attachment) -> NicBackend:
     return row.backing
 
 
-def _reserved(row: Attachment) -> set[tuple[str, str]]:
-    """By client."""
+def reserved(row: Attachment) -> set[tuple[str, str]]:
+    """What is reserved for a network interface that is ready: clients, each with its address."""
     made = _of(row)
     return {(client, address) for client, address in ((row.mac, made.address), (made.duid, made.address6)) if address}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import grp
-import ipaddress
 import os
 import re
 import socket
@@ -24,6 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.config import is_loopback
 from sri_libvirt.errors import ConfigError
 
 RECEIVE_BYTES = 16 * 1024 * 1024
@@ -65,19 +65,12 @@ def parse_address(address: str, *, insecure_tcp: bool) -> Binding:
     match = re.fullmatch(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})", address)
     if match is None or int(match["port"]) > 65535:
         raise ConfigError(f"address {address!r} is neither unix:///path nor host:port")
-    if not insecure_tcp and not _loopback(match["host"].strip("[]")):
+    if not insecure_tcp and not is_loopback(match["host"].strip("[]")):
         raise ConfigError(
             f"address {address!r}: TCP has neither authentication nor encryption and listens on loopback only; "
             "use a unix socket, or --insecure-tcp if the network itself is trusted"
         )
     return Binding(host=match["host"], port=int(match["port"]))
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def clear_stale(path: Path) -> None:

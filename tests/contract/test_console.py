@@ -295,6 +295,40 @@ async def test_a_guest_that_takes_nothing_stops_its_client_and_nobody_else(there
 
 
 @both
+async def test_a_client_whose_guest_takes_nothing_is_not_taken_for_gone(
+    there: House, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it answers is not heard, for its socket is not read."""
+    monkeypatch.setattr(sessions, "PING_SECONDS", 0.2)
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    guest.stall()
+    text = b"x" * 2 * sessions.AHEAD_BYTES
+    await terminal.type(text)
+    before = terminal.pings
+    await until(terminal, lambda: terminal.pings > before + 8)
+    guest.go_on()
+    await wait(lambda: guest.typed == text)
+    guest.prints(b"all there")
+    await until(terminal, lambda: terminal.shown == b"all there")
+
+
+@both
+async def test_who_comes_once_the_console_is_free_gets_it(there: House, kind: str) -> None:
+    """It is given up before it is called free, however long that takes."""
+    url = await there.entrance.url(ID)
+    terminal = await opened(there, kind)
+    release = (await there.guest()).slow_to_close()
+    await terminal.close()
+    with pytest.raises(Refused, match="in use since"):
+        await OPENERS[kind](url)
+    assert there.events[-1][1].reason == "opened"
+    release()
+    await there.free()
+    _kept = await OPENERS[kind](url)
+
+
+@both
 async def test_a_client_that_does_not_read_loses_the_oldest_and_is_told(there: House, kind: str) -> None:
     terminal = await opened(there, kind)
     guest = await there.guest()

@@ -128,9 +128,9 @@ def test_no_network_keeps_an_address_for_a_machine_that_is_gone(world: World) ->
 def test_an_address_that_stays_reserved_is_told_of_and_keeps_nothing_else(world: World) -> None:
     made = addressed(world)
     world.hypervisor.fail_next("unreserve", HypervisorError("the network is busy"))
-    words = "10.0.0.7 stays reserved for 02:00:00:00:00:01 (virsh net-edit lan takes it away): the network is busy"
+    words = "2001:db8::7 stays reserved for 00:04:01 (virsh net-edit lan takes it away): the network is busy"
     assert removed(world) == {made: f"removed; {words}"}
-    assert [each for _, each in world.hypervisor.networks["lan"].reserved] == ["10.0.0.9", "10.0.0.7"]
+    assert [each for _, each in world.hypervisor.networks["lan"].reserved] == ["10.0.0.9", "2001:db8::7"]
     assert world.store.machine_ids() == []
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -139,6 +140,32 @@ async def test_much_both_ways_arrives_as_it_was(provider: Provider, relay: str, 
     await terminal.type(text)
     await until(terminal, lambda: b"end-2" in terminal.shown)
     assert hashlib.md5(text, usedforsecurity=False).hexdigest().encode() in terminal.shown
+    printed = "".join(f"{number}\n" for number in range(1, 12_001)).encode()
+    before = len(terminal.shown)
+    await terminal.type(b"seq 12000; echo en''d-3\n")
+    await until(terminal, lambda: b"end-3" in terminal.shown)
+    assert printed in terminal.shown[before:]
+
+
+async def test_a_guest_that_takes_nothing_holds_up_nobody_and_its_console_comes_free(
+    provider: Provider, relay: str, machine_id: str
+) -> None:
+    """Whoever types for it stands in a call of libvirt meanwhile."""
+    terminal = await opened(provider, relay, machine_id, "spdy")
+    assert isinstance(terminal, SpdyTerminal)
+    await shell(terminal, "stty raw -echo; true", 1)
+    await terminal.type(b"sleep 1000\n")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            while True:
+                await terminal.type(bytes(16 * 1024))
+    terminal.writer.transport.abort()
+    await asyncio.to_thread(wait_for, "its end", lambda: told(provider, machine_id) == SESSION)
+    again = await opened(provider, relay, machine_id, "websocket")
+    await again.close()
+    await asyncio.to_thread(wait_for, "its end", lambda: told(provider, machine_id) == 2 * SESSION)
+    assert provider.process is not None
+    assert provider.process.poll() is None
 
 
 async def test_a_provider_that_stops_says_so(provider: Provider, relay: str, machine_id: str) -> None:

@@ -35,6 +35,7 @@ class Terminal(Protocol):
     shown: bytearray
     status: bytes
     ended: bool
+    pings: int
 
     async def type(self, text: bytes) -> None: ...
 
@@ -95,7 +96,7 @@ class SpdyTerminal:
     """As kubectl before 1.31 opens it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.shown, self.status, self.ended = bytearray(), b"", False
+        self.shown, self.status, self.ended, self.pings = bytearray(), b"", False, 0
         self.reader, self.writer = reader, writer
         self.client = SpdyClient()
         self.streams: dict[str, int] = {}
@@ -128,6 +129,7 @@ class SpdyTerminal:
             elif frame.kind == DATA and frame.stream == self.streams.get("error"):
                 self.status += frame.payload
             elif frame.kind == PING:
+                self.pings += 1
                 self.writer.write(control(PING, frame.payload))
             elif frame.kind == GOAWAY:
                 self.ended = True
@@ -142,7 +144,7 @@ class WebSocketTerminal:
     """As kubectl since 1.31, or PyPI's kubernetes, opens it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.shown, self.status, self.ended = bytearray(), b"", False
+        self.shown, self.status, self.ended, self.pings = bytearray(), b"", False, 0
         self.reader, self.writer = reader, writer
         self.connection = Connection(ConnectionType.CLIENT)
         self.code = 0
@@ -185,6 +187,7 @@ class WebSocketTerminal:
                     elif channel == 3:
                         self.status += payload
             elif isinstance(event, Ping):
+                self.pings += 1
                 self.writer.write(self.connection.send(event.response()))
             elif isinstance(event, CloseConnection):
                 self.ended, self.code = True, event.code

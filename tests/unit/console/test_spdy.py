@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sri_libvirt.console.dictionary import DICTIONARY
-from sri_libvirt.console.protocol import ProtocolError
+from sri_libvirt.console.protocol import MOST_QUEUED, ProtocolError
 from sri_libvirt.console.spdy import (
     MOST_CONTROL_BYTES,
     MOST_HEADER_BYTES,
-    MOST_QUEUED,
     MOST_STREAMS,
     Code,
     DataReceived,
@@ -106,7 +105,7 @@ def session(client: SpdyClient) -> tuple[bytes, list[Event]]:
 def test_an_ordinary_session(server: SpdyConnection, client: SpdyClient) -> None:
     said, meant = session(client)
     assert joined(server.receive(said)) == meant
-    assert client.read(server.take()) == [Frame(PING, 0, 0, struct.pack(">I", 5))]
+    assert client.read(server.output.take()) == [Frame(PING, 0, 0, struct.pack(">I", 5))]
 
 
 def test_it_means_the_same_byte_by_byte(server: SpdyConnection, client: SpdyClient) -> None:
@@ -132,7 +131,7 @@ def test_nothing_that_comes_breaks_it(pieces: list[bytes]) -> None:
         for each in pieces:
             server.receive(each)
     except ProtocolError:
-        assert server.take().endswith(struct.pack(">II", 1, 1)), "the peer is told"
+        assert server.output.take().endswith(struct.pack(">II", 1, 1)), "the peer is told"
 
 
 @given(st.integers(0, 400), st.integers(0, 255))
@@ -142,14 +141,14 @@ def test_no_damage_breaks_it(at: int, byte: int) -> None:
     try:
         server.receive(said)
     except ProtocolError:
-        assert server.take().endswith(struct.pack(">I", 1))
+        assert server.output.take().endswith(struct.pack(">I", 1))
 
 
 def test_a_reply_has_what_go_and_spdy_transport_need(server: SpdyConnection, client: SpdyClient) -> None:
     server.receive(client.open(1, "error"))
     server.reply(1)
     server.reply(1)
-    for frame in client.read(server.take()):
+    for frame in client.read(server.output.take()):
         assert (frame.kind, frame.payload[:4]) == (SYN_REPLY, struct.pack(">I", 1))
         text = client.inflate.decompress(frame.payload[4:])
         assert text == b"".join(
@@ -187,10 +186,10 @@ def test_what_no_client_may_say_ends_the_connection_with_a_goaway(
 ) -> None:
     with pytest.raises(ProtocolError):
         server.receive(BAD[what](client))
-    assert client.read(server.take()) == [Frame(GOAWAY, 0, 0, struct.pack(">II", 0, 1))]
+    assert client.read(server.output.take()) == [Frame(GOAWAY, 0, 0, struct.pack(">II", 0, 1))]
     assert server.receive(data(1, b"more")) == []
     server.ping()
-    assert server.take() == b"", "nothing is said after it"
+    assert server.output.take() == b"", "nothing is said after it"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +209,7 @@ def test_a_stream_in_error_is_reset_and_the_others_go_on(
     for stream in before:
         server.receive(client.open(stream, f"x{stream}"))
     assert server.receive(said(client)) == []
-    (reset,) = client.read(server.take())
+    (reset,) = client.read(server.output.take())
     assert (reset.kind, reset.payload[4:]) == (RST_STREAM, struct.pack(">I", code))
     if code is not Code.REFUSED_STREAM or not before:
         server.receive(client.open(101, "stdin"))
@@ -220,7 +219,7 @@ def test_a_stream_in_error_is_reset_and_the_others_go_on(
 def test_after_its_end_a_stream_takes_nothing(server: SpdyConnection, client: SpdyClient) -> None:
     server.receive(client.open(1, "stdin") + data(1, b"", FIN))
     assert server.receive(data(1, b"more" * 1000)) == []
-    (reset,) = client.read(server.take())
+    (reset,) = client.read(server.output.take())
     assert reset.payload == struct.pack(">II", 1, Code.STREAM_ALREADY_CLOSED)
 
 
@@ -238,20 +237,20 @@ def test_a_frame_of_any_length_is_handed_out_as_it_comes(server: SpdyConnection,
 def test_who_asks_and_does_not_read_is_ended(server: SpdyConnection) -> None:
     with pytest.raises(ProtocolError, match="more is asked"):
         server.receive(control(PING, struct.pack(">I", 1)) * (MOST_QUEUED // 8))
-    assert len(server.take()) < MOST_QUEUED + 100
+    assert len(server.output.take()) < MOST_QUEUED + 100
 
 
 def test_pings_of_ours_are_answered(server: SpdyConnection, client: SpdyClient) -> None:
     server.ping()
     server.ping()
-    pings = client.read(server.take())
+    pings = client.read(server.output.take())
     assert [each.payload for each in pings] == [struct.pack(">I", 2), struct.pack(">I", 4)]
     assert server.receive(control(PING, pings[0].payload)) == [Ponged()]
 
 
 def sent(client: SpdyClient, server: SpdyConnection) -> tuple[bytes, bool]:
     """What has come of a stream, and whether it has ended."""
-    frames = [each for each in client.read(server.take()) if each.kind == DATA]
+    frames = [each for each in client.read(server.output.take()) if each.kind == DATA]
     return b"".join(each.payload for each in frames), any(each.flags & FIN for each in frames)
 
 
@@ -296,9 +295,9 @@ def test_an_end_needs_no_window(server: SpdyConnection, client: SpdyClient) -> N
 def test_windows_are_renewed_as_what_came_is_consumed(server: SpdyConnection, client: SpdyClient) -> None:
     server.receive(client.open(1, "stdin"))
     server.consumed(1, WINDOW // 2 - 1)
-    assert server.take() == b""
+    assert server.output.take() == b""
     server.consumed(1, 1)
-    renewed = [struct.unpack(">II", each.payload) for each in client.read(server.take())]
+    renewed = [struct.unpack(">II", each.payload) for each in client.read(server.output.take())]
     assert renewed == [(1, WINDOW // 2), (0, WINDOW // 2)]
 
 
@@ -313,4 +312,4 @@ def test_the_last_word_is_a_goaway(server: SpdyConnection, client: SpdyClient) -
     server.receive(client.open(5, "stdout"))
     server.goaway()
     server.send(5, b"late")
-    assert client.read(server.take()) == [Frame(GOAWAY, 0, 0, struct.pack(">II", 5, 0))]
+    assert client.read(server.output.take()) == [Frame(GOAWAY, 0, 0, struct.pack(">II", 5, 0))]
