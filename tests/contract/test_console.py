@@ -352,7 +352,7 @@ async def test_a_client_that_never_reads_is_ended(there: House, kind: str, monke
     async with asyncio.timeout(120):
         while not guest.ended:  # the kernel's buffers take some megabytes
             guest.prints(b"y" * 64 * 1024)
-            await wait(lambda: not guest.printed)
+            await wait(lambda: guest.ended or not guest.printed)
     await there.free()
     assert "its client read nothing" in there.events[-1][1].message
 
