@@ -152,6 +152,8 @@ class Cache:
         """
         with self._lock:
             named = self._named_by_overlays()
+            if named is None:
+                return 0
             lacking = lack()
 
             def choose(free: Sequence[CachedImage]) -> list[CachedImage]:
@@ -177,7 +179,9 @@ class Cache:
         """
         with self._lock:
             self._drop_parts(PARTS_KEPT)
-            self._drop_unknown(self._named_by_overlays())
+            named = self._named_by_overlays()
+            if named is not None:
+                self._drop_unknown(named)
 
     def check(self) -> Iterator[Checked]:
         """Hash all files anew, one after the other. One that is not what it was is removed, to be fetched again."""
@@ -256,19 +260,28 @@ class Cache:
         except OSError:
             return []
 
-    def _named_by_overlays(self) -> set[str]:
-        """Names of files of ours that a disk in a machine's directory names as its base."""
+    def _named_by_overlays(self) -> set[str] | None:
+        """Names of files of ours that a disk in a machine's directory names as its base; None where that cannot be
+        told, and nothing may be removed."""
         found: set[str] = set()
         if not self._files():
             return found  # a start with a thousand machines does not wait for it
-        with suppress(OSError):
-            for machine in os.scandir(self._machines):
-                for disk in Path(machine.path).glob("*.qcow2"):
-                    with suppress(OSError, ValueError, SRIError):
-                        base = Path(qcow2.backing_name(disk))
-                        if base.parent == self.directory:
-                            found.add(base.name)
+        try:
+            for disk in self._disks():
+                with suppress(FileNotFoundError, ValueError, SRIError):  # gone since, or none that could be booted
+                    base = Path(qcow2.backing_name(disk))
+                    if base.parent == self.directory:
+                        found.add(base.name)
+        except OSError as error:
+            log.warning("no image is removed: what disks are made of cannot be read", error=str(error))
+            return None
         return found
+
+    def _disks(self) -> Iterator[Path]:
+        """Of all machines that there are while it looks. Raises OSError."""
+        for machine in os.scandir(self._machines):
+            with suppress(FileNotFoundError, NotADirectoryError):  # deleted since; somebody else's
+                yield from (Path(each.path) for each in os.scandir(machine.path) if each.name.endswith(".qcow2"))
 
     def _bytes(self, path: Path) -> int:
         try:

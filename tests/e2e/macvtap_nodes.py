@@ -19,10 +19,11 @@ _LINKS = 1  # RTMGRP_LINK
 def mend() -> None:
     """Have the nodes of those that are there, and no others."""
     there = {}
-    for path in Path("/sys/class/net").glob("*/tap*/dev"):
+    for link in Path("/sys/class/net").iterdir():
         with suppress(OSError):  # it is going
-            major, minor = map(int, path.read_text().split(":"))
-            there[path.parent.name] = os.makedev(major, minor)
+            for path in link.glob("tap*/dev"):
+                major, minor = map(int, path.read_text().split(":"))
+                there[path.parent.name] = os.makedev(major, minor)
     for path in Path("/dev").glob("tap*"):
         if path.stat().st_rdev != there.get(path.name):
             path.unlink()

@@ -270,6 +270,6 @@ def come_and_go(provider: Provider, host: PrivateLibvirt, tiny_image: Path, time
         if number == 1:
             opened = descriptors(provider)
     assert descriptors(provider) <= opened + 2, "a connection more or less is a lane's"
-    assert provider.reasons(machine_id) == set()
+    wait_for("peace", lambda: not provider.reasons(machine_id))
     provider.delete(machine_id)
     wait_for("end of the machine", lambda: provider.get(machine_id) is None)

@@ -190,6 +190,26 @@ def test_a_base_that_an_overlay_names_stays_whatever_the_store_says(house: House
     assert files(house) == set()
 
 
+def test_while_one_disk_cannot_be_read_no_base_goes(house: House) -> None:
+    """What it is made of is not known; a file system that fails reads so."""
+    pin, _ = have(house, "1")
+    paths = MachinePaths(house.paths.machines / "00000000-8d3c-4f52-9d0a-0d2f3c1f0a02")
+    paths.root.mkdir()
+    house.prepare("registry.example.org/disk:1", paths, 4 * SIZE, pin=pin)
+    have(house, "2")
+    unread = house.paths.machines / "00000000-8d3c-4f52-9d0a-0d2f3c1f0a01"
+    (unread / "image.qcow2").mkdir(parents=True)
+    collector(house).prune(everything=True)
+    house.store.write(lambda tx: tx.forget_image(digest("1")))
+    house.cache.tidy()
+    assert files(house) == {name("1"), name("2")}
+    (unread / "image.qcow2").rmdir()
+    (unread / "image.qcow2").symlink_to("one that has just gone")
+    (house.paths.machines / "a file of somebody's").touch()
+    collector(house).prune(everything=True)
+    assert files(house) == {name("1")}, "what is gone names nothing, and keeps nobody from being looked at"
+
+
 def test_one_file_of_two_names_goes_with_the_last_of_them(house: House) -> None:
     have(house, "1")
     row, _ = house.store.images()[0]
