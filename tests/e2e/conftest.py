@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,20 @@ from tests.backends.ceph import Ceph
 from tests.backends.iscsi import Targets
 from tests.e2e.libvirtd import PrivateLibvirt
 from tests.e2e.provider import Provider
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure comes what the daemons said: it may never happen again."""
+    report = yield
+    if report.failed:
+        arguments = getattr(item, "funcargs", {})
+        private, provider = arguments.get("private_libvirt"), arguments.get("provider")
+        if isinstance(private, PrivateLibvirt):
+            report.sections.append(("libvirt's log", private.log()))
+        if isinstance(provider, Provider):
+            report.sections.append(("the provider's log", provider.log()))
+    return report
 
 
 @pytest.fixture(scope="session")

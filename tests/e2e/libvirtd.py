@@ -122,6 +122,10 @@ class PrivateLibvirt:
 
     # Inside.
 
+    def log(self) -> str:
+        """The end of what the daemons have said."""
+        return (self.base / "daemons.log").read_text(errors="replace")[-2000:]
+
     def pid(self, daemon: str) -> int | None:
         """Process id of `libvirtd` or `virtlogd`, None unless it runs."""
         with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
@@ -232,7 +236,7 @@ class PrivateLibvirt:
         answer = self._anchor.stdout.readline()
         if answer.strip() != "ready":
             self._anchor.wait(timeout=10)
-            raise RuntimeError(f"no private namespaces: {self._log()}")
+            raise RuntimeError(f"no private namespaces: {self.log()}")
         # tini's only child is what unshare became: the shell.
         self._inner_pid = int(Path(f"/proc/{self._anchor.pid}/task/{self._anchor.pid}/children").read_text().split()[0])
 
@@ -254,7 +258,7 @@ class PrivateLibvirt:
         try:
             wait_until(lambda: _accepts(path), f"{path.name} accepts connections", START_DEADLINE)
         except AssertionError as error:
-            raise RuntimeError(f"{error}: {self._log()}") from None
+            raise RuntimeError(f"{error}: {self.log()}") from None
 
     def _stop(self, daemon: str, number: int) -> None:
         pid = self.pid(daemon)
@@ -264,9 +268,6 @@ class PrivateLibvirt:
 
     def _pid_file(self, daemon: str) -> Path:
         return self.base / "run" / f"{daemon}.pid"
-
-    def _log(self) -> str:
-        return (self.base / "daemons.log").read_text()[-2000:]
 
     def _with_libvirt(self, action: Callable[[libvirt.virConnect], object]) -> None:
         connection = libvirt.open(self.uri)

@@ -131,7 +131,8 @@ class Provider:
         return self.process.pid
 
     def log(self) -> str:
-        return (self.root / "provider.log").read_text(errors="replace")[-6000:]
+        log = self.root / "provider.log"
+        return log.read_text(errors="replace")[-6000:] if log.exists() else ""
 
     # --- RPCs ------------------------------------------------------------------------------------
 

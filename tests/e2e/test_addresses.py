@@ -112,6 +112,7 @@ def test_a_dhcp_server_that_was_killed_gives_the_same_address_when_libvirt_has_s
         provider.wait_console(machine_id, f"nic eth0 ip={ADDRESS}")
         pid = private_libvirt.run(["cat", "/run/libvirt/network/lan.pid"]).strip()
         private_libvirt.run(["kill", "-KILL", pid])
+        wait_for("end of it", lambda: not Path("/proc", pid).exists())  # while it is there, it has the port
         private_libvirt.kill()
         private_libvirt.start()
         wait_for("another", lambda: private_libvirt.run(["cat", "/run/libvirt/network/lan.pid"]).strip() != pid)

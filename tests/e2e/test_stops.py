@@ -82,7 +82,7 @@ def expect_new_run(provider: Provider, machine_id: str, old_pid: int, *expected:
     provider.wait_state(machine_id, "MACHINE_RUNNING")
     assert provider.qemu_pid(machine_id) not in (None, old_pid)
     assert causes(provider, machine_id) == list(expected)
-    assert provider.reasons(machine_id) == set()
+    wait_for("peace", lambda: not provider.reasons(machine_id))
 
 
 def expect_left_off(provider: Provider, machine_id: str) -> None:
