@@ -19,6 +19,7 @@ from sri_libvirt.errors import NotReady, SRIError
 COMMANDS = {
     "serve": ("sri_libvirt.cli.serve:serve", "Serve this host as a pool of machines."),
     "machine": ("sri_libvirt.cli.machine:machine", "Look at machines: list, get, events, why."),
+    "console": ("sri_libvirt.cli.console:console", "Have a machine's serial console, or its log."),
     "volume": ("sri_libvirt.cli.volume:volume", "Ask backends for volumes: probe, rescan."),
     "network": ("sri_libvirt.cli.network:network", "Network ids: check what one leads to."),
     "images": ("sri_libvirt.cli.images:images", "Fetched images: list, pull, prune, check."),
