@@ -86,6 +86,11 @@ class Dialogue(Protocol):
     """One client's side of a session."""
 
     @property
+    def leaves(self) -> bool:
+        """Whether the client goes by itself when it has heard how it ended; one that is cut off before, because it was
+        still opening what it wants to have, does not tell its user."""
+
+    @property
     def ready(self) -> bool:
         """Whether the client has all that it needs for what the guest prints."""
 

@@ -30,6 +30,10 @@ class SpdyDialogue:
         self._streams: dict[str, int] = {}
 
     @property
+    def leaves(self) -> bool:
+        return True
+
+    @property
     def ready(self) -> bool:
         return {"error", "stdout"} <= self._streams.keys()
 

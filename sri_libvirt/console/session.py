@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -40,6 +41,7 @@ _UNANSWERED = 2
 _READ_BYTES = 64 * 1024
 _SHOW_BYTES = 16 * 1024
 _GOODBYE_SECONDS = 5.0
+_LEAVES_SECONDS = 2.0
 
 NOT_READ = Outcome(f"the session was ended: its client read nothing for {UNREAD_SECONDS:g} s")
 
@@ -107,7 +109,7 @@ class Session:
     async def run(self, said: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Outcome | None:
         """Carry bytes until it ends, then take leave of the client; how it ended. `said` is what it said at once."""
         self._stirred.set()
-        parts = (self._hear(said, reader), self._show(writer), self._watch())
+        parts = (partial(self._hear, said, reader), partial(self._show, writer), self._watch)
         tasks = [asyncio.create_task(self._part(each)) for each in parts]
         try:
             outcome = await self._over
@@ -122,9 +124,9 @@ class Session:
                 await self._take_leave(outcome, reader, writer)
         return outcome
 
-    async def _part(self, part: Coroutine[Any, Any, None]) -> None:
+    async def _part(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await part
+            await part()
         except (OSError, ProtocolError) as error:  # a TimeoutError is one, of a connection that is gone
             log.info("a console's client is gone", problem=str(error))
             self.end(None)
@@ -205,6 +207,10 @@ class Session:
                 self.traffic.shown += len(data)
             self._dialogue.finish(outcome)
             await self._listen_until(lambda: not self._dialogue.waiting, reader, writer)
+            if self._dialogue.leaves:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LEAVES_SECONDS):
+                        await self._listen_until(lambda: False, reader, writer)
             self._dialogue.close()
         await self._flush(writer)
         if writer.can_write_eof():

@@ -37,6 +37,7 @@ _STDIN, _STDOUT, _ERROR, _END = 0, 1, 3, 255
 class WebSocketDialogue:
     """See `protocol.Dialogue`. The client's handshake is over."""
 
+    leaves = False  # it waits for the Close
     ready = True
     waiting = 0
 

@@ -133,6 +133,13 @@ class SpdyTerminal:
                 self.writer.write(control(PING, frame.payload))
             elif frame.kind == GOAWAY:
                 self.ended = True
+            if frame.kind == DATA and frame.flags & FIN:
+                self._over.add(frame.stream)
+        if not self.ended and {"stdout", "error"} <= {
+            kind for kind, each in self.streams.items() if each in self._over
+        }:
+            self.ended = True  # it has heard all that there is to hear
+            await self.close()
         return bool(received)
 
     async def close(self) -> None:

@@ -1,0 +1,213 @@
+"""Consoles by clients that nobody here wrote, through the poollet's proxy, on the fake hypervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import kubernetes
+import pytest
+from kubernetes.stream.ws_client import WSClient
+
+from sri_libvirt.console.entrance import Entrance
+from sri_libvirt.console.place import Place
+from sri_libvirt.errors import NotFound
+from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.hypervisor.fake_console import FakeConsole
+from tests.poollet.exec import ApiServer
+from tests.terminal import kubectl
+from tests.terminal.kubectl import Kubectl
+
+ID = "11111111-1111-4111-8111-111111111111"
+SECONDS = 60.0
+OUT = b"".join(b"%08d" % number for number in range(512 * 1024))  # 4 MiB, in which no two places are alike
+IN = OUT[: 1 << 20]
+
+has_kubectl = pytest.mark.skipif(kubectl.version() is None, reason="kubectl is not installed")
+ways = pytest.mark.parametrize("way", kubectl.ways())
+
+
+@dataclass
+class House:
+    hypervisor: FakeHypervisor
+    entrance: Entrance
+    server: ApiServer
+
+    async def guest(self) -> FakeConsole:
+        """The console that somebody has opened."""
+        async with asyncio.timeout(SECONDS):
+            while ID not in self.hypervisor.consoles:
+                await asyncio.sleep(0.01)
+        return self.hypervisor.consoles[ID]
+
+    async def free(self) -> None:
+        """Nobody has the console any more."""
+        listener = self.entrance._server
+        assert listener is not None
+        async with asyncio.timeout(SECONDS):
+            while listener.in_use(ID):
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    hypervisor = FakeHypervisor()
+    connection = hypervisor.connect()
+    connection.define(f"<domain><uuid>{ID}</uuid></domain>")
+    connection.start(ID)
+    entrance = Entrance(Place("127.0.0.1:0"), hypervisor.console, lambda _machine, _event: None, lambda: 0)
+
+    async def url(_namespace: str, name: str) -> str:
+        if name != "m":
+            raise NotFound(f"there is no machine {name}")
+        return await entrance.url(ID)
+
+    async with ApiServer(url) as server:
+        yield House(hypervisor, entrance, server)
+    await entrance.stop()
+
+
+async def run(house: House, way: str, home: Path, name: str = "m") -> Process:
+    """kubectl with pipes at its ends."""
+    client = Kubectl(house.server.url, way, home)
+    return await asyncio.create_subprocess_exec(
+        *client.exec(name, "-i"), stdin=PIPE, stdout=PIPE, stderr=PIPE, env={**os.environ, **client.env}
+    )
+
+
+async def typed(guest: FakeConsole, text: bytes) -> None:
+    async with asyncio.timeout(SECONDS):
+        while guest.typed != text:
+            await asyncio.sleep(0.01)
+
+
+async def ended(process: Process) -> tuple[int, str]:
+    """The exit status, and what was said of it."""
+    assert process.stderr is not None
+    async with asyncio.timeout(SECONDS):
+        said = await process.stderr.read()
+        return await process.wait(), said.decode()
+
+
+@has_kubectl
+@ways
+async def test_kubectl_types_and_reads(house: House, way: str, tmp_path: Path) -> None:
+    process = await run(house, way, tmp_path)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    guest = await house.guest()
+    process.stdin.write(b"uname\n")
+    await typed(guest, b"uname\n")
+    guest.prints(b"Linux\r\n")
+    assert await process.stdout.readexactly(7) == b"Linux\r\n"
+    process.stdin.close()  # which ends nothing but what is typed
+    guest.prints(b"more\r\n")
+    assert await process.stdout.readexactly(6) == b"more\r\n"
+    guest.end()
+    assert await ended(process) == (0, "")
+    assert house.server.tunnels == 1, "no way was tried and refused"
+
+
+@has_kubectl
+@ways
+async def test_kubectl_carries_much_both_ways(house: House, way: str, tmp_path: Path) -> None:
+    process = await run(house, way, tmp_path)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    guest = await house.guest()
+    process.stdin.write(IN)
+    await typed(guest, IN)
+    step, heard = 64 * 1024, bytearray()
+    for begin in range(0, len(OUT), step):
+        guest.prints(OUT[begin : begin + step])
+        heard += await process.stdout.readexactly(min(step, len(OUT) - begin))
+    assert heard == OUT
+    guest.end()
+    assert (await ended(process))[0] == 0
+
+
+@has_kubectl
+@ways
+async def test_kubectl_is_told_why_it_ended(house: House, way: str, tmp_path: Path) -> None:
+    process = await run(house, way, tmp_path)
+    await house.guest()
+    await house.entrance.stop()
+    status, said = await ended(process)
+    assert status == 1
+    assert "the provider stops" in said
+
+
+@has_kubectl
+@ways
+async def test_kubectl_is_told_why_it_is_refused(house: House, way: str, tmp_path: Path) -> None:
+    first = await run(house, way, tmp_path)
+    await house.guest()
+    status, said = await ended(await run(house, way, tmp_path))
+    assert status == 1
+    assert "is in use since" in said
+    first.kill()
+    await first.wait()
+    status, said = await ended(await run(house, way, tmp_path, "other"))
+    assert status == 1
+    assert "there is no machine other" in said
+
+
+@has_kubectl
+@ways
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_the_console_is_free_when_kubectl_goes(house: House, way: str, number: int, tmp_path: Path) -> None:
+    process = await run(house, way, tmp_path)
+    guest = await house.guest()
+    process.send_signal(number)
+    await process.wait()
+    await house.free()
+    assert guest.ended
+
+
+class PythonClient:
+    """PyPI's `kubernetes`, whose calls block."""
+
+    def __init__(self, house: House) -> None:
+        configuration = kubernetes.client.Configuration(host=house.server.url)
+        self._api = kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(configuration))
+
+    async def open(self) -> WSClient:
+        return await asyncio.to_thread(
+            kubernetes.stream.stream, self._api.connect_get_namespaced_pod_exec, "m", "default", command=["console"],
+            stdin=True, stdout=True, stderr=True, tty=True, _preload_content=False,
+        )  # fmt: skip
+
+
+async def test_the_python_client_types_and_reads(house: House) -> None:
+    session = await PythonClient(house).open()
+    guest = await house.guest()
+    await asyncio.to_thread(session.write_stdin, "uname\n")
+    await typed(guest, b"uname\n")
+    guest.prints(b"Linux\r\n")
+    assert await asyncio.to_thread(session.readline_stdout, SECONDS) == "Linux\r"
+    guest.end()
+    await asyncio.to_thread(session.run_forever, SECONDS)
+    assert session.returncode == 0
+
+
+async def test_the_python_client_carries_much_both_ways(house: House) -> None:
+    session = await PythonClient(house).open()
+    guest = await house.guest()
+    for begin in range(0, len(IN), 1 << 16):
+        await asyncio.to_thread(session.write_stdin, IN[begin : begin + (1 << 16)].decode())
+    await typed(guest, IN)
+    heard = ""
+    for begin in range(0, len(OUT), 1 << 16):
+        guest.prints(OUT[begin : begin + (1 << 16)])
+        while len(heard) < begin + (1 << 16):
+            heard += await asyncio.to_thread(session.read_stdout, SECONDS)
+    assert heard.encode() == OUT
+    with suppress(Exception):
+        await asyncio.to_thread(session.close)
+    await house.free()
