@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tests import guest
 from tests.backends.ceph import Ceph
 from tests.backends.iscsi import Targets
 from tests.e2e.libvirtd import PrivateLibvirt
-from tests.e2e.provider import Provider
+from tests.e2e.provider import Provider, wait_for
+from tests.terminal import relay as relaying
 
 
 @pytest.hookimpl(wrapper=True)
@@ -66,6 +68,19 @@ def provider(private_libvirt: PrivateLibvirt) -> Iterator[Provider]:
         made.expect_rest()
     finally:
         made.kill()
+
+
+@pytest.fixture
+def relay(private_libvirt: PrivateLibvirt, tmp_path: Path) -> Iterator[str]:
+    """A way to the provider's streaming address, which is in libvirt's network namespace."""
+    socket, log = str(tmp_path / "relay"), tmp_path / "relay.log"
+    with log.open("wb") as output:
+        argv = [sys.executable, relaying.__file__, socket]
+        child = private_libvirt.popen(argv, stdout=output, stderr=output)
+    wait_for("the relay", lambda: b"ready" in log.read_bytes())
+    yield socket
+    child.terminate()
+    child.wait(10)
 
 
 @pytest.fixture

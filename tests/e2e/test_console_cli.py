@@ -57,8 +57,11 @@ def test_a_shell_at_a_terminal_that_one_leaves(user: User, machine_id: str) -> N
     session.expect("Ctrl-] leaves it")
     session.type("echo tiny-$((3+4))\r")
     session.expect("tiny-7")
-    session.type("sleep 1000\r")
-    session.type("\x03echo after-$((1+1))\r")  # Ctrl-C is the guest's
+    session.type("echo slee''ps; sleep 1000\r")
+    session.expect("sleeps")
+    session.type("\x03")  # which is the guest's
+    session.expect("tiny# ")
+    session.type("echo after-$((1+1))\r")
     session.expect("after-2")
     session.type("\x1d")
     session.expect("left; the guest goes on")

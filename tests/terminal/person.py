@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -40,6 +41,10 @@ class Person:
 
     def type(self, keys: str) -> None:
         self._screen.send(keys)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the terminal's window."""
+        termios.tcsetwinsize(self._screen.child_fd, (rows, columns))
 
     def kill(self, number: int = signal.SIGTERM) -> None:
         os.kill(self._process.pid, number)
