@@ -29,6 +29,7 @@ def event(shutdown: str, stopped: str) -> StopEvent:
         (STARTED, event("host", "shutdown"), StopCause.HOST),
         (STARTED, event("", "failed"), StopCause.KILLED),
         (STARTED, event("", "crashed"), StopCause.PANICKED),
+        (STARTED, event("host", "crashed"), StopCause.PANICKED),  # as QEMU 10 may have it
         (STARTED, event("host", "destroyed"), StopCause.DESTROYED),
         (PRESSED, event("host", "destroyed"), StopCause.REQUESTED),
         (PRESSED, event("", "failed"), StopCause.KILLED),
