@@ -34,6 +34,7 @@ from sri_libvirt.capacity.pulls import PullRoom
 from sri_libvirt.config import Settings, failpoint, service_manager
 from sri_libvirt.console.entrance import Entrance
 from sri_libvirt.console.place import Place
+from sri_libvirt.console.tls import certificate
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import ConfigError, Unavailable
 from sri_libvirt.host import inventory, kvm, link, live, places, space, storage
@@ -184,8 +185,20 @@ class Provider:
         plugins = PluginTables(images, access, links)
         self._devices = DeviceClaims(self.pool, plugins.claims_of)
         self._confirmation = Confirmation(store, clock, self.queue.wake)
-        place = Place(settings.streaming_address, settings.base_url, take_over=settings.console_takeover)
-        self._entrance = Entrance(place, self._hypervisor.console, self._note, clock)
+        place = Place(
+            settings.streaming_address,
+            settings.base_url,
+            settings.console_takeover,
+            certificate(settings.streaming_cert, settings.streaming_key),
+        )
+        self._entrance = Entrance(
+            place,
+            self._hypervisor.console,
+            lambda machine_id: store.machine(machine_id) is not None,
+            self._note,
+            clock,
+            self.metrics,
+        )
         runtime = MachineRuntime(
             store,
             self.pool,

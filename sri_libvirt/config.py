@@ -35,6 +35,8 @@ class Settings:
     libvirt_uri: str
     state_dir: Path
     streaming_address: str
+    streaming_cert: Path | None
+    streaming_key: Path | None
     base_url: str
     console_takeover: bool
     domain_type: Literal["auto", "kvm", "qemu"]
@@ -336,9 +338,17 @@ OPTIONS: tuple[Option, ...] = (
         "streaming_address",
         host_port,
         "127.0.0.1:20251",
-        "Where console sessions are served; nowhere when empty. There is no encryption.",
+        "Where console sessions are served; nowhere when empty.",
         "HOST:PORT",
     ),
+    Option(
+        "streaming_cert",
+        optional_path,
+        "",
+        "Certificate for it, PEM, with what leads to its authority; without one there is no encryption.",
+        "FILE",
+    ),
+    Option("streaming_key", optional_path, "", "The certificate's key, PEM.", "FILE"),
     Option(
         "base_url", base_url, "", "What clients reach the streaming address by, if by another name.", "http://HOST:PORT"
     ),

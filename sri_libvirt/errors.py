@@ -91,6 +91,10 @@ class DescriptorRefused(HypervisorError):
     """The host's security module (AppArmor) keeps a QEMU from taking what libvirt has opened for it."""
 
 
+class NoConsole(HypervisorError):
+    """The machine has no console: its QEMU does not run, or it has no domain."""
+
+
 class ConsoleHeld(HypervisorError):
     """Somebody else has the machine's console; it is given up by them, or taken over."""
 

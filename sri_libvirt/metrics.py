@@ -39,6 +39,12 @@ class Metrics:
         self._pulls = self._counter("image_pulls", "Files of images that were fetched.", "outcome")
         self._pull_bytes = self._counter("image_pull_bytes", "Bytes of what was fetched, unpacked.")
         self._pull_seconds = self._histogram("image_pull_seconds", "Time of a pull.", _PULL_SECONDS)
+        self._consoles = Gauge(
+            "sri_libvirt_console_sessions", "Console sessions that are open.", registry=self.registry
+        )
+        self._consoles_closed = self._counter("console_sessions_closed", "Console sessions that have ended.", "outcome")
+        self._console_refusals = self._counter("console_refusals", "Requests for consoles that were refused.", "status")
+        self._console_bytes = self._counter("console_bytes", "Bytes typed, shown, and lost unread.", "direction")
         self._reachable = Gauge("sri_libvirt_hypervisor_reachable", "1 if libvirt answers.", registry=self.registry)
         self._doubted = Gauge(
             "sri_libvirt_store_doubted",
@@ -81,6 +87,24 @@ class Metrics:
         self._pulls.labels(outcome).inc()
         self._pull_bytes.inc(size)
         self._pull_seconds.observe(seconds)
+
+    def console_opened(self) -> None:
+        """Count a console session that is open from now on."""
+        self._consoles.inc()
+
+    def console_closed(self, outcome: str, lost: int) -> None:
+        """Count one that is no more; `outcome` is "ended" (the guest), "left" (the client) or "failed"."""
+        self._consoles.dec()
+        self._consoles_closed.labels(outcome).inc()
+        self._console_bytes.labels("lost").inc(lost)
+
+    def console_refused(self, status: int) -> None:
+        """Count a request for a console that was answered with this HTTP status."""
+        self._console_refusals.labels(str(status)).inc()
+
+    def console_bytes(self, direction: str, count: int) -> None:
+        """Count bytes of consoles that were "typed" or "shown"."""
+        self._console_bytes.labels(direction).inc(count)
 
     def hypervisor_reachable(self, reachable: bool) -> None:
         """Say whether libvirt answers."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sri_libvirt.console.place import Consoles, Place
+from sri_libvirt.console.place import Consoles, Counts, Place
 from sri_libvirt.console.tokens import Tokens
 from sri_libvirt.errors import FailedPrecondition, Unavailable
 from sri_libvirt.records import Event
@@ -22,14 +22,22 @@ STOPPED = "the provider stops"
 
 
 class Entrance:
-    """For one asyncio loop. `note` keeps an event in a machine's timeline."""
+    """For one asyncio loop. `exists` says whether there is a machine (still), `note` keeps an event in its timeline."""
 
     def __init__(
-        self, place: Place, open_console: Consoles, note: Callable[[str, Event], None], clock: Callable[[], int]
+        self,
+        place: Place,
+        open_console: Consoles,
+        exists: Callable[[str], bool],
+        note: Callable[[str, Event], None],
+        clock: Callable[[], int],
+        counts: Counts,
     ) -> None:
         self._place = place
         self._open_console = open_console
+        self._exists = exists
         self._note = note
+        self._counts = counts
         self._tokens = Tokens(clock)
         self._server: ConsoleServer | None = None
         self._starting = asyncio.Lock()
@@ -59,7 +67,7 @@ class Entrance:
             raise Unavailable("this host serves no consoles (--streaming-address is empty)")
         from sri_libvirt.console.server import ConsoleServer
 
-        server = ConsoleServer(self._place, self._tokens, self._open_console, self._note)
+        server = ConsoleServer(self._place, self._tokens, self._open_console, self._exists, self._note, self._counts)
         try:
             await server.start()
         except OSError as error:

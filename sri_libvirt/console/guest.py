@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from sri_libvirt.console.ring import Ring
-from sri_libvirt.errors import ConsoleHeld, ConsoleLost, HypervisorError, Unreachable
+from sri_libvirt.errors import ConsoleLost, HypervisorError, NoConsole, Unreachable
 from sri_libvirt.hypervisor.base import Console
 
 log = structlog.get_logger(__name__)
@@ -125,10 +125,10 @@ class GuestSide:
             except Unreachable:
                 self._stopping.wait(_PAUSE_SECONDS)
                 continue
-            except ConsoleHeld as error:
+            except NoConsole:
+                return ""  # the guest has ended meanwhile
+            except HypervisorError as error:
                 return f"{problem}; {error}"
-            except HypervisorError:
-                return ""  # libvirt answers: it has no guest that runs
             self._heard.set()
             if self.ring.put(_REOPENED):
                 self._told.printed()

@@ -20,11 +20,11 @@ import structlog
 
 from sri_libvirt.config import is_loopback, split_host_port
 from sri_libvirt.console.negotiation import NOT_FOUND, Refusal, Upgrade, head, negotiate, refusal, token_of
-from sri_libvirt.console.place import Consoles, Place
+from sri_libvirt.console.place import Consoles, Counts, Place
 from sri_libvirt.console.protocol import Outcome
 from sri_libvirt.console.session import Session
 from sri_libvirt.console.tokens import Tokens
-from sri_libvirt.errors import ConsoleHeld, HypervisorError, Unreachable
+from sri_libvirt.errors import ConsoleHeld, HypervisorError, NoConsole, StoreError, Unreachable
 from sri_libvirt.records import SECOND, Event
 
 log = structlog.get_logger(__name__)
@@ -45,6 +45,7 @@ _KEEPALIVE = (
 )
 """A client that has vanished is found out by TCP also while it is not read, because its guest takes no more."""
 
+_CUT: Outcome | None = Outcome("the provider stopped before it was over")
 _TAKEN_OVER = "the session was ended: another client, from {}, has taken the console over"
 
 
@@ -62,14 +63,22 @@ class ConsoleServer:
     """One listener. `start` and `stop` belong to the asyncio loop."""
 
     def __init__(
-        self, place: Place, tokens: Tokens, open_console: Consoles, note: Callable[[str, Event], None]
+        self,
+        place: Place,
+        tokens: Tokens,
+        open_console: Consoles,
+        exists: Callable[[str], bool],
+        note: Callable[[str, Event], None],
+        counts: Counts,
     ) -> None:
         self.url = ""
         """What tokens are appended to; set by start."""
         self._place = place
         self._tokens = tokens
         self._open_console = open_console
+        self._exists = exists
         self._note = note
+        self._counts = counts
         self._used: dict[str, _Used] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -78,9 +87,10 @@ class ConsoleServer:
         """Listen. Raises OSError."""
         self._server = await asyncio.start_server(self._accept, *split_host_port(self._place.address))
         host, port = self._server.sockets[0].getsockname()[:2]
-        self.url = self._place.base_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "http" if self._place.certificate is None else "https"
+        self.url = self._place.base_url or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("consoles are served", url=self.url)
-        if not is_loopback(host):
+        if not is_loopback(host) and self._place.certificate is None:
             log.warning("consoles are reached from elsewhere, without encryption", address=self._place.address)
 
     async def stop(self, problem: str) -> None:
@@ -113,7 +123,7 @@ class ConsoleServer:
         try:
             await self._serve(reader, writer)
         except (OSError, TimeoutError, EOFError):
-            pass  # a client that went before it had said what it wants
+            pass  # a client that went before it had said what it wants, or speaks no TLS
         except Exception:
             log.exception("a bug: a console's connection ends")
         finally:
@@ -124,20 +134,29 @@ class ConsoleServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._serving) > MOST_CONNECTIONS:
-            await _refuse(writer, refusal(503, f"{MOST_CONNECTIONS} connections to consoles are open; try again later"))
+            words = f"{MOST_CONNECTIONS} connections to consoles are open; try again later"
+            await self._refuse(writer, refusal(503, words))
             return
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
+                if self._place.certificate is not None:  # not before: those who have not come so far are counted, too
+                    await writer.start_tls(self._place.certificate.context())
                 request, said = await _request(reader)
         except h11.RemoteProtocolError as error:
-            await _refuse(writer, refusal(error.error_status_hint, "what came is no request of HTTP/1.1"))
+            await self._refuse(writer, refusal(error.error_status_hint, "what came is no request of HTTP/1.1"))
             return
         found = negotiate(request.method, request.headers)
         machine_id = self._tokens.machine(token := token_of(request.target))
+        try:
+            if machine_id and not self._exists(machine_id):
+                machine_id = ""
+        except StoreError as error:
+            await self._refuse(writer, refusal(503, str(error)))
+            return
         if not machine_id and not (isinstance(found, Refusal) and found.status == 405):
             found = NOT_FOUND
         if isinstance(found, Refusal):
-            await _refuse(writer, replace(found, body=b"") if request.method == b"HEAD" else found)
+            await self._refuse(writer, replace(found, body=b"") if request.method == b"HEAD" else found)
             return
         peer = "{}:{}".format(*writer.get_extra_info("peername")[:2])
         await self._session(machine_id, token, found, peer, said, reader, writer)
@@ -154,29 +173,38 @@ class ConsoleServer:
     ) -> None:
         while (used := self._used.get(machine_id)) is not None:
             if not self._place.take_over:
-                await _refuse(writer, refusal(409, self.in_use(machine_id)))
+                await self._refuse(writer, refusal(409, self.in_use(machine_id)))
                 return
             used.session.end(Outcome(_TAKEN_OVER.format(peer)))
             await used.free.wait()
-        session = Session(partial(self._open_console, machine_id), upgrade.dialogue())
+        session = Session(partial(self._open_console, machine_id), upgrade.dialogue(), self._counts.console_bytes)
         used = self._used[machine_id] = _Used(peer, time.monotonic(), session)
-        closed = ""
+        opened, outcome = False, _CUT
         try:
             try:
                 await session.begin(take_over=self._place.take_over)
             except HypervisorError as error:
-                await _refuse(writer, _of(error))
+                await self._refuse(writer, _of(error))
                 return
             self._tokens.use(token)
+            opened = True
+            self._counts.console_opened()
             self._tell(machine_id, "opened", f"a console session was opened from {peer}", 0.0)
             writer.write(head(101, upgrade.headers))
-            closed = _closed(session, peer, await session.run(said, reader, writer))
+            outcome = await session.run(said, reader, writer)
         finally:
             await session.release()
             del self._used[machine_id]
             used.free.set()
-            if closed:
-                self._tell(machine_id, "closed", closed, time.monotonic() - used.since)
+            if opened:
+                self._counts.console_closed(_word(outcome), session.traffic.lost)
+                self._tell(machine_id, "closed", _closed(session, peer, outcome), time.monotonic() - used.since)
+
+    async def _refuse(self, writer: asyncio.StreamWriter, refused: Refusal) -> None:
+        self._counts.console_refused(refused.status)
+        length = ("Content-Length", str(len(refused.body)))
+        writer.write(head(refused.status, (*refused.headers, length, ("Connection", "close"))) + refused.body)
+        await writer.drain()
 
     def _tell(self, machine_id: str, reason: str, message: str, took: float) -> None:
         log.info("console", machine=machine_id, what=message)
@@ -202,16 +230,16 @@ async def _request(reader: asyncio.StreamReader) -> tuple[h11.Request, bytes]:
             raise EOFError("the client went away")
 
 
-async def _refuse(writer: asyncio.StreamWriter, refused: Refusal) -> None:
-    length = ("Content-Length", str(len(refused.body)))
-    writer.write(head(refused.status, (*refused.headers, length, ("Connection", "close"))) + refused.body)
-    await writer.drain()
-
-
 def _of(error: HypervisorError) -> Refusal:
     if isinstance(error, Unreachable):
         return refusal(503, str(error))
+    if isinstance(error, NoConsole):
+        return refusal(404, str(error))
     return refusal(409 if isinstance(error, ConsoleHeld) else 500, str(error))
+
+
+def _word(outcome: Outcome | None) -> str:
+    return "left" if outcome is None else "failed" if outcome.problem else "ended"
 
 
 def _closed(session: Session, peer: str, outcome: Outcome | None) -> str:

@@ -56,10 +56,14 @@ class Traffic:
 
 
 class Session:
-    """One session: `begin` it, `run` it once, `release` it always. `end` may be called whenever, in its loop."""
+    """One session: `begin` it, `run` it once, `release` it always. `end` may be called whenever, in its loop.
 
-    def __init__(self, open_console: Open, dialogue: Dialogue) -> None:
+    `count` is told of bytes, "typed" or "shown", as they go.
+    """
+
+    def __init__(self, open_console: Open, dialogue: Dialogue, count: Callable[[str, int], None]) -> None:
         self.traffic = Traffic()
+        self._count = count
         self._loop = asyncio.get_running_loop()
         self._dialogue = dialogue
         self._guest = GuestSide(open_console, self)
@@ -149,6 +153,7 @@ class Session:
         for said in found:
             if isinstance(said, Typed):
                 self.traffic.typed += len(said.data)
+                self._count("typed", len(said.data))
                 self._ahead += len(said.data)
                 if self._ahead >= AHEAD_BYTES:
                     self._room.clear()
@@ -174,10 +179,14 @@ class Session:
         if self._dialogue.ready and not self._dialogue.waiting:
             data = self._guest.ring.take(_SHOW_BYTES)
             if data:
-                self._dialogue.show(data)
-                self.traffic.shown += len(data)
+                self._show_client(data)
                 return True
         return self._dialogue.has_output
+
+    def _show_client(self, data: bytes) -> None:
+        self._dialogue.show(data)
+        self.traffic.shown += len(data)
+        self._count("shown", len(data))
 
     async def _watch(self) -> None:
         """Whether the client lives, and reads."""
@@ -203,8 +212,7 @@ class Session:
         if outcome is not None:
             await self._listen_until(lambda: self._dialogue.ready, reader, writer)
             while data := self._guest.ring.take(_SHOW_BYTES):
-                self._dialogue.show(data)
-                self.traffic.shown += len(data)
+                self._show_client(data)
             self._dialogue.finish(outcome)
             await self._listen_until(lambda: not self._dialogue.waiting, reader, writer)
             if self._dialogue.leaves:

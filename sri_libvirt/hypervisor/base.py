@@ -316,8 +316,8 @@ class Hypervisor(Protocol):
         """The serial console of a domain that is active. `heard` is called from another thread, and must return at
         once.
 
-        Raises ConsoleHeld when somebody has it, unless `take_over` ends theirs; HypervisorError of a domain that is not
-        active, and Unreachable.
+        Raises ConsoleHeld when somebody has it, unless `take_over` ends theirs; NoConsole of a domain that is not
+        active; HypervisorError, and Unreachable.
         """
 
     def watch(self, listener: Listener) -> Callable[[], None]:

@@ -90,8 +90,8 @@ class LibvirtConsole:
             self._connection.registerCloseCallback(self._on_close, None)  # of which a stream hears nothing
         except libvirt.libvirtError as error:
             alive = faults.is_alive(self._connection)
-            held = faults.console_held(error)
-            raise held or faults.translate(error, "open the machine's console", alive=alive) from error
+            refused = faults.console_refused(error)
+            raise refused or faults.translate(error, "open the machine's console", alive=alive) from error
 
     def _free(self) -> None:
         """The binding never gives up a stream that had a callback (seen with 9.0): it is given up by hand."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from sri_libvirt.errors import ConsoleHeld, HypervisorError, SRIError, Unreachable
+from sri_libvirt.errors import ConsoleHeld, HypervisorError, NoConsole, SRIError, Unreachable
 from sri_libvirt.hypervisor import filter_rules
 from sri_libvirt.hypervisor.base import (
     DiskError,
@@ -145,7 +145,7 @@ class FakeHypervisor:
             if not self._reachable:
                 raise Unreachable("libvirt cannot be reached: the fake is off")
             if (domain := self._domains.get(machine_id)) is None or domain.state not in _LIVE:
-                raise HypervisorError("libvirt could not open the machine's console: domain is not running")
+                raise NoConsole("the machine does not run, so it has no console: domain is not running", 55)
             before = self.consoles.get(machine_id)
             if before is not None and not (before.ended or before.lost):
                 if not take_over:

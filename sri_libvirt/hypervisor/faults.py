@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import libvirt
 
-from sri_libvirt.errors import ConsoleHeld, DescriptorRefused, HypervisorError, Unreachable, UnusableSave
+from sri_libvirt.errors import ConsoleHeld, DescriptorRefused, HypervisorError, NoConsole, Unreachable, UnusableSave
 
 _LOST_CODES = frozenset(
     {
@@ -91,11 +91,13 @@ def is_alive(connection: libvirt.virConnect) -> bool:
         return False
 
 
-def console_held(error: libvirt.libvirtError) -> ConsoleHeld | None:
-    """The error of opening a console, if it says that somebody has it."""
-    message = _message(error)
+def console_refused(error: libvirt.libvirtError) -> ConsoleHeld | NoConsole | None:
+    """The error of opening a console, if it says that somebody has it, or that there is none."""
+    code, message = error.get_error_code(), _message(error)
     if _CONSOLE_HELD in message:
-        return ConsoleHeld(f"somebody has the machine's console: {message}", error.get_error_code())
+        return ConsoleHeld(f"somebody has the machine's console: {message}", code)
+    if is_code(error, libvirt.VIR_ERR_NO_DOMAIN) or is_code(error, libvirt.VIR_ERR_OPERATION_INVALID):
+        return NoConsole(f"the machine does not run, so it has no console: {message}", code)
     return None
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +17,18 @@ from sri_libvirt.console import session as sessions
 from sri_libvirt.console.entrance import Entrance
 from sri_libvirt.console.place import Place
 from sri_libvirt.console.ring import MOST_BYTES
-from sri_libvirt.errors import FailedPrecondition, Unavailable
+from sri_libvirt.console.tls import certificate
+from sri_libvirt.errors import ConfigError, FailedPrecondition, Unavailable
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.hypervisor.fake_console import FakeConsole
+from sri_libvirt.metrics import Metrics
 from sri_libvirt.records import SECOND, Event
+from tests.backends.daemon import run
 from tests.terminal.client import Refused, SpdyTerminal, Terminal, WebSocketTerminal, outcome, request, until
 
 ID, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+PLACE = Place("127.0.0.1:0")
 
 OPENERS: dict[str, Callable[[str], Awaitable[Terminal]]] = {
     "spdy": SpdyTerminal.open,
@@ -34,9 +41,27 @@ class House:
     """An entrance, and what is behind and around it."""
 
     hypervisor: FakeHypervisor
-    entrance: Entrance
-    now: list[int]
+    place: Place
+    now: list[int] = field(default_factory=lambda: [0])
     events: list[tuple[str, Event]] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.entrance = self.entrance_at(self.place)
+
+    def entrance_at(self, place: Place) -> Entrance:
+        return Entrance(
+            place,
+            self.hypervisor.console,
+            lambda machine: machine not in self.gone,
+            lambda machine, event: self.events.append((machine, event)),
+            lambda: self.now[0],
+            self.metrics,
+        )
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"sri_libvirt_console_{name}", labels)
 
     async def guest(self, machine_id: str = ID) -> FakeConsole:
         """The console that somebody has opened."""
@@ -54,17 +79,13 @@ class House:
                 await asyncio.sleep(0.01)
 
 
-async def house(*, take_over: bool = False) -> House:
-    hypervisor, now, events = FakeHypervisor(), [0], list[tuple[str, Event]]()
+async def house(place: Place = PLACE) -> House:
+    hypervisor = FakeHypervisor()
     connection = hypervisor.connect()
     for each in (ID, OTHER):
         connection.define(f"<domain><uuid>{each}</uuid></domain>")
         connection.start(each)
-    place = Place("127.0.0.1:0", take_over=take_over)
-    entrance = Entrance(
-        place, hypervisor.console, lambda machine, event: events.append((machine, event)), lambda: now[0]
-    )
-    return House(hypervisor, entrance, now, events)
+    return House(hypervisor, place)
 
 
 @pytest.fixture
@@ -185,7 +206,7 @@ async def test_of_two_at_one_instant_one_gets_it(there: House) -> None:
 
 
 async def test_a_second_one_may_take_over() -> None:
-    there = await house(take_over=True)
+    there = await house(Place("127.0.0.1:0", take_over=True))
     first = await opened(there, "spdy")
     await there.guest()
     second = await opened(there, "websocket")
@@ -207,17 +228,12 @@ async def test_somebody_elses_console_is_told_as_such_and_the_token_stays_good(t
     await SpdyTerminal.open(url)
 
 
-@pytest.mark.parametrize(("reachable", "running", "status"), [(False, True, 503), (True, False, 500)])
-async def test_a_console_that_cannot_be_opened_is_refused(
-    there: House, reachable: bool, running: bool, status: int
-) -> None:
+async def test_a_console_that_libvirt_cannot_be_asked_for_is_refused(there: House) -> None:
     url = await there.entrance.url(ID)
-    if not running:
-        there.hypervisor.guest_powers_off(ID)
-    there.hypervisor.set_reachable(reachable)
+    there.hypervisor.set_reachable(False)
     with pytest.raises(Refused) as refused:
         await SpdyTerminal.open(url)
-    assert refused.value.status == status
+    assert refused.value.status == 503
     assert json.loads(refused.value.body)["kind"] == "Status"
 
 
@@ -260,17 +276,16 @@ async def test_a_thousand_tokens_are_good_at_once(there: House) -> None:
 
 async def test_an_address_that_cannot_be_had(there: House) -> None:
     url = await there.entrance.url(ID)
-    taken = Entrance(Place(url.split("/")[2]), there.hypervisor.console, lambda *_: None, lambda: 0)
+    taken = there.entrance_at(Place(url.split("/")[2]))
     with pytest.raises(Unavailable, match="nothing can listen there"):
         await taken.url(ID)
-    none = Entrance(Place(""), there.hypervisor.console, lambda *_: None, lambda: 0)
+    none = there.entrance_at(Place(""))
     with pytest.raises(Unavailable, match="--streaming-address is empty"):
         await none.url(ID)
 
 
 async def test_a_base_url_is_what_clients_get(there: House) -> None:
-    place = Place("127.0.0.1:0", "https://pool.example/consoles")
-    entrance = Entrance(place, there.hypervisor.console, lambda *_: None, lambda: 0)
+    entrance = there.entrance_at(Place("127.0.0.1:0", "https://pool.example/consoles"))
     assert (await entrance.url(ID)).startswith("https://pool.example/consoles/exec/")
     await entrance.stop()
 
@@ -437,3 +452,126 @@ async def test_a_stop_of_the_provider_is_told(there: House, kind: str) -> None:
     stopping = asyncio.create_task(there.entrance.stop())
     assert (await outcome(terminal))["message"] == "the provider stops"
     await stopping
+
+
+@both
+async def test_what_becomes_of_sessions_is_counted(there: House, kind: str) -> None:
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    guest.prints(b"login: ")
+    await until(terminal, lambda: terminal.shown == b"login: ")
+    await terminal.type(b"root\n")
+    await wait(lambda: guest.typed == b"root\n")
+    assert there.counted("sessions") == 1
+    assert there.counted("bytes_total", direction="shown") == 7
+    assert there.counted("bytes_total", direction="typed") == 5
+    with pytest.raises(Refused):
+        await OPENERS[kind]((await there.entrance.url(OTHER)).rpartition("/")[0] + "/unknown")
+    assert there.counted("refusals_total", status="404") == 1
+    guest.end()
+    await outcome(terminal)
+    await there.free()
+    assert there.counted("sessions") == 0
+    assert there.counted("sessions_closed_total", outcome="ended") == 1
+
+
+@both
+async def test_a_machine_that_is_gone_or_off_when_its_console_is_opened(there: House, kind: str) -> None:
+    one, two = await there.entrance.url(ID), await there.entrance.url(ID)
+    there.hypervisor.guest_powers_off(ID)
+    with pytest.raises(Refused, match="the machine does not run, so it has no console") as refused:
+        await OPENERS[kind](one)
+    assert refused.value.status == 404
+    there.gone.add(ID)
+    with pytest.raises(Refused, match="404 page not found"):
+        await OPENERS[kind](two)
+    assert not there.events
+
+
+class Authority:
+    """Certificates of 127.0.0.1, each its own authority."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.certificate, self.key = root / "cert.pem", root / "key.pem"
+
+    def issue(self) -> None:
+        """A new certificate and key at the same place."""
+        made = [self.root / "new-cert.pem", self.root / "new-key.pem"]
+        new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=a test"]
+        run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                *new,
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+                "-keyout",
+                made[1],
+                "-out",
+                made[0],
+            ]
+        )
+        made[1].rename(self.key)
+        made[0].rename(self.certificate)
+
+    def client(self) -> ssl.SSLContext:
+        """Somebody who trusts the latest, and nobody else."""
+        return ssl.create_default_context(cafile=self.certificate)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    made = Authority(tmp_path)
+    made.issue()
+    return made
+
+
+@pytest.mark.parametrize("terminal", [SpdyTerminal, WebSocketTerminal])
+async def test_encrypted(authority: Authority, terminal: type[SpdyTerminal | WebSocketTerminal]) -> None:
+    there = await house(Place("127.0.0.1:0", certificate=certificate(authority.certificate, authority.key)))
+    url = await there.entrance.url(ID)
+    assert url.startswith("https://127.0.0.1:")
+    plain, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert not (await plain.read()).startswith(b"HTTP"), "nothing is said to who speaks no TLS"
+    writer.close()
+    session = await terminal.open(url, tls=authority.client())
+    guest = await there.guest()
+    text = bytes(range(256)) * 1024
+    for begin in range(0, len(text), 16 * 1024):
+        await session.type(text[begin : begin + 16 * 1024])
+    await wait(lambda: guest.typed == text)
+    guest.prints(text)
+    await until(session, lambda: session.shown == text)
+    guest.end()
+    assert (await outcome(session))["status"] == "Success"
+    await there.free()
+    authority.issue()
+    url = await there.entrance.url(ID)
+    renewed = await terminal.open(url, tls=authority.client())
+    authority.key.write_text("half a fi")
+    await renewed.close()
+    await there.free()
+    trusted = authority.client()
+    again = await terminal.open(await there.entrance.url(ID), tls=trusted)
+    await again.close()
+    await there.free()
+    await there.entrance.stop()
+
+
+def test_a_certificate_that_is_of_no_use_is_refused(authority: Authority, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="are given together"):
+        certificate(authority.certificate, None)
+    with pytest.raises(ConfigError, match="cannot be used: No such file"):
+        certificate(authority.certificate, tmp_path / "absent.pem")
+    other = authority.key.read_bytes()
+    authority.issue()
+    authority.key.write_bytes(other)
+    with pytest.raises(ConfigError, match="cannot be used: key values mismatch"):
+        certificate(authority.certificate, authority.key)
+    run(["openssl", "ec", "-aes256", "-passout", "pass:x", "-in", authority.key, "-out", tmp_path / "locked.pem"])
+    with pytest.raises(ConfigError, match="cannot be used: "):
+        certificate(authority.certificate, tmp_path / "locked.pem")
+    assert certificate(None, None) is None

@@ -16,7 +16,7 @@ import pytest
 from kubernetes.stream.ws_client import WSClient
 
 from sri_libvirt.console.entrance import Entrance
-from sri_libvirt.console.place import Place
+from sri_libvirt.console.place import Place, Uncounted
 from sri_libvirt.errors import NotFound
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.hypervisor.fake_console import FakeConsole
@@ -61,7 +61,10 @@ async def house() -> AsyncIterator[House]:
     connection = hypervisor.connect()
     connection.define(f"<domain><uuid>{ID}</uuid></domain>")
     connection.start(ID)
-    entrance = Entrance(Place("127.0.0.1:0"), hypervisor.console, lambda _machine, _event: None, lambda: 0)
+    entrance = Entrance(
+        Place("127.0.0.1:0"), hypervisor.console, lambda _machine: True, lambda _machine, _event: None, lambda: 0,
+        Uncounted(),
+    )  # fmt: skip
 
     async def url(_namespace: str, name: str) -> str:
         if name != "m":

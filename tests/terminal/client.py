@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import struct
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -62,23 +63,26 @@ async def outcome(terminal: Terminal, deadline: float = DEADLINE) -> dict[str, A
     return found
 
 
-async def connect(host: str, port: int, relay: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(
+    host: str, port: int, relay: str = "", tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection, by the socket of a `relay` where the server is in another network namespace."""
     if not relay:
-        return await asyncio.open_connection(host, port)
+        return await asyncio.open_connection(host, port, ssl=tls)
     reader, writer = await asyncio.open_unix_connection(relay)
     writer.write(f"{host} {port}\n".encode())
     return reader, writer
 
 
 async def request(
-    url: str, headers: list[tuple[str, str]], method: str = "GET", relay: str = ""
+    url: str, headers: list[tuple[str, str]], method: str = "GET", relay: str = "", tls: ssl.SSLContext | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, list[tuple[str, str]]]:
-    """Ask for an upgrade. Raises Refused."""
+    """Ask for an upgrade; of an https URL with `tls`. Raises Refused."""
     split = urlsplit(url)
     assert split.hostname
     assert split.port
-    reader, writer = await connect(split.hostname, split.port, relay)
+    assert (split.scheme == "https") == (tls is not None)
+    reader, writer = await connect(split.hostname, split.port, relay, tls)
     lines = [f"{method} {split.path} HTTP/1.1", "Host: of-the-client", *(f"{name}: {value}" for name, value in headers)]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     async with asyncio.timeout(DEADLINE):
@@ -103,10 +107,17 @@ class SpdyTerminal:
         self._over: set[int] = set()
 
     @classmethod
-    async def open(cls, url: str, *kinds: str, versions: tuple[str, ...] = ("v4",), relay: str = "") -> SpdyTerminal:
+    async def open(
+        cls,
+        url: str,
+        *kinds: str,
+        versions: tuple[str, ...] = ("v4",),
+        relay: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> SpdyTerminal:
         headers = [("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")]
         asked = [("X-Stream-Protocol-Version", f"{each}.channel.k8s.io") for each in versions]
-        reader, writer, _ = await request(url, [*headers, *asked], "POST", relay)
+        reader, writer, _ = await request(url, [*headers, *asked], "POST", relay, tls)
         terminal = cls(reader, writer)
         for number, kind in enumerate(kinds or ("error", "stdin", "stdout", "resize")):
             terminal.streams[kind] = 2 * number + 1
@@ -158,7 +169,9 @@ class WebSocketTerminal:
         self._message = bytearray()
 
     @classmethod
-    async def open(cls, url: str, subprotocol: str = "v5.channel.k8s.io", relay: str = "") -> WebSocketTerminal:
+    async def open(
+        cls, url: str, subprotocol: str = "v5.channel.k8s.io", relay: str = "", tls: ssl.SSLContext | None = None
+    ) -> WebSocketTerminal:
         headers = [
             ("Connection", "Upgrade"),
             ("Upgrade", "websocket"),
@@ -166,7 +179,7 @@ class WebSocketTerminal:
             ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ]
         named = ("Sec-WebSocket-Protocol", subprotocol)
-        reader, writer, told = await request(url, [*headers, named], "GET", relay)
+        reader, writer, told = await request(url, [*headers, named], "GET", relay, tls)
         assert ("Sec-WebSocket-Protocol", subprotocol) in told
         return cls(reader, writer)
 

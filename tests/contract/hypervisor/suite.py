@@ -14,10 +14,11 @@ from typing import Protocol
 
 import pytest
 
-from sri_libvirt.errors import HypervisorError, Unreachable
+from sri_libvirt.errors import ConsoleHeld, ConsoleLost, HypervisorError, NoConsole, Unreachable
 from sri_libvirt.hypervisor import filter_rules
 from sri_libvirt.hypervisor.base import (
     Connection,
+    Console,
     DiskError,
     DomainEvent,
     DomainSnapshot,
@@ -56,6 +57,13 @@ class World(Protocol):
         It has a disk "sda" of alias "ua-boot", with no room to write more on it if it is `cramped`, and `device`, which
         is XML of another one.
         """
+
+    def with_console(self, machine_id: str) -> str:
+        """XML of one whose guest has its serial port at its console: it answers "u" to what is typed, but powers off at
+        "q"."""
+
+    def heed(self, machine_id: str, typed: bytes) -> None:
+        """The guest does that, where it does not by itself."""
 
     def wait_until_up(self, machine_id: str) -> None: ...
 
@@ -172,6 +180,42 @@ class Machine:
             assert time.monotonic() < end, f"still {self.now().state}"
             time.sleep(0.02)
         return self.now()
+
+
+class Seat:
+    """Before a machine's console."""
+
+    def __init__(self, world: World, machine: Machine) -> None:
+        self._world, self._machine = world, machine
+        self._heard = threading.Event()
+
+    def boot(self) -> None:
+        """Its guest runs, and answers."""
+        self._machine.connection.define(self._world.with_console(self._machine.id))
+        assert self._machine.connection.start(self._machine.id) is False
+        console, answer = self.sit_down(), b""
+        end = time.monotonic() + DEADLINE
+        while not answer.endswith(b"u"):  # the firmware may take in what is typed too soon
+            assert time.monotonic() < end
+            answer = self.says(console, b"?", 0.5)
+        console.close()
+
+    def sit_down(self, *, take_over: bool = False) -> Console:
+        return self._world.hypervisor.console(self._machine.id, self._heard.set, take_over=take_over)
+
+    def says(self, console: Console, typed: bytes, seconds: float = DEADLINE) -> bytes:
+        """What comes next when this is typed; b"" also when that is nothing in this time."""
+        assert console.write(typed) == len(typed)
+        self._world.heed(self._machine.id, typed)
+        return self.hear(console, seconds) or b""
+
+    def hear(self, console: Console, seconds: float = DEADLINE) -> bytes | None:
+        end = time.monotonic() + seconds
+        while (found := console.read()) is None:
+            if not self._heard.wait(max(0.0, end - time.monotonic())):
+                return None
+            self._heard.clear()
+        return found
 
 
 def passphrase(instance: str = INSTANCE) -> Secret:
@@ -510,6 +554,45 @@ class HypervisorContract:
         before = [(EventKind.SHUTDOWN, shutdown)] if shutdown else []
         assert told == [*before, (EventKind.STOPPED, stopped)], told
         assert machine.connection.last_words(machine.id).reason == reason
+
+    def test_a_console(self, world: World, machine: Machine) -> None:
+        seat = Seat(world, machine)
+        with pytest.raises(NoConsole):
+            seat.sit_down()
+        seat.boot()
+        console = seat.sit_down()
+        assert seat.says(console, b"?") == b"u"
+        with pytest.raises(ConsoleHeld):
+            seat.sit_down()
+        other = seat.sit_down(take_over=True)
+        with pytest.raises(ConsoleLost):
+            seat.hear(console)
+        console.close()
+        assert seat.says(other, b"?") == b"u"
+        other.close()
+        other.close()
+        last = seat.sit_down()
+        assert seat.says(last, b"?") == b"u", "who has closed it has given it up"
+        assert seat.says(last, b"q") == b"", "the guest's QEMU has ended"
+        last.close()
+        with pytest.raises(NoConsole):
+            seat.sit_down()
+
+    def test_a_console_is_lost_with_libvirt(self, world: World, machine: Machine) -> None:
+        seat = Seat(world, machine)
+        seat.boot()
+        console = seat.sit_down()
+        assert seat.says(console, b"?") == b"u"
+        world.stop_libvirt()
+        try:
+            with pytest.raises(ConsoleLost):
+                seat.hear(console)
+            with pytest.raises(Unreachable):
+                seat.sit_down()
+        finally:
+            world.start_libvirt()
+        console.close()
+        assert seat.says(seat.sit_down(), b"?") == b"u"
 
     def test_a_device_is_plugged_into_the_live_domain_alone(
         self, world: World, machine: Machine, watched: Recorder

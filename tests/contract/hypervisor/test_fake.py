@@ -25,6 +25,15 @@ class FakeWorld:
         devices = f"<devices><disk><target dev='sda'/><alias name='ua-boot'/></disk>{device}</devices>"
         return f"<domain><uuid>{machine_id}</uuid><title>{marked}</title>{devices}</domain>"
 
+    def with_console(self, machine_id: str) -> str:
+        return self.domain(machine_id)
+
+    def heed(self, machine_id: str, typed: bytes) -> None:
+        if b"q" in typed:
+            self.hypervisor.guest_powers_off(machine_id)
+        else:
+            self.hypervisor.consoles[machine_id].prints(b"u")
+
     def wait_until_up(self, machine_id: str) -> None:
         self.hypervisor.set_deaf(machine_id, self._deaf[machine_id])
         self.hypervisor.set_deaf_to_unplug(machine_id)  # a boot sector has no driver for it

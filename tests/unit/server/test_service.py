@@ -18,6 +18,7 @@ from sri_libvirt.server.service import CODES, _verdict, stitch
 from sri_libvirt.store.frames import Frame
 
 NEVER_ANSWERED = {
+    errors.NoConsole,
     errors.ConsoleHeld,
     errors.ConsoleLost,
     errors.DescriptorRefused,
