@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sri_libvirt import failpoints
 from sri_libvirt.console.place import Consoles, Counts, Place
 from sri_libvirt.console.tokens import Tokens
 from sri_libvirt.errors import FailedPrecondition, Unavailable
@@ -52,7 +53,8 @@ class Entrance:
                 self._server = await self._listening()
         if not self._place.take_over and (words := self._server.in_use(machine_id)):
             raise FailedPrecondition(words)
-        return f"{self._server.url}/exec/{self._tokens.issue(machine_id)}"
+        with failpoints.around("console.token", Unavailable):
+            return f"{self._server.url}/exec/{self._tokens.issue(machine_id)}"
 
     async def stop(self) -> None:
         """End all sessions, which are told so, within some seconds. Idempotent."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from sri_libvirt import failpoints
 from sri_libvirt.console.ring import Ring
 from sri_libvirt.errors import ConsoleLost, HypervisorError, NoConsole, Unreachable
 from sri_libvirt.hypervisor.base import Console
@@ -66,9 +67,18 @@ class GuestSide:
 
     def begin(self, *, take_over: bool) -> None:
         """Open it, which may take long; `take_over` ends whoever has it. Raises HypervisorError."""
+        failpoints.reach("before console.open", HypervisorError)
         self._console = self._open(self._heard.set, take_over=take_over)
-        for run, name in ((self._read, "console-read"), (self._write, "console-type")):
-            threading.Thread(target=run, name=name, daemon=True).start()
+        try:
+            failpoints.reach("after console.open", HypervisorError)
+            # Whoever reads also closes, so it comes last: what has come before ends with `stop`.
+            for run, name in ((self._write, "console-type"), (self._read, "console-read")):
+                threading.Thread(target=run, name=name, daemon=True).start()
+        except (HypervisorError, RuntimeError) as error:  # a RuntimeError: the host has no threads for us any more
+            self.stop()
+            self._console.close()
+            self._console = None
+            raise HypervisorError(f"the machine's console was opened in vain: {error}") from error
 
     def type(self, data: bytes) -> None:
         """Have the guest take this, after all before; `Told.took` says when it has."""
@@ -99,7 +109,8 @@ class GuestSide:
         self._stopping.set()
         self._typed.put(None)
         if self._console is not None:
-            self._console.close()
+            with failpoints.around("console.close", HypervisorError):
+                self._console.close()
         self._told.ended(problem)
 
     def _read_all(self) -> bool:
@@ -110,6 +121,7 @@ class GuestSide:
         while not self._stopping.is_set() and (data := self._console.read()) is not None:
             if not data:
                 return True
+            failpoints.reach("console.read", ConsoleLost)
             if self.ring.put(data):
                 self._told.printed()
         return False
@@ -140,6 +152,7 @@ class GuestSide:
             count = len(data)
             while data and not self._stopping.is_set():
                 try:
+                    failpoints.reach("console.write", ConsoleLost)
                     assert self._console is not None
                     sent = self._console.write(data)
                 except ConsoleLost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import ssl
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sri_libvirt import failpoints
 from sri_libvirt.console import session as sessions
 from sri_libvirt.console.entrance import Entrance
 from sri_libvirt.console.place import Place
@@ -410,6 +412,87 @@ async def test_what_no_client_may_say_ends_its_session_alone(there: House, kind:
     await there.free()
     (await there.guest(OTHER)).prints(b"unharmed")
     await until(other, lambda: other.shown == b"unharmed")
+
+
+async def rude(there: House, kind: str, way: int) -> None:
+    """A client that goes in a way in which none should."""
+    url = await there.entrance.url(ID)
+    host, port = url.split("/")[2].split(":")
+    path = url.partition(f":{port}")[2]
+    if way < 3:  # before it has said what it wants
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write((b"", b"GET", f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode())[way])
+        await writer.drain()
+        writer.transport.abort()
+        return
+    if way == 3:  # with an answer on its way
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.transport.abort()
+        return
+    terminal = await (SpdyTerminal.open(url, *["error"][: way == 4]) if kind == "spdy" else WebSocketTerminal.open(url))
+    assert isinstance(terminal, SpdyTerminal | WebSocketTerminal)
+    if way == 5:  # in the middle of a frame
+        terminal.writer.write(b"\0\0\0\5\0\0" if kind == "spdy" else b"\x82\xfe")
+        await terminal.writer.drain()
+    elif way == 6:  # with much unread
+        guest = await there.guest()
+        guest.prints(bytes(1 << 20))
+        await terminal.hear()
+    elif way == 7:  # with much typed
+        await terminal.type(bytes(1 << 20))
+    elif way == 8:  # half
+        terminal.writer.write_eof()
+        return
+    elif way == 9:  # after nonsense
+        terminal.writer.write(b"\xff" * 100)
+        await terminal.writer.drain()
+        return
+    terminal.writer.transport.abort()
+
+
+async def test_two_hundred_rude_clients_leave_nothing(there: House) -> None:
+    """Neither a slot, nor a task, a thread, a descriptor or a console."""
+
+    def left() -> tuple[int, int, int]:
+        return len(asyncio.all_tasks()), threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    async def come_and_go(number: int) -> None:
+        await rude(there, ("spdy", "websocket")[number % 2], number // 2 % 10)
+        await there.free()
+
+    for number in range(20):
+        await come_and_go(number)
+    gc.collect()
+    before = left()
+    for number in range(200):
+        await come_and_go(number)
+    await wait(lambda: gc.collect() is not None and all(now <= then for now, then in zip(left(), before, strict=True)))
+    assert there.hypervisor.consoles[ID].ended
+    assert there.counted("sessions") == 0
+
+
+@both
+@pytest.mark.parametrize(
+    "point", ["before console.token", "before console.open", "after console.open", "console.read", "console.write"]
+)
+async def test_a_failure_anywhere_leaves_the_console_free(there: House, kind: str, point: str) -> None:
+    await there.entrance.url(ID)
+    failpoints.arm(trap := failpoints.Once("fail", point))
+    try:
+        with suppress(Unavailable, Refused, AssertionError):
+            terminal = await opened(there, kind)
+            (await there.guest()).prints(b"login: ")
+            await terminal.type(b"root\n")
+            await until(terminal, lambda: point in trap.passed)
+            await terminal.close()
+    finally:
+        failpoints.arm(None)
+    assert point in trap.passed
+    await there.free()
+    again = await opened(there, kind)
+    (await there.guest()).prints(b"here")
+    await until(again, lambda: again.shown == b"here")
 
 
 @pytest.mark.parametrize("said", [b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 10_000, b"\0" * 100_000])

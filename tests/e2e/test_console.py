@@ -208,3 +208,71 @@ async def test_sessions_leave_nothing(provider: Provider, relay: str, machine_id
     await asyncio.to_thread(
         wait_for, "all gone", lambda: process.num_fds() <= before[0] and process.num_threads() <= before[1] + 2
     )
+
+
+async def test_a_session_goes_on_while_other_things_happen(
+    provider: Provider, private_libvirt: PrivateLibvirt, relay: str, machine_id: str
+) -> None:
+    """virtlogd dies, and the guest is paused and goes on: what is typed meanwhile arrives."""
+    terminal = await opened(provider, relay, machine_id, "spdy")
+    await shell(terminal, "true", 1)
+    private_libvirt.stop_virtlogd()
+    assert "tiny-7" in await shell(terminal, "echo tiny-$((3+4))", 2)
+    private_libvirt.start()
+    connection = libvirt.open(private_libvirt.uri)
+    domain = connection.lookupByUUIDString(machine_id)
+    domain.suspend()
+    await asyncio.to_thread(wait_for, "the reason", lambda: "paused" in provider.reasons(machine_id))
+    before = len(terminal.shown)
+    await terminal.type(b"echo typed-in-$((1+1))-a-pause\n")
+    domain.resume()
+    connection.close()
+    await until(terminal, lambda: b"typed-in-2-a-pause" in terminal.shown[before:])
+    await asyncio.to_thread(wait_for, "peace", lambda: not provider.reasons(machine_id))
+
+
+@both
+async def test_a_machine_that_is_deleted_while_somebody_types(
+    provider: Provider, relay: str, machine_id: str, kind: str
+) -> None:
+    terminal = await opened(provider, relay, machine_id, kind)
+    await shell(terminal, "true", 1)
+    typing = asyncio.create_task(typed_on(terminal))
+    provider.delete(machine_id)
+    assert (await outcome(terminal, 60))["status"] == "Success"
+    await asyncio.to_thread(wait_for, "end of the machine", lambda: provider.get(machine_id) is None)
+    typing.cancel()
+
+
+async def typed_on(terminal: Terminal) -> None:
+    with suppress(OSError):
+        while True:
+            await terminal.type(b":\n")
+            await asyncio.sleep(0.01)
+
+
+POINTS = ("console.token", "console.open", "console.read", "console.write", "console.close")
+
+
+async def test_a_provider_that_is_killed_anywhere_gives_consoles_again(
+    provider: Provider, relay: str, machine_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a session is kept, and libvirt gives a console up when its connection ends."""
+    for point in POINTS:
+        provider.stop()
+        where = point if point in ("console.read", "console.write") else f"after {point}"
+        monkeypatch.setenv("SRI_LIBVIRT_FAILPOINT", f"kill 1 {where}")
+        provider.start_again()
+        monkeypatch.delenv("SRI_LIBVIRT_FAILPOINT")
+        process = provider.process
+        assert process is not None
+        with suppress(grpc.RpcError, OSError, AssertionError, asyncio.IncompleteReadError):
+            terminal = await opened(provider, relay, machine_id, "websocket")
+            await shell(terminal, "true", 1)
+            await terminal.close()
+        await asyncio.to_thread(process.wait, 30)
+        provider.start_again()
+        again = await once_free(provider, relay, machine_id)
+        assert "tiny-7" in await shell(again, "echo tiny-$((3+4))", 2)
+        await again.close()
+        await asyncio.to_thread(wait_for, "its end", lambda: told(provider, machine_id)[-1:] == ["closed"])
