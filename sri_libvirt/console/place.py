@@ -42,15 +42,3 @@ class Counts(Protocol):
 
     def console_bytes(self, direction: str, count: int) -> None:
         """So many were "typed" or "shown"."""
-
-
-class Uncounted:
-    """Counts nothing."""
-
-    def console_opened(self) -> None: ...
-
-    def console_closed(self, outcome: str, lost: int) -> None: ...
-
-    def console_refused(self, status: int) -> None: ...
-
-    def console_bytes(self, direction: str, count: int) -> None: ...

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
+import json
 import os
+import shutil
 import signal
+import subprocess
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -16,10 +21,12 @@ import pytest
 from kubernetes.stream.ws_client import WSClient
 
 from sri_libvirt.console.entrance import Entrance
-from sri_libvirt.console.place import Place, Uncounted
+from sri_libvirt.console.place import Place
 from sri_libvirt.errors import NotFound
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.hypervisor.fake_console import FakeConsole
+from sri_libvirt.metrics import Metrics
+from tests import terminal
 from tests.poollet.exec import ApiServer
 from tests.terminal import kubectl
 from tests.terminal.kubectl import Kubectl
@@ -28,6 +35,7 @@ ID = "11111111-1111-4111-8111-111111111111"
 SECONDS = 60.0
 OUT = b"".join(b"%08d" % number for number in range(512 * 1024))  # 4 MiB, in which no two places are alike
 IN = OUT[: 1 << 20]
+SHOWN = ("sri_libvirt_console_bytes_total", {"direction": "shown"})
 
 has_kubectl = pytest.mark.skipif(kubectl.version() is None, reason="kubectl is not installed")
 ways = pytest.mark.parametrize("way", kubectl.ways())
@@ -38,6 +46,7 @@ class House:
     hypervisor: FakeHypervisor
     entrance: Entrance
     server: ApiServer
+    metrics: Metrics
 
     async def guest(self) -> FakeConsole:
         """The console that somebody has opened."""
@@ -45,6 +54,12 @@ class House:
             while ID not in self.hypervisor.consoles:
                 await asyncio.sleep(0.01)
         return self.hypervisor.consoles[ID]
+
+    async def shown(self, count: int) -> None:
+        """So many bytes have gone to the client's connection."""
+        async with asyncio.timeout(SECONDS):
+            while (self.metrics.registry.get_sample_value(*SHOWN) or 0) < count:
+                await asyncio.sleep(0.001)
 
     async def free(self) -> None:
         """Nobody has the console any more."""
@@ -57,13 +72,13 @@ class House:
 
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
-    hypervisor = FakeHypervisor()
+    hypervisor, metrics = FakeHypervisor(), Metrics()
     connection = hypervisor.connect()
     connection.define(f"<domain><uuid>{ID}</uuid></domain>")
     connection.start(ID)
     entrance = Entrance(
         Place("127.0.0.1:0"), hypervisor.console, lambda _machine: True, lambda _machine, _event: None, lambda: 0,
-        Uncounted(),
+        metrics,
     )  # fmt: skip
 
     async def url(_namespace: str, name: str) -> str:
@@ -72,7 +87,7 @@ async def house() -> AsyncIterator[House]:
         return await entrance.url(ID)
 
     async with ApiServer(url) as server:
-        yield House(hypervisor, entrance, server)
+        yield House(hypervisor, entrance, server, metrics)
     await entrance.stop()
 
 
@@ -171,6 +186,32 @@ async def test_the_console_is_free_when_kubectl_goes(house: House, way: str, num
     await process.wait()
     await house.free()
     assert guest.ended
+
+
+@functools.cache
+def has_spdy_transport() -> bool:
+    """Whether this host has node, and npm's spdy-transport where it finds it."""
+    argv = ["node", "-e", "require('spdy-transport')"]
+    return shutil.which("node") is not None and subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not has_spdy_transport(), reason="npm's spdy-transport is not installed")
+async def test_spdy_transport_which_honours_windows(house: House) -> None:
+    url = await house.entrance.url(ID)
+    script = Path(terminal.__file__).with_name("spdy_transport.js")
+    process = await asyncio.create_subprocess_exec("node", script, url, str(len(OUT)), stdout=PIPE, stderr=PIPE)
+    guest = await house.guest()
+    async with asyncio.timeout(SECONDS):
+        while len(guest.typed) < len(OUT):
+            await asyncio.sleep(0.01)
+    for begin in range(0, len(OUT), 1 << 16):
+        guest.prints(OUT[begin : begin + (1 << 16)])
+        await house.shown(begin + (1 << 16))
+    guest.end()
+    assert await ended(process) == (0, "")
+    assert process.stdout is not None
+    told = json.loads(await process.stdout.read())
+    assert (told["sha256"], told["status"]["status"]) == (hashlib.sha256(OUT).hexdigest(), "Success")
 
 
 class PythonClient:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.terminal.spdy import (
     RST_STREAM,
     SETTINGS,
     SYN_REPLY,
+    WINDOW_UPDATE,
     Frame,
     SpdyClient,
     control,
@@ -151,3 +154,28 @@ def _stored() -> zlib._Compress:
     from sri_libvirt.console.dictionary import DICTIONARY
 
     return zlib.compressobj(0, zlib.DEFLATED, 15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
+
+
+def test_what_npms_spdy_transport_has_said() -> None:
+    """Recorded of tests/terminal/spdy_transport.js, which typed 100,000 bytes and read as many: the one client that has
+    windows, and its own compression of headers."""
+    recorded = gzip.decompress(Path(__file__).with_name("spdy_transport.gz").read_bytes())
+    for size in (1, 7, 1000, len(recorded)):
+        dialogue, typed, client = SpdyDialogue(V4), 0, SpdyClient()
+        frames: list[Frame] = []
+        for begin in range(0, len(recorded), size):
+            for each in dialogue.receive(recorded[begin : begin + size]):
+                if isinstance(each, Typed):
+                    typed += len(each.data)
+                    dialogue.consumed(len(each.data))
+            frames += client.read(dialogue.take())
+        assert typed == 100_000
+        assert dialogue.ready
+        assert [each.kind for each in frames].count(SYN_REPLY) == 4
+        granted = [struct.unpack(">II", each.payload) for each in frames if each.kind == WINDOW_UPDATE]
+        assert {stream for stream, _ in granted} == {0, 3}, "of the connection, and of stdin"
+        assert sum(more for stream, more in granted if stream == 3) > 100_000 - 64 * 1024
+        dialogue.show(bytes(1 << 20))
+        assert not dialogue.waiting, "it has opened its windows so far"
+        dialogue.show(bytes(1 << 20))
+        assert dialogue.waiting >= (1 << 20) - 100_000
