@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import images, on_fake, on_libvirt
+from bench import consoles, images, on_fake, on_libvirt
 from bench.table import Report
 
 PARTS = {
@@ -17,6 +17,7 @@ PARTS = {
     "idle": on_fake.idle,
     "many": on_fake.many,
     "pulls": images.memory,
+    "consoles": consoles.busy,
 }
 """What is measured on the fake hypervisor."""
 

@@ -1,7 +1,8 @@
 """What needs guests: how much the provider adds to the bare calls of libvirt, on real QEMU in a private libvirtd.
 
 Guests have no image: their firmware runs, which is enough to be started, seen and ended. What needs no guest does not
-belong here, nor hot-plug (`plugs.py`, `links.py`), nor images (`images.py`).
+belong here, nor hot-plug (`plugs.py`, `links.py`), nor images (`images.py`), nor consoles
+(`consoles.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 import libvirt
 
-from bench import images, links, plugs
+from bench import consoles, images, links, plugs
 from bench.client import Provider, milliseconds
 from bench.table import Figure, Report, median
 from bench.world import ASK_EVERY, World, world
@@ -48,6 +49,7 @@ def measure(report: Report, *, quick: bool) -> None:
         _report_life(report, times, _actions(made.served))
         plugs.measure(made, report, rounds)
         links.measure(made, report, rounds)
+        consoles.measure(made, report, rounds)
     with PrivateLibvirt() as private:
         images.measure(private, report, rounds)
 

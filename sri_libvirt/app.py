@@ -187,6 +187,7 @@ class Provider:
         self._confirmation = Confirmation(store, clock, self.queue.wake)
         place = Place(
             settings.streaming_address,
+            lambda machine_id: paths.machine(machine_id).console_log,
             settings.base_url,
             settings.console_takeover,
             certificate(settings.streaming_cert, settings.streaming_key),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from sri_libvirt.console.tls import Certificate
@@ -20,10 +21,12 @@ class Consoles(Protocol):
 class Place:
     """Where sessions are served: the `address` to listen at, "" for none, and the URL that clients get, "" for this.
 
-    `take_over`: a second session of a machine ends the first. Without a `certificate` there is no encryption.
+    `console_log` says where a machine's is. `take_over`: a second session of a machine ends the first. Without a
+    `certificate` there is no encryption.
     """
 
     address: str
+    console_log: Callable[[str], Path]
     base_url: str = ""
     take_over: bool = False
     certificate: Certificate | None = None

@@ -177,7 +177,12 @@ class ConsoleServer:
                 return
             used.session.end(Outcome(_TAKEN_OVER.format(peer)))
             await used.free.wait()
-        session = Session(partial(self._open_console, machine_id), upgrade.dialogue(), self._counts.console_bytes)
+        session = Session(
+            partial(self._open_console, machine_id),
+            upgrade.dialogue(),
+            self._place.console_log(machine_id),
+            self._counts.console_bytes,
+        )
         used = self._used[machine_id] = _Used(peer, time.monotonic(), session)
         opened, outcome = False, _CUT
         try:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -58,15 +59,17 @@ class Traffic:
 class Session:
     """One session: `begin` it, `run` it once, `release` it always. `end` may be called whenever, in its loop.
 
-    `count` is told of bytes, "typed" or "shown", as they go.
+    `console_log` is where the guest prints, too; `count` is told of bytes, "typed" or "shown", as they go.
     """
 
-    def __init__(self, open_console: Open, dialogue: Dialogue, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, open_console: Open, dialogue: Dialogue, console_log: Path, count: Callable[[str, int], None]
+    ) -> None:
         self.traffic = Traffic()
         self._count = count
         self._loop = asyncio.get_running_loop()
         self._dialogue = dialogue
-        self._guest = GuestSide(open_console, self)
+        self._guest = GuestSide(open_console, self, console_log)
         self._over: asyncio.Future[Outcome | None] = self._loop.create_future()
         self._stirred = asyncio.Event()  # there may be something for the client
         self._room = asyncio.Event()  # the guest is not far behind what was typed

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from sri_libvirt import failpoints
+from sri_libvirt.console import guest as guests
 from sri_libvirt.console import session as sessions
 from sri_libvirt.console.entrance import Entrance
 from sri_libvirt.console.place import Place
@@ -30,7 +33,8 @@ from tests.terminal.client import Refused, SpdyTerminal, Terminal, WebSocketTerm
 
 ID, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 
-PLACE = Place("127.0.0.1:0")
+NOWHERE = Path("/nonexistent")
+PLACE = Place("127.0.0.1:0", lambda _machine: NOWHERE)
 
 OPENERS: dict[str, Callable[[str], Awaitable[Terminal]]] = {
     "spdy": SpdyTerminal.open,
@@ -208,7 +212,7 @@ async def test_of_two_at_one_instant_one_gets_it(there: House) -> None:
 
 
 async def test_a_second_one_may_take_over() -> None:
-    there = await house(Place("127.0.0.1:0", take_over=True))
+    there = await house(replace(PLACE, take_over=True))
     first = await opened(there, "spdy")
     await there.guest()
     second = await opened(there, "websocket")
@@ -278,16 +282,16 @@ async def test_a_thousand_tokens_are_good_at_once(there: House) -> None:
 
 async def test_an_address_that_cannot_be_had(there: House) -> None:
     url = await there.entrance.url(ID)
-    taken = there.entrance_at(Place(url.split("/")[2]))
+    taken = there.entrance_at(replace(PLACE, address=url.split("/")[2]))
     with pytest.raises(Unavailable, match="nothing can listen there"):
         await taken.url(ID)
-    none = there.entrance_at(Place(""))
+    none = there.entrance_at(replace(PLACE, address=""))
     with pytest.raises(Unavailable, match="--streaming-address is empty"):
         await none.url(ID)
 
 
 async def test_a_base_url_is_what_clients_get(there: House) -> None:
-    entrance = there.entrance_at(Place("127.0.0.1:0", "https://pool.example/consoles"))
+    entrance = there.entrance_at(replace(PLACE, base_url="https://pool.example/consoles"))
     assert (await entrance.url(ID)).startswith("https://pool.example/consoles/exec/")
     await entrance.stop()
 
@@ -514,7 +518,7 @@ async def test_libvirt_lost_for_a_moment_is_told_and_gone_on_after(there: House,
     await wait(lambda: there.hypervisor.consoles[ID] is not before)
     there.hypervisor.consoles[ID].prints(b"again")
     await until(terminal, lambda: terminal.shown.endswith(b"again"))
-    assert b"libvirt was lost for a moment" in terminal.shown
+    assert b"the console was lost for a moment" in terminal.shown
 
 
 @both
@@ -613,7 +617,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.mark.parametrize("terminal", [SpdyTerminal, WebSocketTerminal])
 async def test_encrypted(authority: Authority, terminal: type[SpdyTerminal | WebSocketTerminal]) -> None:
-    there = await house(Place("127.0.0.1:0", certificate=certificate(authority.certificate, authority.key)))
+    there = await house(replace(PLACE, certificate=certificate(authority.certificate, authority.key)))
     url = await there.entrance.url(ID)
     assert url.startswith("https://127.0.0.1:")
     plain, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
@@ -658,3 +662,28 @@ def test_a_certificate_that_is_of_no_use_is_refused(authority: Authority, tmp_pa
     with pytest.raises(ConfigError, match="cannot be used: "):
         certificate(authority.certificate, tmp_path / "locked.pem")
     assert certificate(None, None) is None
+
+
+@both
+async def test_a_console_that_is_lost_in_silence_is_found_out_by_the_log(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guests, "LOOK_SECONDS", 0.2)
+    log = tmp_path / "console.log"
+    there = await house(replace(PLACE, console_log=lambda _machine: log))
+    terminal = await opened(there, kind)
+    guest = await there.guest()
+    guest.prints(b"one")
+    await until(terminal, lambda: terminal.shown == b"one")
+    log.write_bytes(b"one")
+    await asyncio.sleep(1.0)
+    assert not guest.ended, "what has come has been written, too"
+    os.utime(log, ns=(0, time.time_ns() + 3 * SECOND))  # more, of which nothing has come
+    await until(terminal, lambda: b"the console was lost for a moment" in terminal.shown)
+    assert guest.ended
+    (await there.guest()).prints(b"two")
+    await until(terminal, lambda: terminal.shown.endswith(b"two"))
+    held = there.hypervisor.console(ID, lambda: None, take_over=True)
+    assert "somebody has the machine's console" in (await outcome(terminal))["message"]
+    held.close()
+    await there.entrance.stop()

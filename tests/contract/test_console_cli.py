@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from sri_libvirt.hypervisor.fake_console import FakeConsole
 from tests.backends.daemon import wait_until
 
 ID = "11111111-1111-4111-8111-111111111111"
+NOWHERE = Path("/nonexistent")
 
 
 class Side:
@@ -35,7 +37,7 @@ class Side:
         self.keyboard, self.types = os.pipe()
         self.reads, self.screen = os.pipe()
         self.conversation = Conversation(
-            partial(self.hypervisor.console, ID), self.keyboard, self.screen,
+            partial(self.hypervisor.console, ID), NOWHERE, self.keyboard, self.screen,
             leave=LEAVE if terminal else b"", linger=linger,
         )  # fmt: skip
         self.conversation.begin(take_over=False)
@@ -150,7 +152,7 @@ def test_a_console_that_is_taken_over_ends_with_the_reason(side: Callable[..., S
 
 def test_a_second_one_is_refused(side: Callable[..., Side]) -> None:
     here = side(terminal=True)
-    other = Conversation(partial(here.hypervisor.console, ID), 0, 1, leave=b"", linger=0)
+    other = Conversation(partial(here.hypervisor.console, ID), NOWHERE, 0, 1, leave=b"", linger=0)
     with pytest.raises(ConsoleHeld):
         other.begin(take_over=False)
     assert here.while_it_runs(lambda: os.close(here.types)).words == "left; the guest goes on"

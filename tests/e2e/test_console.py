@@ -123,7 +123,7 @@ async def test_libvirtd_killed_and_back(provider: Provider, relay: str, machine_
     await shell(terminal, "true", 1)
     await asyncio.to_thread(private.kill)
     await asyncio.to_thread(private.start)
-    await until(terminal, lambda: b"libvirt was lost for a moment" in terminal.shown)
+    await until(terminal, lambda: b"the console was lost for a moment" in terminal.shown)
     await shell(terminal, "true", 2)
 
 

@@ -132,3 +132,18 @@ def test_the_log_is_followed_until_the_machine_is_gone(provider: Provider, user:
     provider.delete(machine_id)
     wait_for("end of the machine", lambda: provider.get(machine_id) is None)
     assert session.status() == 0
+
+
+@pytest.mark.usefixtures("machine_id")
+def test_who_loses_the_console_of_a_guest_that_prints_hears_of_it(user: User) -> None:
+    """libvirt does not tell each of them."""
+    first = user.at_terminal("m")
+    first.expect("Ctrl-] leaves it")
+    first.type("while :; do echo something is printed; done\r")
+    for _ in range(5):
+        first.expect("something is printed")
+        second = user.at_terminal("m", "--force")
+        second.expect("something is printed")
+        first.expect("somebody has the machine's console")
+        assert first.status() == 1
+        first = second

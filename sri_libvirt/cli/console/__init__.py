@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -73,17 +74,23 @@ def console(
     log.set_up("warning", "auto")
     hypervisor = LibvirtHypervisor(settings.libvirt_uri)
     _expect_running(hypervisor, found, settings, wait=wait)
-    _converse(hypervisor, found, 1.0 if seconds is None else seconds, force=force)
+    console_log = StatePaths(settings.state_dir).machine(found.id).console_log
+    _converse(hypervisor, found, console_log, 1.0 if seconds is None else seconds, force=force)
 
 
-def _converse(hypervisor: Hypervisor, machine: Machine, seconds: float, *, force: bool) -> None:
+def _converse(hypervisor: Hypervisor, machine: Machine, console_log: Path, seconds: float, *, force: bool) -> None:
     from sri_libvirt.cli.console.conversation import LEAVE, Conversation
     from sri_libvirt.cli.console.terminal import raw
 
     keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
     is_terminal = sys.stdin.isatty()
     conversation = Conversation(
-        partial(hypervisor.console, machine.id), keyboard, screen, leave=LEAVE if is_terminal else b"", linger=seconds
+        partial(hypervisor.console, machine.id),
+        console_log,
+        keyboard,
+        screen,
+        leave=LEAVE if is_terminal else b"",
+        linger=seconds,
     )
     try:
         conversation.begin(take_over=force)

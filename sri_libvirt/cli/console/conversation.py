@@ -13,6 +13,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from sri_libvirt.console.guest import GuestSide, Open
 
@@ -41,8 +42,10 @@ class Conversation:
     """One session. `leave` is what ends it when it is typed, b"" for nothing; `linger` are the seconds for which output
     is printed after the end of the input."""
 
-    def __init__(self, open_console: Open, keyboard: int, screen: int, *, leave: bytes, linger: float) -> None:
-        self._guest = GuestSide(open_console, self)
+    def __init__(
+        self, open_console: Open, console_log: Path, keyboard: int, screen: int, *, leave: bytes, linger: float
+    ) -> None:
+        self._guest = GuestSide(open_console, self, console_log)
         self._keyboard, self._screen = keyboard, screen
         self._leave, self._linger = leave, linger
         self._stirred = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
