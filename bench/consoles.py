@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import select
 import subprocess
 import sys
 import time
@@ -125,6 +126,8 @@ class _Virsh:
         os.close(theirs)
 
     def __enter__(self) -> _Virsh:
+        while not self._hears(lambda shown: b"# " in shown, 1.0):
+            self.send(b"\n")  # it loses what is typed before it has taken its terminal
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,9 +139,16 @@ class _Virsh:
         os.write(self._screen, data)
 
     def hear(self, wanted: Callable[[bytes], bool]) -> None:
+        if not self._hears(wanted, _HEARD_SECONDS):
+            raise RuntimeError("virsh's console says nothing")
+
+    def _hears(self, wanted: Callable[[bytes], bool], seconds: float) -> bool:
         shown = bytearray()
         while not wanted(bytes(shown)):
+            if not select.select([self._screen], [], [], seconds)[0]:
+                return False
             shown += os.read(self._screen, 65536)
+        return True
 
 
 def _is_free(served: Provider, machine_id: str) -> bool:
