@@ -47,9 +47,9 @@ class Terminal(Protocol):
         """Go, as a client that is in order does."""
 
 
-async def until(terminal: Terminal, condition: Callable[[], object]) -> None:
+async def until(terminal: Terminal, condition: Callable[[], object], deadline: float = DEADLINE) -> None:
     """Hear until it holds."""
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(deadline):
         while not condition():
             assert await terminal.hear(), f"it ended: {bytes(terminal.shown)!r}, {terminal.status!r}"
 

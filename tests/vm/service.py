@@ -237,6 +237,9 @@ class Service:
         reply = self._sri.CreateMachine(pb.CreateMachineRequest(machine=machine), timeout=60)
         return str(reply.machine.metadata.id)
 
+    def console_url(self, machine_id: str) -> str:
+        return str(self._sri.Exec(pb.ExecRequest(machine_id=machine_id), timeout=60).url)
+
     def machines(self) -> list[pb.Machine]:
         return list(self._sri.ListMachines(pb.ListMachinesRequest(), timeout=60).machines)
 
