@@ -558,6 +558,11 @@ def failpoint(environ: Mapping[str, str] | None = None) -> str:
     return (os.environ if environ is None else environ).get(PREFIX + "FAILPOINT", "")
 
 
+def has_colours(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a user's terminal may be given colours. Not a setting: NO_COLOR (no-color.org)."""
+    return not (os.environ if environ is None else environ).get("NO_COLOR")
+
+
 def service_manager(pid: int, environ: Mapping[str, str] | None = None) -> tuple[str, float]:
     """Who started the process `pid` and wants to be told how it is: the socket ("" for nobody), and within how many
     seconds it wants each sign of life (0: none). Not a setting: sd_notify(3), sd_watchdog_enabled(3)."""

@@ -29,7 +29,7 @@ def events(machine: str, settings: Settings, output: str) -> None:
         (show.timestamp(clock.to_wall(each.time)) or "", each.reason, show.took(each.took), _told(each, clock))
         for each in timeline
     ]
-    out.table(("TIME", "REASON", "TOOK", "MESSAGE"), rows)
+    out.table(("TIME", "REASON", "TOOK", "MESSAGE"), rows, shorten="MESSAGE")
 
 
 def _told(event: Event, clock: SteadyClock) -> str:

@@ -6,16 +6,21 @@ Text comes from tenants, so it is never read as markup, and what a terminal may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
 
-from sri_libvirt import printable
+from sri_libvirt import config, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_WIDE = 400
+_BETWEEN = "  "
+_LEAST = 12
+"""Columns of a terminal that the shortened column keeps, however narrow it is."""
 
 
 def form(*forms: str) -> Callable[[F], F]:
@@ -44,18 +49,43 @@ def data(value: Any, output: str) -> None:
     document(printable.json_text(value, indent=2) if output == "json" else printable.yaml_text(value))
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; into a pipe its lines are as long as they need to be, one row to a line."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    shorten: str = "",
+    titled: bool = True,
+    colours: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> None:
+    """Print a table, one row to a line, in which nothing is cut: but on a terminal the column `shorten`, until a line
+    fits. `colours` are, on a terminal, those of the words of a column."""
+    from rich.cells import cell_len
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
-    if not console.is_terminal:
-        console.width = _WIDE
-    grid = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for heading in headings:
-        grid.add_column(heading, overflow="fold", no_wrap=not console.is_terminal)
-    for row in rows:
-        grid.add_row(*(Text(printable.line(cell)) for cell in row))
-    console.print(grid)
+    lines = [tuple(headings), *(tuple(printable.line(cell) for cell in row) for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    is_terminal = sys.stdout.isatty()
+    if shorten and is_terminal:
+        column = headings.index(shorten)
+        others = sum(widths) - widths[column] + len(_BETWEEN) * (len(widths) - 1)
+        widths[column] = min(widths[column], max(shutil.get_terminal_size().columns - others, _LEAST))
+    painted = is_terminal and config.has_colours()
+    for number, line in enumerate(lines[0 if titled else 1 :], 0 if titled else 1):
+        cells = [_fitted(cell, width) for cell, width in zip(line, widths, strict=True)]
+        if painted and number:
+            cells = [_painted(cell, colours.get(name, {})) for cell, name in zip(cells, headings, strict=True)]
+        elif painted:
+            cells = [click.style(cell, bold=True) for cell in cells]
+        # Not by click, which takes a terminal that has ASCII alone for one that has all letters.
+        sys.stdout.write(_BETWEEN.join(cells).rstrip() + "\n")
+
+
+def _fitted(text: str, width: int) -> str:
+    """The text in so many columns of a terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text + " " * (width - cell_len(text)) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+
+
+def _painted(cell: str, colours: Mapping[str, str]) -> str:
+    colour = colours.get(cell.strip())
+    return click.style(cell, fg=colour) if colour else cell

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -17,7 +19,7 @@ from sri_libvirt.cli.machine import output, show
 from sri_libvirt.cli.machine.why import sentences, settled
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import LABEL_UID, SECOND, Event
+from sri_libvirt.records import LABEL_UID, SECOND, Event, Reason, Run
 from sri_libvirt.store import Store
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
 
@@ -209,11 +211,81 @@ def test_why_of_a_machine_being_deleted() -> None:
     assert lines[1].startswith("It is being deleted since 90s")
 
 
-def test_a_table_in_a_pipe_keeps_one_row_to_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    output.table(("A", "B"), [("x" * 150, "[red]y[/red]\n"), ("1", "2")])
+def test_nothing_of_a_table_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("A", "B", "C"), [("x" * 150, "[red]y[/red]\n", "z" * 900), ("1", "漢字", "3")], shorten="C")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert lines[1].split() == ["x" * 150, "[red]y[/red]\ufffd"]
+    assert lines[1].split() == ["x" * 150, "[red]y[/red]\ufffd", "z" * 900]
+    assert lines[2] == "1" + " " * 151 + "漢字" + " " * 11 + "3", "in columns of a terminal, not in letters"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(40, "why, in man…"), (60, "why, in many words"), (10, "why, in man…")])
+def test_a_line_of_a_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, shown: str) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout", screen := Terminal())
+    rows = [("2" * 20, "RUNNING", "why, in many words"), ("3" * 20, "?", "")]
+    output.table(("ID", "STATE", "WHY"), rows, shorten="WHY", colours={"STATE": {"RUNNING": "green"}})
+    lines = screen.getvalue().splitlines()
+    assert [click.unstyle(line).rstrip() for line in lines[1:]] == [f"{'2' * 20}  RUNNING  {shown}", f"{'3' * 20}  ?"]
+    assert "\x1b[32mRUNNING" in lines[1]
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("sys.stdout", plain := Terminal())
+    output.table(("ID", "STATE", "WHY"), rows, shorten="WHY", colours={"STATE": {"RUNNING": "green"}})
+    assert "\x1b" not in plain.getvalue()
+
+
+def test_one_long_reason_takes_nothing_from_other_rows(cli: Cli, store: Store) -> None:
+    long = "qemu-system-x86_64: " + "it went wrong, and here is how; " * 100
+    store.write(
+        lambda tx: tx.record_pass(
+            DB, status=pb.MachineStatus(), run=Run(), reasons=(Reason("start-failed", long),), observed_generation=1
+        )
+    )
+    lines = cli("machine", "list").out.splitlines()
+    assert [line.split()[:5] for line in lines[1:]] == [
+        [WEB, "default/web", "c1-m1", "ON", "RUNNING"],
+        [DB, "default/db", "c1-m1", "ON", "PENDING"],
+    ]
+    assert lines[2].endswith(long.strip())
+
+
+@pytest.mark.parametrize(
+    ("flags", "ids"),
+    [
+        ([], [WEB, DB]),
+        (["--state", "running"], [WEB]),
+        (["--state", "TERMINATED"], []),
+        (["--class", "c1-m1"], [WEB, DB]),
+        (["--class", "c1"], []),
+        (["--namespace", "default"], [WEB, DB]),
+        (["--namespace", "other"], []),
+        (["--sort", "name"], [DB, WEB]),
+        (["--sort", "age"], [DB, WEB]),
+        (["--sort", "state"], [DB, WEB]),
+    ],
+)
+def test_which_machines_are_listed_and_in_which_order(cli: Cli, flags: list[str], ids: list[str]) -> None:
+    assert cli("machine", "list", *flags, "-o", "name").out.split() == ids
+    assert [line.split()[0] for line in cli("machine", "list", *flags, "--no-headers").out.splitlines()] == ids
+    assert [each["id"] for each in json.loads(cli("machine", "list", *flags, "-o", "json").out)] == ids
+
+
+def test_a_wide_list_has_devices(cli: Cli) -> None:
+    headings, web = (line.split() for line in cli("machine", "list", "-o", "wide").out.splitlines()[:2])
+    assert headings == ["ID", "NAME", "CLASS", "POWER", "STATE", "AGE", "IMAGE", "VOLUMES", "NICS", "WHY"]
+    assert web[6:] == ["/images/tiny.raw", "0/1", "1/1"]
+
+
+def test_list_says_that_it_is_of_the_past(cli: Cli, state_dir: Path) -> None:
+    assert "the provider does not run: this is as it left it" in cli("machine", "list").err
+    with (state_dir / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cli("machine", "list").err == ""
 
 
 @pytest.mark.parametrize(
