@@ -6,7 +6,9 @@ What a command does does not belong here.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +38,10 @@ COMMANDS = {
 }
 
 
+_UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a file that output goes to may answer."""
+
+
 @click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sri-libvirt", message="%(prog)s %(version)s")
 def sri_libvirt() -> None:
@@ -47,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    status = run(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = status if error.errno == errno.EPIPE else _unwritten(error)
+    sys.exit(status)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -68,8 +79,19 @@ def run(argv: Sequence[str]) -> int:
         return _failed(str(error))
     except PermissionError as error:
         return _failed(f"{error.filename}: {error.strerror}: this is for root")
+    except OSError as error:
+        if error.filename is None and error.errno in _UNWRITTEN:
+            return _unwritten(error)
+        raise
     except (click.Abort, KeyboardInterrupt):
         return 130
+
+
+def _unwritten(error: OSError) -> int:
+    """What was to be printed did not go, or not all of it."""
+    # Python would try once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _failed(f"standard output: {error.strerror}: not everything was written")
 
 
 def _failed(message: str) -> int:

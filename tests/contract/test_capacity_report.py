@@ -14,6 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sri_libvirt import app, statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.report.facts import BOOT_ID
@@ -168,3 +170,14 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     argv = command(tmp_path, "-o", "prometheus", "--sysfs", str(tree.sysfs), "--procfs", str(tree.procfs))
     subprocess.run(argv, check=True, capture_output=True, timeout=300, cwd=tree.root, env={**os.environ, "HOME": "/"})
     assert {path: path.lstat().st_mtime_ns for path in sorted(tree.root.rglob("*"))} == before
+
+
+@pytest.mark.parametrize("words", [["version"], ["capacity", "-o", "json"], ["capacity"], ["--help"]])
+def test_a_full_standard_output_is_told(tmp_path: Path, words: list[str]) -> None:
+    more = ["--state-dir", str(tmp_path)] if "capacity" in words else []
+    with Path("/dev/full").open("w") as full:
+        argv = [sys.executable, "-m", "sri_libvirt", *words, *more]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "sri-libvirt: standard output: No space left on device: not everything was written" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -29,7 +29,8 @@ def open_store(settings: Settings) -> Reader:
 def find(reader: Reader, word: str) -> Machine:
     """The machine of this id, unique beginning of an id, `namespace/name` or name. Raises NotFound.
 
-    A name that several machines have means the one that is not being deleted, if there is only one.
+    A name that several machines have means the one that is not being deleted, if there is only one. Tenants choose
+    names: one that is the beginning of another's id hides it from nobody, and neither is guessed.
     """
     exact = reader.machine(word)
     if exact is not None:
@@ -37,16 +38,17 @@ def find(reader: Reader, word: str) -> Machine:
     machines, damaged = reader.readable() if word else ([], {})
     if unreadable := [problem for each, problem in damaged.items() if each.startswith(word)]:
         raise StoreError(unreadable[0])
-    matching = [each for each in machines if word in (each.name, f"{each.namespace}/{each.name}")]
-    matching = matching or [each for each in machines if each.id.startswith(word)]
-    if len(matching) > 1:
+    matching = [
+        each for each in machines if word in (each.name, f"{each.namespace}/{each.name}") or each.id.startswith(word)
+    ]
+    if len(matching) > 1 and not any(each.id.startswith(word) for each in matching):
         matching = [each for each in matching if not each.deleted_at] or matching
     if len(matching) == 1:
         return matching[0]
     if not matching:
         raise NotFound(f"there is no machine {word!r}; see: sri-libvirt machine list")
     ids = ", ".join(each.id for each in matching[:_SHOWN]) + (", …" if len(matching) > _SHOWN else "")
-    raise NotFound(f"{word!r} means {len(matching)} machines ({ids}): give more of the id")
+    raise NotFound(f"{word!r} means {len(matching)} machines ({ids}): give more of the id, or namespace/name")
 
 
 def daemon_runs(paths: StatePaths) -> bool | None:

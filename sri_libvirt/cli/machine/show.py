@@ -80,14 +80,15 @@ def brief(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
         "state": state(machine),
         "created": timestamp(machine.created_at),
         "deleted": timestamp(clock.to_wall(machine.deleted_at)),
-        "reasons": [reason.message for reason in machine.reasons],
+        "reasons": reasons(machine.reasons, clock),
     }
 
 
 def unreadable(machine_id: str, problem: str) -> dict[str, Any]:
     """A machine in a list whose record cannot be read: nothing of it is known, and that is said."""
     unknown = dict.fromkeys(("namespace", "name", "class", "power", "state", "created", "deleted"))
-    return {"id": machine_id, **unknown, "reasons": [problem]}
+    damaged = {"code": "record-damaged", "message": problem, "advice": "", "since": None}
+    return {"id": machine_id, **unknown, "reasons": [damaged]}
 
 
 def full(
@@ -118,7 +119,6 @@ def full(
             "failures": machine.run.failures,
             "not_before": timestamp(clock.to_wall(machine.run.not_before)),
         },
-        "reasons": reasons(machine.reasons, clock),
         "notes": notes(machine),
     }
 

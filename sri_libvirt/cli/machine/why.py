@@ -39,14 +39,13 @@ def why(machine: str, settings: Settings, output: str) -> None:
         if full:
             out.say(f"The file system of {paths.root} is full, so this may be out of date: {ROOM}.")
         return
-    shown = {key: value for key, value in show.brief(found, clock).items() if key != "reasons"}
-    shown |= {
+    shown = {
+        **show.brief(found, clock),
         "as_it_should_be": settled(found),
         "generation": found.generation,
         "observed_generation": found.observed_generation,
         "provider_running": running,
         "state_directory_full": full,
-        "reasons": show.reasons(found.reasons, clock),
         "image_pull": image,
         "notes": notes(found),
     }

@@ -18,7 +18,7 @@ from sri_libvirt.capacity.budget import UNLIMITED, Budget, Hardware, Reserves, b
 from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import profile
-from sri_libvirt.errors import StoreError
+from sri_libvirt.errors import ConfigError, StoreError
 from sri_libvirt.host import files, inventory, space
 from sri_libvirt.host.inventory import PROCFS, SYSFS, Inventory
 from sri_libvirt.hypervisor import offers
@@ -90,8 +90,12 @@ class Report:
 def gather(settings: Settings, *, names: bool = False) -> Report:
     """Look at the host of the settings' roots. `names` also asks udev for names, which takes a moment.
 
-    Raises ConfigError for a bad class file.
+    Raises ConfigError for a bad class file, and for roots where nothing of a host is.
     """
+    if not (settings.sysfs / "devices").is_dir():
+        raise ConfigError(f"--sysfs {settings.sysfs}: there is no devices/ in it, so it is no host's")
+    if not settings.procfs.is_dir():
+        raise ConfigError(f"--procfs {settings.procfs}: there is no such directory")
     foreign = is_foreign(settings.sysfs, settings.procfs)
     paths = None if foreign else StatePaths(settings.state_dir)
     found = inventory.read(settings.sysfs, settings.procfs, state_dir=paths.root if paths else None)

@@ -107,15 +107,25 @@ def test_a_fault_of_the_shape_is_found() -> None:
 
 
 def test_hosts_without_any_fact(tmp_path: Path, cli: Cli) -> None:
-    (tmp_path / "sys").mkdir()
-    for where in (tmp_path / "sys", tmp_path / "nowhere"):
-        argv = ("capacity", "--sysfs", str(where), "--procfs", str(where))
-        found = json.loads(cli(*argv, "-o", "json").out)
-        assert reports.faults(found, reports.SHAPE) == []
-        assert (found["host"]["cpu"]["architecture"], found["host"]["memory_bytes"]) == (None, None)
-        assert [node["id"] for node in found["host"]["numa"]] == [0]
-        assert [each["quantity"] for each in found["classes"]] == [0]
-        assert "no CPU is known" in cli(*argv).out
+    where = tmp_path / "host"
+    (where / "devices").mkdir(parents=True)
+    argv = ("capacity", "--sysfs", str(where), "--procfs", str(where))
+    found = json.loads(cli(*argv, "-o", "json").out)
+    assert reports.faults(found, reports.SHAPE) == []
+    assert (found["host"]["cpu"]["architecture"], found["host"]["memory_bytes"]) == (None, None)
+    assert [node["id"] for node in found["host"]["numa"]] == [0]
+    assert [each["quantity"] for each in found["classes"]] == [0]
+    assert "no CPU is known" in cli(*argv).out
+
+
+def test_a_root_that_is_no_hosts_is_not_believed(tmp_path: Path, cli: Cli) -> None:
+    given = ("capacity", *roots(reports.server(tmp_path / "host")))
+    told = cli(*given, "--sysfs", str(tmp_path))
+    assert (told.status, told.out) == (1, "")
+    assert told.err == f"sri-libvirt: --sysfs {tmp_path}: there is no devices/ in it, so it is no host's\n"
+    told = cli(*given, "--procfs", str(tmp_path / "nowhere"))
+    assert (told.status, told.out) == (1, "")
+    assert told.err == f"sri-libvirt: --procfs {tmp_path / 'nowhere'}: there is no such directory\n"
 
 
 def test_yaml_says_the_same(tmp_path: Path, cli: Cli) -> None:

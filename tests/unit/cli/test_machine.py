@@ -19,7 +19,7 @@ from sri_libvirt.cli.machine import output, show
 from sri_libvirt.cli.machine.why import sentences, settled
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import LABEL_UID, SECOND, Event, Reason, Run
+from sri_libvirt.records import LABEL_NAME, LABEL_UID, SECOND, Event, Reason, Run
 from sri_libvirt.store import Store
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
 
@@ -58,7 +58,7 @@ def test_one_damaged_record_hides_no_other(cli: Cli, store: Store) -> None:
     listed = json.loads(cli("machine", "list", "-o", "json").out)
     assert [(each["id"], each["state"]) for each in listed] == [(DB, "PENDING"), (WEB, None)]
     assert listed[0].keys() == listed[1].keys()
-    assert "is damaged" in listed[1]["reasons"][0]
+    assert "is damaged" in listed[1]["reasons"][0]["message"]
     assert DB in cli("machine", "get", "default/db").out
     for word in (WEB, WEB[:8]):
         told = cli("machine", "why", word)
@@ -279,6 +279,22 @@ def test_a_wide_list_has_devices(cli: Cli) -> None:
     headings, web = (line.split() for line in cli("machine", "list", "-o", "wide").out.splitlines()[:2])
     assert headings == ["ID", "NAME", "CLASS", "POWER", "STATE", "AGE", "IMAGE", "VOLUMES", "NICS", "WHY"]
     assert web[6:] == ["/images/tiny.raw", "0/1", "1/1"]
+
+
+def test_reasons_have_one_form_wherever_they_are_shown(cli: Cli) -> None:
+    listed = json.loads(cli("machine", "list", "-o", "json").out)[1]["reasons"]
+    assert [each["code"] for each in listed] == ["device-not-ready", "no-port"]
+    for command in ("get", "why"):
+        assert json.loads(cli("machine", command, DB, "-o", "json").out)["reasons"] == listed
+
+
+def test_a_name_that_looks_like_an_id_hides_no_machine(cli: Cli, store: Store) -> None:
+    named = replace(machine("33333333-aaaa-4000-8000-000000000003", "x", NOW), labels={LABEL_NAME: WEB[:11]})
+    store.write(lambda tx: tx.insert(named))
+    told = cli("machine", "get", WEB[:11])
+    assert told.status == 1
+    assert "means 2 machines" in told.err
+    assert json.loads(cli("machine", "get", WEB[:13], "-o", "json").out)["id"] == WEB
 
 
 def test_list_says_that_it_is_of_the_past(cli: Cli, state_dir: Path) -> None:
