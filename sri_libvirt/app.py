@@ -321,7 +321,7 @@ class Provider:
         """Serve, then watch libvirt and start working. Raises ConfigError when the address cannot be had."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self.metrics.follow(
-            queue_depth=lambda: len(self.queue),
+            queue_depth=self.queue.depth,
             machines=self._machines_by_state,
             store_full=self.store.full,
             unconfirmed=self._confirmation.count,

@@ -122,6 +122,10 @@ class WakeQueue:
         with self._lock:
             return {each: due.since for each, due in self._due.items() if due.since < before and each not in self._busy}
 
+    def depth(self) -> int:
+        """Machines that wait for a lane: those that are to be looked at later do not."""
+        return len(self.waiting(self._clock() + 1))
+
     def close(self) -> None:
         """Hand out nothing more; wakes every waiting `take`."""
         with self._lock:
@@ -130,7 +134,7 @@ class WakeQueue:
             self._first.changed.notify_all()
 
     def __len__(self) -> int:
-        """Machines that wait, due or not."""
+        """Machines that are to be looked at, now or later."""
         with self._lock:
             return len(self._due)
 

@@ -177,6 +177,19 @@ def test_a_machine_that_is_urgent_no_more_goes_back_to_the_others() -> None:
     assert [queue.take(), queue.take()] == ["b", "a"]
 
 
+def test_who_sleeps_does_not_wait_for_a_lane() -> None:
+    clock = Clock()
+    queue = WakeQueue(clock)
+    queue.wake("due", 90)
+    queue.wake("now")
+    queue.wake("sleeper", 500)
+    assert (queue.depth(), len(queue)) == (2, 3)
+    assert queue.take() == "due"
+    assert queue.depth() == 1
+    clock.now = 500
+    assert queue.depth() == 2
+
+
 def test_who_waits_for_a_lane_since_when() -> None:
     clock = Clock()
     queue = WakeQueue(clock)
