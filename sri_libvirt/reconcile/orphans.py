@@ -252,10 +252,16 @@ def _remove_directory(root: Path, mark: Path) -> None:
 
 
 def sweep(orphans: Orphans, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The admin command: `ids` (all if empty), `remove`, `running`; orphans as plain data, each with its outcome."""
+    """The admin command: `ids` (all if empty), `remove`, `running`; orphans as plain data, each with its outcome.
+
+    Raises NotFound when an id is no orphan's.
+    """
     ids = [str(each) for each in arguments["ids"]]
     if arguments["remove"] is not True:
-        return [{**asdict(orphan), "outcome": ""} for orphan in orphans.find() if not ids or orphan.id in ids]
+        found = {orphan.id: orphan for orphan in orphans.find()}
+        if unknown := sorted(set(ids) - found.keys()):
+            raise NotFound(f"not an orphan of this store: {', '.join(unknown)}")
+        return [{**asdict(orphan), "outcome": ""} for orphan in found.values() if not ids or orphan.id in ids]
     swept = orphans.remove(ids, running=arguments["running"] is True)
     outcomes = [f"stays: {each.problem}" if each.problem else "removed" for each in swept]
     return [{**asdict(each.orphan), "outcome": outcome} for each, outcome in zip(swept, outcomes, strict=True)]

@@ -17,7 +17,7 @@ from sri_libvirt.errors import HypervisorError, NotFound, Unreachable
 from sri_libvirt.hypervisor.base import Secret, SecretUsage
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.reconcile.orphans import Census, Orphan, Orphans
+from sri_libvirt.reconcile.orphans import Census, Orphan, Orphans, sweep
 from sri_libvirt.reconcile.secrets import Loans
 from sri_libvirt.store import Store, backup
 from tests.unit.store.records import machine
@@ -204,6 +204,18 @@ def test_only_what_is_named_goes(world: World) -> None:
     with pytest.raises(NotFound, match="nothing was removed"):
         world.orphans.remove((two, world.known()), running=True)
     assert two in world.there()[0]
+
+
+def test_a_name_of_nothing_is_told_when_orphans_are_listed(world: World) -> None:
+    one, two = world.domain(), world.domain()
+
+    def listed(*ids: str) -> list[str]:
+        return [each["id"] for each in sweep(world.orphans, {"ids": ids, "remove": False, "running": False})]
+
+    assert set(listed()) == {one, two}
+    assert listed(two) == [two]
+    with pytest.raises(NotFound, match="not an orphan of this store: nope"):
+        listed(one, "nope")
 
 
 def test_after_a_restore_only_by_name(world: World, tmp_path: Path) -> None:
