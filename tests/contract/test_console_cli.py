@@ -197,6 +197,44 @@ def test_a_terminal_is_left_also_when_the_guest_takes_nothing(side: Callable[...
     assert here.while_it_runs(does).words == "left; the guest goes on"
 
 
+def test_a_guest_that_prints_without_end_is_left(side: Callable[..., Side]) -> None:
+    here = side(terminal=True)
+    left = threading.Event()
+
+    def prints() -> None:
+        while not left.is_set():
+            if len(here.guest.printed) < 1 << 20:
+                here.guest.prints(b"y\n" * 65536)
+
+    def reads() -> None:
+        shown = 0
+        while not left.is_set():
+            time.sleep(0.0005)  # as a terminal at the end of a slow line
+            shown += len(os.read(here.reads, 4096))
+            if shown > 1 << 17:
+                os.write(here.types, LEAVE)
+                shown = -(1 << 40)
+
+    threads = [threading.Thread(target=each) for each in (prints, reads)]
+    for thread in threads:
+        thread.start()
+    assert here.conversation.run().words == "left; the guest goes on"
+    left.set()
+    os.write(here.screen, b"end")
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_terminal_that_is_gone(side: Callable[..., Side]) -> None:
+    here = side(terminal=True)
+    user, theirs = pty.openpty()
+    os.dup2(theirs, here.keyboard)
+    os.close(theirs)
+    assert here.while_it_runs(lambda: os.close(user)).words in ("the terminal is gone", "left; the guest goes on")
+    assert here.guest.ended
+
+
 def test_nobody_reads_any_more(side: Callable[..., Side]) -> None:
     here = side()
 

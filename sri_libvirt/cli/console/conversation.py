@@ -6,6 +6,7 @@ How a terminal is treated does not belong here (`terminal.py`).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import selectors
@@ -81,19 +82,23 @@ class Conversation:
                 return self._carry(selector)
         except BrokenPipeError:
             return Ended("nobody reads what it prints any more")
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return Ended("the terminal is gone")
         finally:
             self._give_up()
 
     def _carry(self, selector: selectors.BaseSelector) -> Ended:
         while True:
-            self._print()
-            if self._over:
+            more = self._print()
+            if self._over and not more:
                 problem = self._over[0]
                 return Ended("the guest has ended", problem)
             if self._input_ended_at is not None and time.monotonic() >= self._input_ended_at + self._linger:
                 return Ended("the input has ended")
             self._watch_keyboard(selector)
-            for key, _ in selector.select(self._until_next()):
+            for key, _ in selector.select(0 if more else self._until_next()):
                 if key.fd == self._stirred:
                     with suppress(BlockingIOError):
                         os.eventfd_read(self._stirred)
@@ -128,9 +133,11 @@ class Conversation:
             self._guest.type(data)
         return bool(leaving)
 
-    def _print(self) -> None:
-        while data := self._guest.ring.take(_READ_BYTES):
-            self._write(data)
+    def _print(self) -> bool:
+        """Print a piece, if there is one; a guest that prints without end is left all the same."""
+        data = self._guest.ring.take(_READ_BYTES)
+        self._write(data)
+        return bool(data)
 
     def _write(self, data: bytes) -> None:
         while data:
