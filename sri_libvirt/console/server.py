@@ -212,7 +212,6 @@ class ConsoleServer:
         await writer.drain()
 
     def _tell(self, machine_id: str, reason: str, message: str, took: float) -> None:
-        log.info("console", machine=machine_id, what=message)
         self._note(machine_id, Event(kind="console", reason=reason, message=message, took=int(took * SECOND)))
 
 

@@ -8,11 +8,12 @@ ends. Whatever fails, a look, a plan, an action or a bug, becomes a reason of it
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -35,6 +36,8 @@ from sri_libvirt.store.store import Store
 
 log = structlog.get_logger(__name__)
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
 LOOK = "Look"
 """What a look is called, beside the actions."""
 
@@ -55,6 +58,30 @@ MOST_RETRY = 60 * SECOND
 """When a machine is looked at again whose pass failed, or an action of which failed that has no back-off of its own."""
 
 
+class Said:
+    """What the log says of actions that fail, so that one that fails again as before is no new line. Safe from any
+    thread: a machine is with one lane at a time."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, dict[Hashable, str]] = {}
+
+    def is_new(self, machine_id: str, action: Hashable, words: str) -> bool:
+        """Remember it; whether it is not what was said last. Numbers in it do not count: times and sizes change."""
+        said, words = self._of.setdefault(machine_id, {}), _NUMBER.sub("#", words)
+        if said.get(action) == words:
+            return False
+        said[action] = words
+        return True
+
+    def over(self, machine_id: str, action: Hashable) -> None:
+        """It did not fail."""
+        self._of.get(machine_id, {}).pop(action, None)
+
+    def gone(self, machine_id: str) -> None:
+        """Nothing will be said of the machine any more."""
+        self._of.pop(machine_id, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """What all lanes share."""
@@ -68,6 +95,7 @@ class Loop:
     metrics: Metrics
     clock: Callable[[], int]
     call_deadline: int = 120 * SECOND
+    said: Said = field(default_factory=Said)
 
 
 class Lane(threading.Thread):
@@ -115,6 +143,7 @@ class Lane(threading.Thread):
         for _ in range(MAX_PASSES):
             machine = self._loop.store.machine(machine_id)
             if machine is None:
+                self._loop.said.gone(machine_id)
                 return None
             decided = self._decide(machine)
             if self.calls.given_up:
@@ -201,11 +230,13 @@ class Lane(threading.Thread):
             if isinstance(action, PlugDevice) and action.key in unprepared:
                 continue
             name, begun, outcome = type(action).__name__, time.monotonic(), "bug"
+            which = (name, getattr(action, "key", None))
             try:
                 connection = self._connect()
                 with self.calls.acting(name), failpoints.around(f"perform.{name}", HypervisorError):
                     performer.perform(action, machine, connection)
                 outcome = "ok"
+                self._loop.said.over(machine_id, which)
                 log.info("action done", machine=machine_id, action=name, seconds=round(time.monotonic() - begun, 4))
             except Unreachable as error:
                 log.warning("libvirt was lost", machine=machine_id, action=name, error=str(error))
@@ -219,7 +250,8 @@ class Lane(threading.Thread):
                 # Nothing has failed while slow work is under way: that is how every connected volume begins.
                 waits = isinstance(error, NotReady) and error.code == UNDER_WAY
                 tell, event = (log.info, "action waits") if waits else (log.warning, "action failed")
-                tell(event, machine=machine_id, action=name, error=str(error))
+                if self._loop.said.is_new(machine_id, which, str(error)):
+                    tell(event, machine=machine_id, action=name, error=str(error))
                 failed, outcome = True, "waits" if waits else type(error).__name__
                 if not performer.note_failure(action, machine_id, error):
                     return False

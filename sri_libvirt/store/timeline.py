@@ -25,8 +25,9 @@ GONE = 200
 """Of how many machines that are gone the events are kept."""
 
 
-def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> None:
-    """Add an event, or count it if it is the latest once more. Of a machine that was never here: nothing."""
+def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> bool:
+    """Add an event, or count it if it is the latest once more. Of a machine that was never here: nothing. Whether it is
+    a new line."""
     said = (machine_id, event.kind, event.reason, event.message[:MESSAGE], event.time, event.took)
     again = connection.execute(
         """
@@ -36,7 +37,7 @@ def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> None:
         said,
     )
     if again.rowcount:
-        return
+        return False
     done = connection.execute(
         """
         INSERT INTO event (machine, kind, reason, message, time, took) SELECT ?1, ?2, ?3, ?4, ?5, ?6
@@ -47,6 +48,7 @@ def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> None:
     kept = connection.execute("SELECT count(*) FROM event WHERE machine = ?", (machine_id,)).fetchone()[0]
     if done.rowcount and kept > FIRST + NEWEST:
         _drop(connection, machine_id, kept - FIRST - NEWEST)
+    return bool(done.rowcount)
 
 
 def _drop(connection: sqlite3.Connection, machine_id: str, number: int) -> None:

@@ -57,6 +57,8 @@ class Transaction:
         self._clock = clock
         self.usage = usage
         """What is claimed with what this work has done so far."""
+        self.events: list[tuple[str, Event]] = []
+        """Lines that timelines have got by this work, with the machine of each."""
         self._touched: set[str] = set()
         self._frames: dict[str, Frame | None] = {}
 
@@ -381,7 +383,8 @@ class Transaction:
 
     def add_event(self, machine_id: str, event: Event) -> None:
         """Add a line to the machine's timeline; `time` 0 means now. Of a machine that was never here: nothing."""
-        timeline.add(self._connection, machine_id, replace(event, time=event.time or self._clock()))
+        if timeline.add(self._connection, machine_id, replace(event, time=event.time or self._clock())):
+            self.events.append((machine_id, event))
 
     def set_meta(self, key: str, value: str) -> None:
         """Set a value of the store as a whole."""

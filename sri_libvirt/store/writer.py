@@ -2,8 +2,9 @@
 
 Each work has a savepoint, so that one that fails rolls back alone. Order is the promise: commit, then publish the
 frames, then resolve the futures; so nobody hears of what a power loss could take back, and nobody who heard lists the
-old state. On a full file system only works that make room change anything, one at a time, at the cost of the reserve,
-until that is whole again. What a work does, and who may ask for it, does not belong here.
+old state. What timelines have got by it is logged then, each line once. On a full file system only works that make room
+change anything, one at a time, at the cost of the reserve, until that is whole again. What a work does, and who may ask
+for it, does not belong here.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from sri_libvirt import failpoints
 from sri_libvirt.errors import StoreError
+from sri_libvirt.records import SECOND, Event
 from sri_libvirt.resources import Usage
 from sri_libvirt.store.database import ROOM, failure, is_full
 from sri_libvirt.store.frames import Frame, Listing
 from sri_libvirt.store.reserve import Reserve
 from sri_libvirt.store.transaction import Transaction
+
+log = structlog.get_logger(__name__)
 
 GROUP = 256
 """Works in one commit at most."""
@@ -146,11 +152,12 @@ class Writer:
     def _commit(self, group: list[_Job]) -> Exception | None:
         """Do the works in one commit and answer them; or what nothing was stored for, and nobody answered."""
         pending: dict[str, Frame | None] = {}
+        told: list[tuple[str, Event]] = []
         self._usage_to_be = self.usage
         try:
             self._sync(any(job.synced for job in group))
             self._connection.execute("BEGIN IMMEDIATE")
-            answers = [self._attempt(job, pending) for job in group]
+            answers = [self._attempt(job, pending, told) for job in group]
             self._connection.execute("COMMIT")
         except Exception as error:
             with suppress(sqlite3.Error):  # if even that fails, the next group's BEGIN does, and comes here again
@@ -165,6 +172,10 @@ class Writer:
                 job.future.set_result(result)
             else:
                 job.future.set_exception(problem)
+        with suppress(OSError, ValueError):  # who reads the log is gone, which is no reason to store nothing more
+            for machine_id, event in told:
+                took = {"seconds": round(event.took / SECOND, 4)} if event.took else {}
+                log.info(event.message, machine=machine_id, kind=event.kind, reason=event.reason, **took)
         return None
 
     def _sync(self, wanted: bool) -> None:
@@ -173,8 +184,10 @@ class Writer:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
             self._syncs = wanted
 
-    def _attempt(self, job: _Job, pending: dict[str, Frame | None]) -> tuple[Any, Exception | None]:
-        """One work in its savepoint; its frames are added to `pending` if it succeeds."""
+    def _attempt(
+        self, job: _Job, pending: dict[str, Frame | None], told: list[tuple[str, Event]]
+    ) -> tuple[Any, Exception | None]:
+        """One work in its savepoint; its frames are added to `pending`, its events to `told`, if it succeeds."""
         self._connection.execute("SAVEPOINT work")
         transaction = Transaction(self._connection, self._listing, pending, self._clock, self._usage_to_be)
         before = self._connection.total_changes
@@ -193,6 +206,7 @@ class Writer:
         self._connection.execute("RELEASE work")
         pending.update(changes)
         self._usage_to_be = transaction.usage
+        told += transaction.events
         return result, None
 
     def _abandon(self, group: list[_Job], error: Exception) -> None:

@@ -19,7 +19,7 @@ from sri_libvirt.metrics import Metrics
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import lane
 from sri_libvirt.reconcile.actions import Action
-from sri_libvirt.reconcile.lane import MAX_PASSES, MOST_SAME, Lane, Loop
+from sri_libvirt.reconcile.lane import MAX_PASSES, MOST_SAME, Lane, Loop, Said
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plan import Plan, plan
@@ -290,6 +290,39 @@ def test_a_device_that_is_not_prepared_is_not_plugged_and_nothing_says_so(
     assert bench.actions("PlugDevice", "ok") == 0
     told = {(each["event"], each["action"]) for each in logs if each.get("action") in ("PrepareDevice", "PlugDevice")}
     assert told == {(line, "PrepareDevice")}
+
+
+def test_a_retry_that_fails_as_before_is_no_new_line_of_the_log(bench: Bench) -> None:
+    bench.put()
+    bench.lane.reconcile(ID)
+    bench.store.write(lambda tx: tx.put_attachment(volume_row()))
+
+    def failed(words: str) -> list[str]:
+        bench.drivers.broken["data"] = NotReady(words)
+        with capture_logs() as logs:
+            for _ in range(3):
+                bench.clock.now += 600 * SECOND
+                bench.lane.reconcile(ID)
+        return [each["error"] for each in logs if each["event"] == "action failed"]
+
+    assert failed("the backend is silent for 7 s") == ["the backend is silent for 7 s"]
+    assert failed("the backend is silent for 12.5 s") == []
+    assert failed("the key is wrong") == ["the key is wrong"]
+    assert failed("the backend is silent for 7 s") == ["the backend is silent for 7 s"]
+
+
+def test_what_was_said_of_an_action_is_new_again_after_it_went_well() -> None:
+    said = Said()
+    one, other = ("PrepareDevice", ("volume", "a", 1)), ("PrepareDevice", ("volume", "b", 1))
+    assert said.is_new(ID, one, "silent")
+    assert said.is_new(ID, other, "silent")
+    assert not said.is_new(ID, one, "silent")
+    said.over(ID, one)
+    assert said.is_new(ID, one, "silent")
+    assert not said.is_new(ID, other, "silent")
+    said.gone(ID)
+    said.over(ID, one)
+    assert said.is_new(ID, other, "silent")
 
 
 def test_passes_in_a_row_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

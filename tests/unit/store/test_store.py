@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskHost, DiskSource, ImagePin, to_json
-from sri_libvirt.errors import StoreError
+from sri_libvirt.errors import NotFound, StoreError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Attachment, CachedImage, Event, Key, Run
-from sri_libvirt.store import Store, Transaction, database, schema
+from sri_libvirt.records import SECOND, Attachment, CachedImage, Event, Key, Run
+from sri_libvirt.store import Store, Transaction, database, schema, writer
 from tests.unit.store.records import PROFILE, full, labelled, machine, row
 
 
@@ -475,3 +476,37 @@ def test_what_an_image_means_comes_back_and_is_needed_as_long_as_its_machine_is(
     store.write(lambda tx: tx.forget("m1"))
     assert store.write(lambda tx: tx.drop_images(lambda free: free)) != []
     assert (store.images(), store.reference(pin.reference)) == ([], None)
+
+
+def test_what_a_timeline_gets_is_logged_once(store: Store) -> None:
+    store.write(lambda tx: tx.insert(machine("a")))
+
+    def add(tx: Transaction, words: str = "it was destroyed") -> None:
+        tx.add_event("a", Event(kind="stopped", reason="destroyed", message=words, took=2 * SECOND))
+
+    def fail(tx: Transaction) -> None:
+        add(tx, "never stored")
+        raise NotFound("no such thing")
+
+    with capture_logs() as logs:
+        store.write(add)
+        store.write(add)  # the same once more, which is counted
+        with pytest.raises(NotFound):
+            store.write(fail)
+        store.write(lambda tx: tx.add_event("never here", Event(kind="stopped", reason="x", message="x")))
+        store.write(lambda tx: add(tx, "and again"))
+        store.write(lambda _tx: None)  # what came before has been logged when this begins
+    told = {"machine": "a", "kind": "stopped", "reason": "destroyed", "seconds": 2.0, "log_level": "info"}
+    assert logs == [{"event": "it was destroyed", **told}, {"event": "and again", **told}]
+
+
+def test_a_log_that_nobody_reads_keeps_nothing_from_being_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def info(self, *_: object, **__: object) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(writer, "log", Gone())
+    store.write(lambda tx: tx.insert(machine("a")))
+    for words in ("one", "two"):
+        store.write(lambda tx, words=words: tx.add_event("a", Event(kind="k", reason="r", message=words)))  # type: ignore[misc]
+    assert [each.message for each in store.events("a")][-2:] == ["one", "two"]
