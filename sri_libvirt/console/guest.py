@@ -156,7 +156,7 @@ class GuestSide:
     def _reopen(self, problem: str) -> str | None:
         """None once it is open again; else how it ended, "" if the guest's QEMU has."""
         assert self._console is not None
-        self._console.close()
+        self._console.drop()
         end = time.monotonic() + REOPEN_SECONDS
         while time.monotonic() < end and not self._stopping.is_set():
             try:

@@ -300,7 +300,10 @@ class Console(Protocol):
         """Type; returns how many bytes went. Waits for a guest that is slow to take them. Raises ConsoleLost."""
 
     def close(self) -> None:
-        """Give it up, also while others read and write. Never raises. Idempotent."""
+        """Give it up, also while others read and write: the next one may have it. Never raises. Idempotent."""
+
+    def drop(self) -> None:
+        """The same of one that is lost, of which libvirt needs not, and may not, be told. By the one who reads."""
 
 
 class Hypervisor(Protocol):

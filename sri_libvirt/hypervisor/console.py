@@ -69,13 +69,23 @@ class LibvirtConsole:
                 raise ConsoleLost(words) from error
 
     def close(self) -> None:
+        self._give_up(told=False)
+
+    def drop(self) -> None:
+        self._give_up(told=True)
+
+    def _give_up(self, *, told: bool) -> None:
+        """Once it has been aborted, the next one can have it. Of a stream that it has closed by itself libvirt 11.3 never
+        answers that (seen); nobody then waits for the guest, and would have to be woken.
+        """
         self._ended, self._heard = True, _nobody
         stream = self._stream
         if stream is not None:
             # A connection stays open as long as anything refers to it: who is to be told of its end, and a stream.
-            for give_up in (stream.eventRemoveCallback, stream.abort, self._connection.unregisterCloseCallback):
+            steps = [stream.eventRemoveCallback, self._connection.unregisterCloseCallback]
+            for step in steps if told else [stream.abort, *steps]:
                 with suppress(libvirt.libvirtError):
-                    give_up()
+                    step()
             with self._writing, self._using:
                 self._free()
         with suppress(libvirt.libvirtError):

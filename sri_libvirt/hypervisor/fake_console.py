@@ -56,6 +56,9 @@ class FakeConsole:
         self._closes.wait()
         self.end()
 
+    def drop(self) -> None:
+        self.close()
+
     # What tests do to it.
 
     def prints(self, data: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import subprocess
+import sys
 import termios
 import threading
 import time
@@ -276,28 +278,27 @@ def test_a_terminal_is_given_back_whatever_ends_the_process(terminal: tuple[int,
     assert signal.getsignal(number) == handler
 
 
+RAW = "import time; from sri_libvirt.cli.console.terminal import raw\nwith raw(0, 1): time.sleep(60)"
+
+
 def test_a_terminal_is_lent_back_while_the_process_is_stopped(terminal: tuple[int, int]) -> None:
     user, fd = terminal
-    child = os.fork()
-    if child == 0:
-        with suppress(BaseException), raw(fd, fd):
-            time.sleep(60)
-        os._exit(0)
+    process = subprocess.Popen([sys.executable, "-c", RAW], stdin=fd, stdout=fd)
     try:
         wait_until(lambda: not echoes(fd), "it is taken")
-        os.kill(child, signal.SIGTSTP)
-        _, status = os.waitpid(child, os.WUNTRACED)
+        process.send_signal(signal.SIGTSTP)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         assert echoes(fd)
         assert b"\x1b[?47l" in os.read(user, 1000)
-        os.kill(child, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         wait_until(lambda: not echoes(fd), "it is taken again")
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
         assert echoes(fd)
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        raise
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_is_no_terminal_is_left_alone() -> None:
