@@ -48,6 +48,10 @@ if [ "$purge" = yes ]; then
     found=$(ids) || die "$state/machines cannot be read. Nothing was done"
     [ "$machines" = remove ] || [ -z "$found" ] ||
         die "there are machines ($(echo "$found" | wc -l)): delete them, or give --with-machines. Nothing was done"
+    if [ ! -e "$root" ] && [ ! -e "$state" ] && [ ! -e /etc/sri-libvirt ]; then
+        say "nothing of it is here, so nothing was done"
+        exit 0
+    fi
     [ -x "$program" ] ||
         die "the program, which knows what is its own, is not there: install it again, then run this. Nothing was done"
     if [ "$machines" = remove ]; then

@@ -75,8 +75,8 @@ class LibvirtConsole:
         self._give_up(told=True)
 
     def _give_up(self, *, told: bool) -> None:
-        """Once it has been aborted, the next one can have it. Of a stream that it has closed by itself libvirt 11.3 never
-        answers that (seen); nobody then waits for the guest, and would have to be woken.
+        """Once it has been aborted, the next one can have it. Of a stream that it has closed by itself libvirt 11.3
+        never answers that (seen); nobody then waits for the guest, and would have to be woken.
         """
         self._ended, self._heard = True, _nobody
         stream = self._stream

@@ -362,6 +362,15 @@ def test_a_purge_of_an_empty_directory_asks_the_program_first(tmp_path: Path, op
     assert (status, log[:2]) == (0, [*asked, STOPPED])
 
 
+@pytest.mark.parametrize("options", ["--with-machines", ""])
+def test_a_purge_where_nothing_is_has_nothing_to_do(tmp_path: Path, options: str) -> None:
+    """Once more, or of a host that never had it."""
+    nothing = "rm -rf /usr/local/lib/sri-libvirt /var/lib/sri-libvirt /etc/sri-libvirt"
+    status, log, said = uninstalled(tmp_path, nothing, options)
+    assert (status, said) == (0, "")
+    assert not [line for line in log if not line.startswith("left ")]
+
+
 def test_a_purge_whose_libvirt_goes_away_keeps_disks_and_program(tmp_path: Path) -> None:
     status, log, said = uninstalled(tmp_path, "touch FAKES/away-later")
     assert (status, log) == (1, [ASKED, STOPPED, REMOVED, *LEFT])
