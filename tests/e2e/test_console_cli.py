@@ -59,8 +59,7 @@ def test_a_shell_at_a_terminal_that_one_leaves(user: User, machine_id: str) -> N
     session.expect("tiny-7")
     session.type("echo slee''ps; sleep 1000\r")
     session.expect("sleeps")
-    session.type("\x03")  # which is the guest's
-    session.expect("tiny# ")
+    session.insist("\x03", "tiny# ")  # which is the guest's
     session.type("echo after-$((1+1))\r")
     session.expect("after-2")
     session.type("\x1d")

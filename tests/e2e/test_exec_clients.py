@@ -72,8 +72,7 @@ def _has_a_shell(person: Person) -> None:
     person.resize(50, 132)  # of which a serial line knows nothing
     person.type("echo slee''ps; sleep 1000\r")
     person.expect("sleeps")
-    person.type("\x03")  # which is the guest's
-    person.expect("tiny# ")
+    person.insist("\x03", "tiny# ")  # which is the guest's
     person.type("echo after-$((1+1))\r")
     person.expect("after-2")
 

@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import termios
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -41,6 +42,14 @@ class Person:
 
     def type(self, keys: str) -> None:
         self._screen.send(keys)
+
+    def insist(self, keys: str, pattern: str, pause: float = 3.0) -> None:
+        """Type this, now and then again, until that comes: a shell between two commands takes no notice."""
+        end = time.monotonic() + SECONDS
+        self.type(keys)
+        while self._screen.expect([pattern, pexpect.TIMEOUT], timeout=pause):
+            assert time.monotonic() < end, f"no {pattern} by {keys!r}"
+            self.type(keys)
 
     def resize(self, rows: int, columns: int) -> None:
         """Change the size of the terminal's window."""
