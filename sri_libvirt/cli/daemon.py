@@ -27,6 +27,7 @@ def through(paths: StatePaths, command: str, arguments: Mapping[str, Any], here:
             stack.enter_context(statedir.lock(paths))
         except ConfigError:
             return admin.ask(paths.admin_socket, command, arguments)
+        _log_to_standard_error()
         return here()
 
 
@@ -36,7 +37,15 @@ def alone(paths: StatePaths) -> Iterator[None]:
     with _for_root(paths):
         statedir.prepare(paths)
         with statedir.lock(paths):
+            _log_to_standard_error()
             yield
+
+
+def _log_to_standard_error() -> None:
+    """What is done here is logged as by the daemon, as far as it is alarming: standard output is the answer's."""
+    from sri_libvirt import log
+
+    log.set_up("warning", "auto")
 
 
 @contextmanager

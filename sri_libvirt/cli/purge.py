@@ -56,11 +56,9 @@ def _listed(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _removed(settings: Settings) -> list[dict[str, Any]]:
-    from sri_libvirt import log
     from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
     from sri_libvirt.reconcile.purge import Purge, refuse_without_store
 
-    log.set_up("warning", "auto")  # to standard error: what became of each is in the output
     paths, connect = StatePaths(settings.state_dir), LibvirtHypervisor(settings.libvirt_uri).connect
     if not paths.database.exists():
         refuse_without_store(paths, connect)

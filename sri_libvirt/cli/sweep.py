@@ -39,11 +39,9 @@ def sweep(ids: tuple[str, ...], yes: bool, running: bool, settings: Settings, ou
 
 
 def _here(paths: StatePaths, libvirt_uri: str, arguments: dict[str, Any]) -> Any:
-    from sri_libvirt import log
     from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
     from sri_libvirt.reconcile import orphans
 
-    log.set_up("warning", "auto")  # to standard error: what became of each is in the output
     with Store.open_read_only(paths) as reader:
         return orphans.sweep(orphans.Orphans(reader, paths, LibvirtHypervisor(libvirt_uri).connect), arguments)
 

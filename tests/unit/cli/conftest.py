@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sri_libvirt import log
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli import main
 from sri_libvirt.devices import NicBackend
@@ -96,6 +97,7 @@ def state_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(state_dir: Path) -> Iterator[Store]:
     """`default/web` runs as it should, `default/db` waits for two reasons."""
+    log.set_up("error", "auto")  # what its writer says is no command's
     opened = Store.open(StatePaths(state_dir), lambda: NOW)
     try:
         opened.write(lambda tx: tx.insert(machine(WEB, "web", NOW)))
