@@ -19,6 +19,7 @@ class FakeConsole:
     heard: Callable[[], None]
     printed: bytearray = field(default_factory=bytearray)
     typed: bytearray = field(default_factory=bytearray)
+    writes: int = 0
     ended: bool = False
     lost: str = ""
     quiet: bool = True
@@ -50,6 +51,7 @@ class FakeConsole:
             if self.ended:
                 return 0
             self.typed += data
+            self.writes += 1
             return len(data)
 
     def close(self) -> None:
