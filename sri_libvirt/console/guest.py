@@ -19,7 +19,7 @@ import structlog
 
 from sri_libvirt import failpoints
 from sri_libvirt.console.ring import Ring
-from sri_libvirt.errors import ConsoleLost, HypervisorError, NoConsole, Unreachable
+from sri_libvirt.errors import ConsoleHeld, ConsoleLost, HypervisorError, NoConsole
 from sri_libvirt.hypervisor.base import Console
 from sri_libvirt.records import SECOND
 
@@ -167,13 +167,13 @@ class GuestSide:
         while time.monotonic() < end and not self._stopping.is_set():
             try:
                 self._console = self._open(self._heard.set)  # who has taken it over keeps it
-            except Unreachable:
-                self._stopping.wait(_PAUSE_SECONDS)
-                continue
             except NoConsole:
                 return ""  # the guest has ended meanwhile
-            except HypervisorError as error:
+            except ConsoleHeld as error:
                 return f"{problem}; {error}"
+            except HypervisorError:  # libvirt is away, or has not seen yet that the guest has ended
+                self._stopping.wait(_PAUSE_SECONDS)
+                continue
             self._heard_at = time.time_ns()
             self._heard.set()
             if self.ring.put(_REOPENED):

@@ -203,6 +203,16 @@ class Seat:
     def sit_down(self, *, take_over: bool = False) -> Console:
         return self._world.hypervisor.console(self._machine.id, self._heard.set, take_over=take_over)
 
+    def talk(self, console: Console) -> None:
+        """The guest answers; also what it has not said before, when it booted."""
+        assert b"u" in self.says(console, b"?")
+
+    def end(self, console: Console) -> None:
+        """The guest powers off, and that is the console's end."""
+        said = self.says(console, b"q")
+        while said:
+            said = self.hear(console) or b""
+
     def says(self, console: Console, typed: bytes, seconds: float = DEADLINE) -> bytes:
         """What comes next when this is typed; b"" also when that is nothing in this time."""
         assert console.write(typed) == len(typed)
@@ -561,20 +571,21 @@ class HypervisorContract:
             seat.sit_down()
         seat.boot()
         console = seat.sit_down()
-        assert seat.says(console, b"?") == b"u"
+        seat.talk(console)
         with pytest.raises(ConsoleHeld):
             seat.sit_down()
         other = seat.sit_down(take_over=True)
         with pytest.raises(ConsoleLost):
             seat.hear(console)
         console.close()
-        assert seat.says(other, b"?") == b"u"
+        seat.talk(other)
         other.close()
         other.close()
         last = seat.sit_down()
-        assert seat.says(last, b"?") == b"u", "who has closed it has given it up"
-        assert seat.says(last, b"q") == b"", "the guest's QEMU has ended"
+        seat.talk(last)  # who has closed it has given it up
+        seat.end(last)
         last.close()
+        machine.wait_off()
         with pytest.raises(NoConsole):
             seat.sit_down()
 
@@ -582,7 +593,7 @@ class HypervisorContract:
         seat = Seat(world, machine)
         seat.boot()
         console = seat.sit_down()
-        assert seat.says(console, b"?") == b"u"
+        seat.talk(console)
         world.stop_libvirt()
         try:
             with pytest.raises(ConsoleLost):
@@ -592,7 +603,7 @@ class HypervisorContract:
         finally:
             world.start_libvirt()
         console.close()
-        assert seat.says(seat.sit_down(), b"?") == b"u"
+        seat.talk(seat.sit_down())
 
     def test_a_device_is_plugged_into_the_live_domain_alone(
         self, world: World, machine: Machine, watched: Recorder
