@@ -33,8 +33,8 @@ LOOK_SECONDS = 10.0
 
 PIECE_BYTES = 64 * 1024
 PACE_SECONDS = 0.005
-"""What is typed goes in few pieces. Several that wait in libvirt's daemon for a guest that ends are answered with an
-error twice, which ends the connection (9.0, seen) or lets the whole daemon go round for ever (11.3, seen)."""
+"""What is typed goes in few pieces: one that comes as the guest ends can end the connection (libvirt 9.0, seen) or let
+libvirt's whole daemon go round for ever (11.3, seen)."""
 
 _LATE = 2 * SECOND
 _PAUSE_SECONDS = 0.5
@@ -163,7 +163,7 @@ class GuestSide:
         """None once it is open again; else how it ended, "" if the guest's QEMU has."""
         assert self._console is not None
         self._console.drop()
-        end = time.monotonic() + REOPEN_SECONDS
+        end, latest = time.monotonic() + REOPEN_SECONDS, ""
         while time.monotonic() < end and not self._stopping.is_set():
             try:
                 self._console = self._open(self._heard.set)  # who has taken it over keeps it
@@ -171,7 +171,8 @@ class GuestSide:
                 return ""  # the guest has ended meanwhile
             except ConsoleHeld as error:
                 return f"{problem}; {error}"
-            except HypervisorError:  # libvirt is away, or has not seen yet that the guest has ended
+            except HypervisorError as error:  # libvirt is away, or has not seen yet that the guest has ended
+                latest = f"; {error}"
                 self._stopping.wait(_PAUSE_SECONDS)
                 continue
             self._heard_at = time.time_ns()
@@ -179,7 +180,7 @@ class GuestSide:
             if self.ring.put(_REOPENED):
                 self._told.printed()
             return None
-        return problem
+        return problem + latest
 
     def _write(self) -> None:
         while (data := self._next_typed()) is not None:

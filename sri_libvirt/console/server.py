@@ -140,7 +140,10 @@ class ConsoleServer:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 if self._place.certificate is not None:  # not before: those who have not come so far are counted, too
-                    await writer.start_tls(self._place.certificate.context())
+                    # Not read meanwhile: what the client says first is for TLS. Files are looked at, which may hang.
+                    assert isinstance(writer.transport, asyncio.Transport)
+                    writer.transport.pause_reading()
+                    await writer.start_tls(await asyncio.to_thread(self._place.certificate.context))
                 request, said = await _request(reader)
         except h11.RemoteProtocolError as error:
             await self._refuse(writer, refusal(error.error_status_hint, "what came is no request of HTTP/1.1"))

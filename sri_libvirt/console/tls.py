@@ -19,7 +19,7 @@ _Seen = tuple[tuple[int, int, int], ...]
 
 
 class Certificate:
-    """Two PEM files: the certificate with what leads to its authority, and its key. For one thread."""
+    """Two PEM files: the certificate with what leads to its authority, and its key."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = (certificate, key)

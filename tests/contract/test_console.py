@@ -648,6 +648,28 @@ async def test_encrypted(authority: Authority, terminal: type[SpdyTerminal | Web
     await there.entrance.stop()
 
 
+async def test_a_certificate_on_a_file_system_that_hangs_stops_nothing_else(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = certificate(authority.certificate, authority.key)
+    assert used is not None
+    asked, answers, context = threading.Event(), threading.Event(), used.context()
+
+    def hangs() -> ssl.SSLContext:
+        asked.set()
+        assert answers.wait(30)
+        return context
+
+    monkeypatch.setattr(used, "context", hangs)
+    there = await house(replace(PLACE, certificate=used))
+    opening = asyncio.create_task(SpdyTerminal.open(await there.entrance.url(ID), tls=authority.client()))
+    await wait(asked.is_set)  # and this loop goes on
+    answers.set()
+    await (await opening).close()
+    await there.free()
+    await there.entrance.stop()
+
+
 def test_a_certificate_that_is_of_no_use_is_refused(authority: Authority, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="are given together"):
         certificate(authority.certificate, None)

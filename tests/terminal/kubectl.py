@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 WEBSOCKETS_SINCE = (1, 30)
-"""Before, it was not on unless built so (KEP-4006)."""
+"""Older ones need not know the variable that asks for it."""
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
 import click
@@ -99,18 +99,15 @@ def _row(machine: Machine, now: int, headings: tuple[str, ...]) -> list[str]:
         "STATE": show.state(machine) + (" (deleting)" if machine.deleted_at else ""),
         "AGE": show.ago(machine.created_at, now),
         "IMAGE": machine.spec.image.image or "-",
-        "VOLUMES": "/".join(map(str, _attached(machine, "volume"))),
-        "NICS": "/".join(map(str, _attached(machine, "nic"))),
+        "VOLUMES": _attached(machine.status.volumes, pb.VOLUME_ATTACHED, machine.spec.volumes),
+        "NICS": _attached(
+            machine.status.network_interfaces, pb.NETWORK_INTERFACE_ATTACHED, machine.spec.network_interfaces
+        ),
         "WHY": machine.reasons[0].message if machine.reasons else "",
     }
     return [cells[name] for name in headings]
 
 
-def _attached(machine: Machine, kind: str) -> Iterator[int]:
-    """How many of a kind are attached, and of how many."""
-    wanted = machine.spec.volumes if kind == "volume" else machine.spec.network_interfaces
-    if kind == "volume":
-        yield sum(each.state == pb.VOLUME_ATTACHED for each in machine.status.volumes)
-    else:
-        yield sum(each.state == pb.NETWORK_INTERFACE_ATTACHED for each in machine.status.network_interfaces)
-    yield len(wanted)
+def _attached(there: Iterable[Any], attached: int, wanted: Sized) -> str:
+    """How many devices are attached, and of how many."""
+    return f"{sum(each.state == attached for each in there)}/{len(wanted)}"
