@@ -133,7 +133,7 @@ class Provider:
         self.metrics = Metrics()
         self.queue = WakeQueue(clock, self._is_to_go)
         self._settings = settings
-        self._hypervisor = hypervisor or LibvirtHypervisor(settings.libvirt_uri)
+        self._hypervisor = hypervisor or LibvirtHypervisor(settings.libvirt_uri, devpts=settings.devpts)
         self._stack = ExitStack()
         self._manager = manager
         self._event_loop: asyncio.AbstractEventLoop | None = None

@@ -76,6 +76,7 @@ class Settings:
     schema_dir: Path
     sysfs: Path
     procfs: Path
+    devpts: Path
     backup_period: int
     backups: int
 
@@ -505,6 +506,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("schema_dir", absolute_path, "/usr/share/libvirt/schemas", "libvirt's own XML schemas.", "DIR"),
     Option("sysfs", absolute_path, "/sys", "Where the host's sysfs is mounted.", "DIR"),
     Option("procfs", absolute_path, "/proc", "Where the host's procfs is mounted.", "DIR"),
+    Option("devpts", absolute_path, "/dev/pts", "Where the host's terminals are, for typing at consoles.", "DIR"),
     Option("backup_period", duration, "6h", "How often the store is backed up; 0s is never.", "DURATION"),
     Option("backups", integer(1, 1000), "8", "Automatic backups that are kept.", "N", native=int),
 )

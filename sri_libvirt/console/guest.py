@@ -11,7 +11,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -30,11 +29,6 @@ REOPEN_SECONDS = 10.0
 
 LOOK_SECONDS = 10.0
 """How often a console that is silent is compared with what the guest prints elsewhere."""
-
-PIECE_BYTES = 64 * 1024
-PACE_SECONDS = 0.005
-"""What is typed goes in few pieces: one that comes as the guest ends can end the connection (libvirt 9.0, seen) or let
-libvirt's whole daemon go round for ever (11.3, seen)."""
 
 _LATE = 2 * SECOND
 _PAUSE_SECONDS = 0.5
@@ -183,7 +177,7 @@ class GuestSide:
         return problem + latest
 
     def _write(self) -> None:
-        while (data := self._next_typed()) is not None:
+        while (data := self._typed.get()) is not None:
             count = len(data)
             while data and not self._stopping.is_set():
                 try:
@@ -196,16 +190,3 @@ class GuestSide:
                     break
                 data = data[sent:]
             self._told.took(count)
-            self._stopping.wait(PACE_SECONDS)
-
-    def _next_typed(self) -> bytes | None:
-        """What is typed by now, in one piece; None at the end."""
-        data = self._typed.get()
-        with suppress(queue.Empty):
-            while data is not None and len(data) < PIECE_BYTES:
-                more = self._typed.get_nowait()
-                if more is None:
-                    self._typed.put(None)
-                    break
-                data += more
-        return data

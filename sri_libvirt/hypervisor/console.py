@@ -1,7 +1,7 @@
 """A guest's serial console by libvirt's streams, which has it for one at a time.
 
-libvirt's client takes in whatever the guest prints, read or not. A byte that is sent on a stream that has ended can end
-the whole connection: a console has one of its own. What is done with what a guest prints does not belong here.
+libvirt's client takes in whatever the guest prints, read or not: a console has a connection of its own. What is typed
+goes another way (`keyboard.py`). What is done with what a guest prints does not belong here.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import libvirt
 
 from sri_libvirt.errors import ConsoleLost
 from sri_libvirt.hypervisor import faults
+from sri_libvirt.hypervisor.keyboard import Keyboard
 
 _CHUNK = 64 * 1024
 _HEARD = libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
@@ -23,18 +25,23 @@ class LibvirtConsole:
     """See `base.Console`. Takes the connection over, and closes it, also when it fails to open."""
 
     def __init__(
-        self, connection: libvirt.virConnect, machine_id: str, heard: Callable[[], None], *, take_over: bool
+        self,
+        connection: libvirt.virConnect,
+        machine_id: str,
+        heard: Callable[[], None],
+        *,
+        take_over: bool,
+        devpts: Path,
     ) -> None:
         self._connection = connection
         self._heard = heard
         self._ended = False
         self._lost = ""
         self._stream: libvirt.virStream | None = None
-        # Whoever uses the stream holds one of these, so that it is not freed meanwhile: of a write, which may last, its
-        # own.
-        self._using, self._writing = threading.Lock(), threading.Lock()
+        self._keyboard: Keyboard | None = None
+        self._using = threading.Lock()  # the stream, so that it is not freed meanwhile
         try:
-            self._open(machine_id, take_over=take_over)
+            self._open(machine_id, devpts, take_over=take_over)
         except BaseException:
             self.close()
             raise
@@ -57,16 +64,7 @@ class LibvirtConsole:
             return data
 
     def write(self, data: bytes) -> int:
-        with self._writing:
-            if self._ended or self._stream is None:
-                return 0
-            try:
-                sent: int = self._stream.send(data)
-                return max(sent, 0)
-            except libvirt.libvirtError as error:
-                self._ended = True
-                words = f"the machine's console takes nothing more: {error.get_error_message()}"
-                raise ConsoleLost(words) from error
+        return 0 if self._ended or self._keyboard is None else self._keyboard.type(data)
 
     def close(self) -> None:
         self._give_up(told=False)
@@ -76,9 +74,11 @@ class LibvirtConsole:
 
     def _give_up(self, *, told: bool) -> None:
         """Once it has been aborted, the next one can have it. Of a stream that it has closed by itself libvirt 11.3
-        never answers that (seen); nobody then waits for the guest, and would have to be woken.
+        never answers that (seen).
         """
         self._ended, self._heard = True, _nobody
+        if self._keyboard is not None:
+            self._keyboard.close()
         stream = self._stream
         if stream is not None:
             # A connection stays open as long as anything refers to it: who is to be told of its end, and a stream.
@@ -86,16 +86,17 @@ class LibvirtConsole:
             for step in steps if told else [stream.abort, *steps]:
                 with suppress(libvirt.libvirtError):
                     step()
-            with self._writing, self._using:
+            with self._using:
                 self._free()
         with suppress(libvirt.libvirtError):
             self._connection.close()
 
-    def _open(self, machine_id: str, *, take_over: bool) -> None:
+    def _open(self, machine_id: str, devpts: Path, *, take_over: bool) -> None:
         try:
             self._stream = stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
             domain = self._connection.lookupByUUIDString(machine_id)
             domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if take_over else 0)
+            self._keyboard = Keyboard(domain, devpts)
             stream.eventAddCallback(_HEARD, self._on_event, None)
             self._connection.registerCloseCallback(self._on_close, None)  # of which a stream hears nothing
         except libvirt.libvirtError as error:

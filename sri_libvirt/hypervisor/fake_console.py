@@ -19,7 +19,6 @@ class FakeConsole:
     heard: Callable[[], None]
     printed: bytearray = field(default_factory=bytearray)
     typed: bytearray = field(default_factory=bytearray)
-    writes: int = 0
     ended: bool = False
     lost: str = ""
     quiet: bool = True
@@ -51,7 +50,6 @@ class FakeConsole:
             if self.ended:
                 return 0
             self.typed += data
-            self.writes += 1
             return len(data)
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from sri_libvirt.hypervisor.connection import LibvirtConnection
 from sri_libvirt.hypervisor.console import LibvirtConsole
 from sri_libvirt.hypervisor.eventloop import LOOP
 from sri_libvirt.hypervisor.events import Watcher
+from sri_libvirt.hypervisor.keyboard import DEVPTS
 from sri_libvirt.hypervisor.opening import Opener
 from sri_libvirt.hypervisor.taps import LinuxTaps
 
@@ -32,19 +33,23 @@ KEEPALIVE = (5, 3)
 
 
 class LibvirtHypervisor:
-    """One libvirt, by URI. `qemu_log_dir` is where its daemon keeps QEMU's logs, as seen from here."""
+    """One libvirt, by URI. As seen from here, its daemon keeps QEMU's logs in `qemu_log_dir`, and the terminals of its
+    host are in `devpts`.
+    """
 
     def __init__(
         self,
         uri: str,
         *,
         qemu_log_dir: str | Path = "/var/log/libvirt/qemu",
+        devpts: Path = DEVPTS,
         firmware_dirs: Sequence[Path] = firmware.DIRECTORIES,
         keepalive: tuple[int, int] = KEEPALIVE,
     ) -> None:
         self.taps = LinuxTaps()
         self._uri = uri
         self._qemu_log_dir = Path(qemu_log_dir)
+        self._devpts = devpts
         self._firmware_dirs = tuple(firmware_dirs)
         self._keepalive = keepalive
         self._opener = Opener(self._open, seconds=keepalive[0] * (keepalive[1] + 1))
@@ -57,7 +62,7 @@ class LibvirtHypervisor:
 
     def console(self, machine_id: str, heard: Callable[[], None], *, take_over: bool = False) -> LibvirtConsole:
         """See `base.Hypervisor`."""
-        return LibvirtConsole(self._opener.open(), machine_id, heard, take_over=take_over)
+        return LibvirtConsole(self._opener.open(), machine_id, heard, take_over=take_over, devpts=self._devpts)
 
     def watch(self, listener: Listener) -> Callable[[], None]:
         """Deliver events until the returned stop() is called; reconnects for ever."""

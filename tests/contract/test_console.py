@@ -709,20 +709,3 @@ async def test_a_console_that_is_lost_in_silence_is_found_out_by_the_log(
     assert "somebody has the machine's console" in (await outcome(terminal))["message"]
     held.close()
     await there.entrance.stop()
-
-
-@both
-async def test_what_is_typed_while_the_guest_is_slow_goes_in_one_piece(there: House, kind: str) -> None:
-    """libvirt's daemon does not survive many that wait for a guest that ends."""
-    terminal = await opened(there, kind)
-    guest = await there.guest()
-    guest.stall()
-    for number in range(100):
-        await terminal.type(b"%02d" % number)
-    server = there.entrance._server
-    assert server is not None
-    await wait(lambda: server._used[ID].session.traffic.typed == 200)
-    guest.go_on()
-    await wait(lambda: len(guest.typed) == 200)
-    assert guest.typed == b"".join(b"%02d" % number for number in range(100))
-    assert guest.writes <= 3

@@ -435,7 +435,11 @@ def test_the_provider_starts_first_and_sees_the_hosts_paths_as_libvirt_does() ->
     assert provider["restartPolicy"] == "Always"
     paths = {each["name"]: each["hostPath"]["path"] for each in pod()["volumes"] if "hostPath" in each}
     settings = config.load(config=KUBERNETES / "config.toml", environ={})
-    for volume, root, path in (("sys", settings.sysfs, "/sys"), ("proc", settings.procfs, "/proc")):
+    for volume, root, path in (
+        ("sys", settings.sysfs, "/sys"),
+        ("proc", settings.procfs, "/proc"),
+        ("terminals", settings.devpts, "/dev/pts"),
+    ):
         assert mounts(provider)[str(root)] == volume
         assert paths.pop(volume) == path
     for path, volume in mounts(provider).items():

@@ -239,9 +239,6 @@ async def test_a_session_goes_on_while_other_things_happen(
 
 
 @both
-@pytest.mark.skipif(
-    libvirt.getVersion() >= 11_000_000, reason="libvirtd 11.3 may go round for ever when a guest ends that is typed to"
-)
 async def test_a_machine_that_is_deleted_while_somebody_types(
     provider: Provider, relay: str, machine_id: str, kind: str
 ) -> None:

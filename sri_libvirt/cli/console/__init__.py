@@ -72,7 +72,7 @@ def console(
     from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor
 
     log.set_up("warning", "auto")
-    hypervisor = LibvirtHypervisor(settings.libvirt_uri)
+    hypervisor = LibvirtHypervisor(settings.libvirt_uri, devpts=settings.devpts)
     _expect_running(hypervisor, found, settings, wait=wait)
     console_log = StatePaths(settings.state_dir).machine(found.id).console_log
     _converse(hypervisor, found, console_log, 1.0 if seconds is None else seconds, force=force)

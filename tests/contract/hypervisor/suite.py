@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Interface
 from typing import Protocol
 
@@ -588,6 +589,22 @@ class HypervisorContract:
         machine.wait_off()
         with pytest.raises(NoConsole):
             seat.sit_down()
+
+    def test_a_guest_may_end_while_somebody_types(self, world: World, machine: Machine) -> None:
+        """What is typed then is lost, and nothing else: libvirt answers on."""
+        seat = Seat(world, machine)
+        for _ in range(5):
+            seat.boot()
+            console = seat.sit_down()
+            seat.talk(console)
+            world.kill_qemu(machine.id)
+            end = time.monotonic() + DEADLINE
+            with suppress(ConsoleLost):
+                while console.write(b"?") and time.monotonic() < end:
+                    pass
+            assert time.monotonic() < end, "it is typed at a guest that has ended"
+            console.close()
+            machine.wait_off()
 
     def test_a_console_is_lost_with_libvirt(self, world: World, machine: Machine) -> None:
         seat = Seat(world, machine)

@@ -62,6 +62,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "schema_dir": ("/opt/schemas", Path("/opt/schemas")),
     "sysfs": ("/host/sys", Path("/host/sys")),
     "procfs": ("/host/proc", Path("/host/proc")),
+    "devpts": ("/host/dev/pts", Path("/host/dev/pts")),
     "backup_period": ("30m", 1800 * SECOND),
     "backups": ("3", 3),
 }
@@ -130,6 +131,7 @@ def test_defaults(absent: Path) -> None:
         schema_dir=Path("/usr/share/libvirt/schemas"),
         sysfs=Path("/sys"),
         procfs=Path("/proc"),
+        devpts=Path("/dev/pts"),
         backup_period=6 * 3600 * SECOND,
         backups=8,
     )
