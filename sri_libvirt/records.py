@@ -39,6 +39,12 @@ reconcile/beginning.py)."""
 
 AttachmentKind = Literal["image", "seed", "volume", "nic"]
 
+Measure = Literal[
+    "", "work", "ran", "waited", "open", "create", "power", "delete", "attach", "detach", "stop", "behind"
+]
+"""What the duration of an event is: of the work itself, of the guest's run, of a wait, of a session that was open, or
+since what has caused it: an RPC, or the guest's stop; of the clock alone, how far it stood behind."""
+
 Key = tuple[AttachmentKind, str, int]
 """An attachment within its machine: kind, name, incarnation."""
 
@@ -155,6 +161,8 @@ class Run:
     `behind` is how far a restored guest's clock stands behind, 0 once it was set or told of; `restored`: that it was
     restored was seen, so that it is not taken for another restore.
     `unsure`: nobody could tell, when it stopped, whether the host was going down.
+    `down_at` is when the guest before this one stopped without having been asked to, `running_at` when the machine was
+    last told to be running.
     `strangers` is None until the first look after the store was put back from a backup: nobody can say then what the
     guest has.
     """
@@ -177,10 +185,23 @@ class Run:
     restored: bool = False
     strangers: tuple[Stranger, ...] | None = ()
     unsure: bool = False
+    down_at: int = 0
+    running_at: int = 0
+
+    @property
+    def fell_at(self) -> int:
+        """When the guest, or else the one before it, stopped without having been asked to; 0 for never."""
+        return self.down_at if self.stopped in (None, StopCause.REQUESTED) else self.stopped_at
+
+    def next(self, uuid: str, boot_id: str) -> Run:
+        """The one after this, which is about to be started."""
+        return Run(uuid=uuid, boot_id=boot_id, failures=self.failures, not_before=self.not_before, error=self.error,
+                   down_at=self.fell_at, running_at=self.running_at)  # fmt: skip
 
     def going(self, now: int) -> Run:
         """The same run, whose guest runs since `now`: nothing of a stop or a press before counts any more."""
-        return replace(self, started_at=now, pressed_at=0, last_press_at=0, resumed_at=0, resumes=0, ending=None,
+        return replace(self, down_at=self.fell_at, started_at=now, pressed_at=0, last_press_at=0,
+                       resumed_at=0, resumes=0, ending=None,
                        unsure=False, stopped=None, stopped_at=0, save_refused=0, behind=0,
                        restored=False)  # fmt: skip
 
@@ -270,7 +291,8 @@ class Reason:
     """Why a machine is not (yet) what it should be: a stable code, a sentence, and what to do about it.
 
     `since` is when it was first given; `told` is set once a long wait for it has become an event. `action` names the
-    action that failed, if it is for that: it holds as long as that is still to be done.
+    action that failed, if it is for that: it holds as long as that is still to be done. `device` is the alias of the
+    device that it is about, if it is about one.
     """
 
     code: str
@@ -279,6 +301,12 @@ class Reason:
     since: int = 0
     told: bool = False
     action: str = ""
+    device: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes it the same as before, whatever numbers are in its sentence by now."""
+        return (self.code, self.device, self.action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +368,7 @@ LABEL_NAME = "machinepoollet.spheric.cloud/machine-name"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a machine's timeline. `took` is nanoseconds, 0 where it means nothing.
+    """One line of a machine's timeline. `took` is nanoseconds, 0 where it means nothing, and `measure` says of what.
 
     Equal events in a row are one line: `count` of them, the first at `time`, the latest at `last` (0: there is one).
     """
@@ -353,6 +381,7 @@ class Event:
     machine: str = field(default="")
     count: int = 1
     last: int = 0
+    measure: Measure = ""
 
     @property
     def latest(self) -> int:

@@ -215,7 +215,9 @@ class ConsoleServer:
         await writer.drain()
 
     def _tell(self, machine_id: str, reason: str, message: str, took: float) -> None:
-        self._note(machine_id, Event(kind="console", reason=reason, message=message, took=int(took * SECOND)))
+        self._note(
+            machine_id, Event(kind="console", reason=reason, message=message, took=int(took * SECOND), measure="open")
+        )
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[h11.Request, bytes]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.reconcile.actions import ResizeDisk
-from sri_libvirt.reconcile.reasons import device_words
+from sri_libvirt.reconcile.reasons import device_words, of_device
 from sri_libvirt.reconcile.step import Step, join, soonest
 from sri_libvirt.reconcile.view import FailedDisk, Heard, Observed, Policy
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason
@@ -85,24 +85,29 @@ def io_error(rows: dict[str, Attachment], failed: tuple[FailedDisk, ...]) -> Rea
     advice = "Look at the health of the storage behind it."
     if any(disk.no_space for disk in failed):
         advice = "Make room on the storage behind it: the guest goes on by itself then, and has lost nothing."
+    message = f"QEMU paused the guest at an I/O error of {names}; it is resumed, after growing pauses"
     return Reason(
-        IO_ERROR, f"QEMU paused the guest at an I/O error of {names}; it is resumed, after growing pauses", advice
+        IO_ERROR, message, advice, device=",".join(rows[each.target].alias for each in failed if each.target in rows)
     )
 
 
 def backend_heard(row: Attachment, heard: Heard) -> Reason:
     """What its backend says now."""
     if heard.answers:
-        return Reason(
+        return of_device(
+            row,
             "backend-answers",
             f"the backend of {device_words(row)} answers now",
             "So the guest goes on with its next resume, as a rule, unless the storage lacks space or has bad blocks.",
         )
-    return Reason("backend-fails", f"the backend of {device_words(row)} fails now: {heard.problem}", heard.advice)
+    return of_device(
+        row, "backend-fails", f"the backend of {device_words(row)} fails now: {heard.problem}", heard.advice
+    )
 
 
 def disk_cut_off(row: Attachment) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "disk-cut-off",
         f"QEMU connects to the NBD server of {device_words(row)} once only, so a disk that has lost it does not come "
         "back by a resume (libvirt has a word for that since 9.2)",
@@ -111,7 +116,8 @@ def disk_cut_off(row: Attachment) -> Reason:
 
 
 def grows_at_start(row: Attachment, before: int, size: int, because: str) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "grows-at-start",
         f"{device_words(row)} has {byte_words(size)} by now, of which the guest sees {byte_words(before)}: {because}",
         f"{POWER_CYCLE} It sees all of it then.",
@@ -128,7 +134,7 @@ def _of_backend(row: Attachment, disk: FailedDisk) -> Iterator[Reason]:
 
 def _news(machine: Machine, reasons: list[Reason]) -> Iterator[Event]:
     """An event for each that was not told of a moment ago."""
-    known = {(reason.code, reason.message) for reason in machine.reasons}
+    known = {reason.identity for reason in machine.reasons}
     for reason in reasons:
-        if (reason.code, reason.message) not in known:
+        if reason.identity not in known:
             yield Event(kind="disk", reason=reason.code, message=reason.message)

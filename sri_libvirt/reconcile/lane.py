@@ -280,7 +280,8 @@ class Lane(threading.Thread):
         what = "call of libvirt" if is_call(late.name) else "work on it"
         log.warning("what was late came back", machine=machine_id, name=late.name, seconds=round(seconds, 1))
         message = f"the late {what} ({late.name}) came back; the domain is read again"
-        event = Event(kind="late", reason=late.name, message=message, took=int(seconds * SECOND))
+        event = Event(kind="late", reason=late.name, message=message, took=int(seconds * SECOND),
+                      measure="work")  # fmt: skip
         with suppress(StoreError):  # the provider is being stopped
             self._loop.store.submit(lambda tx: tx.add_event(machine_id, event))
         self._loop.queue.release(machine_id, late.name)

@@ -283,13 +283,7 @@ class Performer:
         if new_run:
             # Before the define: a run that libvirt knows and the store does not would be nobody's. With it the choices
             # of the steps before it are on disk before libvirt hears of them.
-            run = Run(
-                uuid=str(uuid.uuid4()),
-                boot_id=self.boot_id(),
-                failures=run.failures,
-                not_before=run.not_before,
-                error=run.error,
-            )
+            run = run.next(str(uuid.uuid4()), self.boot_id())
             self._begin_run(machine, run)
         paths = self._machine_directory(machine.id)
         if machine.spec.ignition_data and not machine.seeded:
@@ -384,7 +378,15 @@ class Performer:
     def _tell_of_device(self, row: Attachment, reason: str) -> None:
         now = self.clock()
         message = f"{device_words(row)} is {reason}"
-        event = Event(kind="device", reason=reason, message=message, time=now, took=max(now - row.changed_at, 0))
+        again = row.wanted and row.plugged_at > row.changed_at  # as after a guest has ejected it: nothing was asked
+        event = Event(
+            kind="device",
+            reason=reason,
+            message=message,
+            time=now,
+            took=0 if again else max(now - row.changed_at, 0),
+            measure="" if again else "attach" if row.wanted else "detach",
+        )
         self._note(lambda tx: tx.add_event(row.machine, event), relieving=not row.wanted)
 
     def _release(self, machine: Machine, row: Attachment, connection: Connection, *, final: bool) -> None:

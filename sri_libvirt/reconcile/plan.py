@@ -9,6 +9,7 @@ again. How an action is carried out does not belong here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.domain import ports
@@ -30,7 +31,7 @@ from sri_libvirt.reconcile.actions import (
 from sri_libvirt.reconcile.brake import back_off
 from sri_libvirt.reconcile.step import Step, cooling, failing, join, release, soonest
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
-from sri_libvirt.records import SECOND, Event, Machine, Reason, Run, StopCause, StopEvent
+from sri_libvirt.records import SECOND, Event, Machine, Measure, Reason, Run, StopCause, StopEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
         step = restored.hold(machine) or _off(machine, observed, run, now, policy)
         step = drift.guard(step, machine, observed, now)
     status = statuses.build(machine, observed, run, policy)
-    events = run_events + device_events + step.events + _state_events(machine, status, now)
+    run, state_events = _state_events(machine, status, run, now)
+    events = run_events + device_events + step.events + state_events
     # A stop that was noted before a guest was seen active is of an earlier run: used up either way.
     consumed = machine.stop_event.at if machine.stop_event else 0
     result = _finish(machine, step, status, run, now, policy, machine.generation)
@@ -111,7 +113,7 @@ def _account(machine: Machine, observed: Observed, now: int, policy: Policy) -> 
         not_before = at + back_off(failures)
     said = f": {observed.last_words.aborted}" if cause is StopCause.ABORTED else ""
     message = f"the guest stopped: {why.STOP_WORDS[cause]}{said}"
-    told = Event(kind="stopped", reason=cause.value, message=message, took=lasted)
+    told = Event(kind="stopped", reason=cause.value, message=message, took=lasted, measure="ran")
     unsure = cause is StopCause.GUEST and observed.host_stopping is None
     run = replace(run, stopped=cause, stopped_at=at, failures=failures, not_before=not_before, unsure=unsure)
     return run, (told,)
@@ -250,31 +252,51 @@ def _pending(machine: Machine, now: int, policy: Policy) -> Step:
     return Step(reasons=tuple(found), wake_at=wake)
 
 
-def _state_events(machine: Machine, status: pb.MachineStatus, now: int) -> tuple[Event, ...]:
-    """One event per transition of the machine's state, with the time since what was asked last."""
+def _state_events(machine: Machine, status: pb.MachineStatus, run: Run, now: int) -> tuple[Run, tuple[Event, ...]]:
+    """One event per transition of the machine's state, with the time since what has caused it, if that is known."""
     if status.state == machine.status.state:
-        return ()
+        return run, ()
     name = pb.MachineState.Name(status.state).removeprefix("MACHINE_").lower()
-    asked = max(machine.deleted_at, machine.power_at)
-    return (Event(kind="state", reason=name, message=f"the machine is {name}", took=max(now - asked, 0)),)
+    at, cause = _cause_of_change(machine, run)
+    took = max(now - at, 0) if cause else 0
+    event = Event(kind="state", reason=name, message=f"the machine is {name}", took=took, measure=cause)
+    return replace(run, running_at=now) if status.state == pb.MACHINE_RUNNING else run, (event,)
+
+
+def _cause_of_change(machine: Machine, run: Run) -> tuple[int, Measure]:
+    """What came last of all that changes a machine's state, and when; nothing where it has run again since, as after a
+    pause that nobody here has asked for."""
+    causes: tuple[tuple[int, Measure], ...] = (
+        (machine.power_at, "power" if machine.generation > 1 else "create"),
+        (machine.deleted_at, "delete"),
+        (run.fell_at, "stop"),
+    )
+    at, cause = max(causes, key=itemgetter(0))
+    return (at, cause) if at > run.running_at else (0, "")
 
 
 def _finish(
     machine: Machine, step: Step, status: pb.MachineStatus, run: Run, now: int, policy: Policy, generation: int
 ) -> Plan:
     """Carry over since when each reason holds, and tell of a wait that has become long."""
-    before = {(reason.code, reason.message): reason for reason in machine.reasons}
+    before = {reason.identity: reason for reason in machine.reasons}
     kept: list[Reason] = []
     events: list[Event] = []
     wake = step.wake_at
     for reason in (*step.reasons, *failing(machine, step)):
-        old = before.get((reason.code, reason.message))
+        old = before.get(reason.identity)
         reason = replace(reason, since=old.since or now, told=old.told) if old else replace(reason, since=now)
         if not reason.told:
             if now >= reason.since + policy.long_wait:
                 reason = replace(reason, told=True)
                 events.append(
-                    Event(kind="waiting", reason=reason.code, message=reason.message, took=now - reason.since)
+                    Event(
+                        kind="waiting",
+                        reason=reason.code,
+                        message=reason.message,
+                        took=now - reason.since,
+                        measure="waited",
+                    )
                 )
             else:
                 wake = soonest(wake, reason.since + policy.long_wait)

@@ -44,7 +44,7 @@ class GuestPower:
         dropped = "incomplete" if action.restore and not restored else action.drops_save
         word = "restored from its managed save" if restored else "started"
         started = Event(kind="started", reason="restored" if restored else "booted", message=f"the guest is {word}",
-                        time=now, took=now - begun)  # fmt: skip
+                        time=now, took=now - begun, measure="work")  # fmt: skip
 
         def work(tx: Transaction) -> None:
             tx.set_run(machine.id, run)
@@ -69,7 +69,7 @@ class GuestPower:
             reason, end = "clock-behind", "no agent in it has set it, so it stays behind unless the guest runs NTP"
         run = machine.run
         message = f"the guest's clock stood {run.behind // SECOND} s behind after the restore: {end}"
-        event = Event(kind="clock", reason=reason, message=message, took=run.behind)
+        event = Event(kind="clock", reason=reason, message=message, took=run.behind, measure="behind")
 
         def work(tx: Transaction) -> None:
             tx.set_run(machine.id, replace(run, behind=0))

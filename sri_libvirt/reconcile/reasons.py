@@ -94,6 +94,11 @@ def device_words(row: Attachment) -> str:
     return f"{WORDS[row.kind]} {printable.quote(row.name)}" if row.name else WORDS[row.kind]
 
 
+def of_device(row: Attachment, code: str, message: str, advice: str = "") -> Reason:
+    """A reason that is about one device."""
+    return Reason(code, message, advice, device=row.alias)
+
+
 def notes(machine: Machine) -> list[str]:
     """What an operator should know of a machine though nothing is missing: of its devices, and of its user-data."""
     rows = [row for row in machine.attachments if row.wanted and row.backing is not None and row.backing.note]
@@ -210,11 +215,12 @@ def starting() -> Reason:
 
 def device_not_ready(row: Attachment) -> Reason:
     code = row.problem_code if row.problem_code in CODES else "device-not-ready"
-    return Reason(code, f"{device_words(row)} is not ready: {row.problem}", row.problem_advice)
+    return of_device(row, code, f"{device_words(row)} is not ready: {row.problem}", row.problem_advice)
 
 
 def cold_only(row: Attachment, words: str) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "cold-only",
         f"{device_words(row)} waits for the machine's next cold start: {words}",
         "Set the machine's power OFF and ON to have it.",
@@ -223,14 +229,15 @@ def cold_only(row: Attachment, words: str) -> Reason:
 
 def release_failed(row: Attachment) -> Reason:
     if row.problem_code == UNDER_WAY:
-        return Reason(UNDER_WAY, f"{device_words(row)} is not released yet: {row.problem}")
-    return Reason(
-        "release-failed", f"{device_words(row)} cannot be released, tried again: {row.problem}", row.problem_advice
+        return of_device(row, UNDER_WAY, f"{device_words(row)} is not released yet: {row.problem}")
+    return of_device(
+        row, "release-failed", f"{device_words(row)} cannot be released, tried again: {row.problem}", row.problem_advice
     )
 
 
 def no_port(row: Attachment, ports: int) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "no-port",
         f"{device_words(row)} has no free PCIe port: all {ports} of this machine are taken",
         "Detach another device. Machines created with a higher --pcie-ports have more, as far as their vCPUs go.",
@@ -238,13 +245,16 @@ def no_port(row: Attachment, ports: int) -> Reason:
 
 
 def detach_settles(row: Attachment) -> Reason:
-    return Reason(
-        "detach-settles", f"{device_words(row)} was detached a moment ago and leaves the guest unless it comes back"
+    return of_device(
+        row,
+        "detach-settles",
+        f"{device_words(row)} was detached a moment ago and leaves the guest unless it comes back",
     )
 
 
 def detach_held(row: Attachment, hold: int) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "detach-held",
         f"all volumes of this running machine were detached at once, so {device_words(row)} is kept plugged for "
         f"{hold // SECOND} s after its detach, in case that was a mistake",
@@ -253,7 +263,8 @@ def detach_held(row: Attachment, hold: int) -> Reason:
 
 
 def unplugging(row: Attachment) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "unplugging",
         f"the guest was asked to let {device_words(row)} go and has not done so yet",
         "A guest that boots, hangs or has no driver for hot-plug ignores it; it is asked again every few seconds, and "
@@ -273,11 +284,13 @@ def unknown_device(stranger: Stranger) -> Reason:
         f"{stranger_words(stranger)} is in the guest and not in the store, as after a restored backup; it is unplugged "
         "unless it is attached again",
         "Nothing need be done, unless the guest does not let it go: its next reset or power-off completes it.",
+        device=stranger.alias,
     )
 
 
 def device_ejected(row: Attachment) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "device-ejected",
         f"the guest has ejected {device_words(row)} by itself; it is plugged again, after growing pauses",
         "Stop what ejects it inside the guest (a script, an eject by hand), or detach it.",
@@ -293,7 +306,8 @@ def define_failed(error: str) -> Reason:
 
 
 def network_unknown(row: Attachment) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "network-unknown",
         f"{device_words(row)} has no network_id yet",
         "The network's provider has to give its providerID; the machine runs without this device meanwhile.",
@@ -306,14 +320,16 @@ def foreign_disk(machine_id: str, row: Attachment, source: str, *, active: bool)
         "back into the disk, and the machine goes on by itself; "
     )
     if active:
-        return Reason(
+        return of_device(
+            row,
             "foreign-disk-source",
             f"{device_words(row)} is somewhere else since somebody took a snapshot of it or moved it: {source}; the "
             "guest runs on, and until it is back its domain is not changed and it is not started anew",
             f"{commit}a disk that was moved is copied back with virsh blockcopy. Nothing need be done while a backup "
             "runs.",
         )
-    return Reason(
+    return of_device(
+        row,
         "foreign-disk-source",
         f"{device_words(row)} has its newest data somewhere else, since somebody took a snapshot of it or moved it: "
         f"{source}; the guest is not started from older data",
@@ -323,7 +339,8 @@ def foreign_disk(machine_id: str, row: Attachment, source: str, *, active: bool)
 
 
 def block_job(row: Attachment) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "block-job",
         f"somebody copies or commits {device_words(row)} (a block job); until that has ended its domain is not changed",
         "Nothing need be done while a backup runs. `virsh blockjob` shows it, and ends it with --pivot or --abort.",
@@ -339,7 +356,8 @@ def file_left(row: Attachment, source: str) -> str:
 
 
 def nic_astray(row: Attachment) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "nic-astray",
         f"{device_words(row)} has lost its place on the host: its network was stopped and started, or it was moved; it "
         "is unplugged from the guest and plugged again",
@@ -348,7 +366,8 @@ def nic_astray(row: Attachment) -> Reason:
 
 
 def older_device_first(row: Attachment) -> Reason:
-    return Reason(
+    return of_device(
+        row,
         "older-device-first",
         f"{device_words(row)} waits until the device that had its name or its place before is gone from the guest",
         "Power the machine OFF and ON if the guest does not let it go.",

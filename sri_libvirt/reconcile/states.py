@@ -240,5 +240,5 @@ def _end(machine: Machine, row: Row, reason: Reason, cause: StopCause, now: int)
     due = since + row.patience
     if now < due:
         return Step(reasons=(reason,), wake_at=min(due, now + row.look) if row.look else due)
-    event = Event(kind="destroy", reason=reason.code, message=reason.message, took=now - since)
+    event = Event(kind="destroy", reason=reason.code, message=reason.message, took=now - since, measure="waited")
     return Step(actions=(Destroy(cause),), reasons=(reason,), events=(event,))

@@ -42,7 +42,8 @@ def stop_guest(run: Run, since: int, now: int, policy: Policy) -> Step:
     end = run.pressed_at + policy.shutdown_grace
     reason = why.shutting_down((now - run.pressed_at) // SECOND, policy.shutdown_grace // SECOND)
     if now >= end:
-        event = Event(kind="destroy", reason="grace-over", message=reason.message, took=now - run.pressed_at)
+        waited = now - run.pressed_at
+        event = Event(kind="destroy", reason="grace-over", message=reason.message, took=waited, measure="waited")
         return Step(actions=(Destroy(),), reasons=(reason,), events=(event,), wake_at=now + policy.press_every)
     again = run.last_press_at + policy.press_every
     if now >= again:

@@ -30,7 +30,13 @@ def seen(observed: Observed, run: Run, now: int) -> tuple[Run, tuple[Event, ...]
         if alias not in before
     ]
     events += [
-        Event(kind="device", reason="detached", message=f"{why.stranger_words(each)} is gone", took=now - each.since)
+        Event(
+            kind="device",
+            reason="detached",
+            message=f"{why.stranger_words(each)} is gone",
+            took=now - each.since,
+            measure="waited",
+        )
         for alias, each in before.items()
         if alias not in observed.live
     ]

@@ -159,6 +159,7 @@ class Watchdog(threading.Thread):
         self._made += 1
         self.lanes[place].start()
         reason = why.stuck((late.name,))
-        event = Event(kind="failed", reason=reason.code, message=reason.message, took=int((now - late.begun) * 1e9))
+        lasts = int((now - late.begun) * 1e9)
+        event = Event(kind="failed", reason=reason.code, message=reason.message, took=lasts, measure="work")
         with suppress(StoreError):  # the provider is being stopped
             self._loop.store.submit(lambda tx: tx.add_event(late.machine_id, event))

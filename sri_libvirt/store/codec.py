@@ -156,4 +156,5 @@ def event(row: sqlite3.Row) -> Event:
         machine=row["machine"],
         count=row["count"],
         last=row["last"],
+        measure=row["measure"],
     )

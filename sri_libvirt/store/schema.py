@@ -142,6 +142,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE TABLE reference (name TEXT PRIMARY KEY, pin TEXT NOT NULL, used INTEGER NOT NULL) STRICT",
     ),
+    # What the duration of an event is of; nobody can say it of older ones.
+    ("ALTER TABLE event ADD COLUMN measure TEXT NOT NULL DEFAULT ''",),
 )
 
 VERSION = len(MIGRATIONS)

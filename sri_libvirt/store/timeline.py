@@ -28,10 +28,10 @@ GONE = 200
 def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> bool:
     """Add an event, or count it if it is the latest once more. Of a machine that was never here: nothing. Whether it is
     a new line."""
-    said = (machine_id, event.kind, event.reason, event.message[:MESSAGE], event.time, event.took)
+    said = (machine_id, event.kind, event.reason, event.message[:MESSAGE], event.time, event.took, event.measure)
     again = connection.execute(
         """
-        UPDATE event SET count = count + 1, last = ?5, took = ?6
+        UPDATE event SET count = count + 1, last = ?5, took = ?6, measure = ?7
         WHERE id = (SELECT max(id) FROM event WHERE machine = ?1) AND (kind, reason, message) = (?2, ?3, ?4)
         """,
         said,
@@ -40,7 +40,7 @@ def add(connection: sqlite3.Connection, machine_id: str, event: Event) -> bool:
         return False
     done = connection.execute(
         """
-        INSERT INTO event (machine, kind, reason, message, time, took) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+        INSERT INTO event (machine, kind, reason, message, time, took, measure) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
         WHERE EXISTS (SELECT 1 FROM machine WHERE id = ?1) OR EXISTS (SELECT 1 FROM gone WHERE machine = ?1)
         """,
         said,

@@ -242,20 +242,21 @@ class Transaction:
     def add_reason(self, machine_id: str, reason: Reason, kind: str) -> None:
         """One more reason until the next pass finds its own, and an event of this kind unless it is there already.
 
-        One of the same code and action is replaced and goes on from when it began. It is kept even with a record that
+        One that is the same is replaced and goes on from when it began. It is kept even with a record that
         cannot be read. Of a machine that is gone: nothing.
         """
         row = self._connection.execute("SELECT reasons FROM machine WHERE id = ?", (machine_id,)).fetchone()
         if row is None:
             return
         before = codec.reasons_of(row["reasons"])
-        old = next((each for each in before if (each.code, each.action) == (reason.code, reason.action)), None)
+        old = next((each for each in before if each.identity == reason.identity), None)
         since = old.since if old else reason.since or self._clock()
         kept = [each for each in before if each is not old]
         self._update(machine_id, reasons=codec.reasons([*kept, replace(reason, since=since, told=True)]))
         if old is None:
             took = max(self._clock() - since, 0)
-            self.add_event(machine_id, Event(kind=kind, reason=reason.code, message=reason.message, took=took))
+            event = Event(kind=kind, reason=reason.code, message=reason.message, took=took, measure="waited")
+            self.add_event(machine_id, event)
 
     def set_profile(self, machine_id: str, profile: Profile) -> None:
         """What was chosen for the machine at its first define."""

@@ -26,7 +26,12 @@ def events(machine: str, settings: Settings, output: str) -> None:
         out.data([show.event(event, clock) for event in timeline], output)
         return
     rows = [
-        (show.timestamp(clock.to_wall(each.time)) or "", each.reason, show.took(each.took), _told(each, clock))
+        (
+            show.timestamp(clock.to_wall(each.time)) or "",
+            each.reason,
+            show.took(each.took, each.measure),
+            _told(each, clock),
+        )
         for each in timeline
     ]
     out.table(("TIME", "REASON", "TOOK", "MESSAGE"), rows, shorten="MESSAGE")

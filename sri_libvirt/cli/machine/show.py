@@ -16,7 +16,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.clock import SteadyClock
 from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.reconcile.reasons import notes
-from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, class_name
+from sri_libvirt.records import SECOND, Attachment, Event, Machine, Measure, Reason, class_name
 
 _MICRO = 1000
 
@@ -41,11 +41,29 @@ def ago(then: int, now: int) -> str:
     return f"{seconds}s"
 
 
-def took(nanoseconds: int) -> str:
-    """A duration: `430 ms`, `2.5 s`; "" for 0."""
-    if nanoseconds < SECOND:
-        return f"{nanoseconds / 1e6:.0f} ms" if nanoseconds else ""
-    return f"{nanoseconds / SECOND:.1f} s"
+_MEASURED: Mapping[Measure, str] = {
+    "": "{}",
+    "work": "{}",
+    "ran": "ran {}",
+    "waited": "waited {}",
+    "open": "open {}",
+    "create": "{} after create",
+    "power": "{} after power",
+    "delete": "{} after delete",
+    "attach": "{} after attach",
+    "detach": "{} after detach",
+    "stop": "{} after stop",
+    "behind": "{} behind",
+}
+"""A duration in a timeline, with what it is of."""
+
+
+def took(nanoseconds: int, measure: Measure = "") -> str:
+    """A duration, `430 ms`, `8.4 s after stop`; "" for 0."""
+    if not nanoseconds:
+        return ""
+    span = f"{nanoseconds / 1e6:.0f} ms" if nanoseconds < SECOND else f"{nanoseconds / SECOND:.1f} s"
+    return _MEASURED[measure].format(span)
 
 
 def name(machine: Machine) -> str:
@@ -87,7 +105,7 @@ def brief(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
 def unreadable(machine_id: str, problem: str) -> dict[str, Any]:
     """A machine in a list whose record cannot be read: nothing of it is known, and that is said."""
     unknown = dict.fromkeys(("namespace", "name", "class", "power", "state", "created", "deleted"))
-    damaged = {"code": "record-damaged", "message": problem, "advice": "", "since": None}
+    damaged = {"code": "record-damaged", "device": None, "message": problem, "advice": "", "since": None}
     return {"id": machine_id, **unknown, "reasons": [damaged]}
 
 
@@ -128,6 +146,7 @@ def reasons(given: Iterable[Reason], clock: SteadyClock) -> list[dict[str, Any]]
     return [
         {
             "code": each.code,
+            "device": each.device or None,
             "message": each.message,
             "advice": each.advice,
             "since": timestamp(clock.to_wall(each.since)),
@@ -137,13 +156,16 @@ def reasons(given: Iterable[Reason], clock: SteadyClock) -> list[dict[str, Any]]
 
 
 def event(each: Event, clock: SteadyClock) -> dict[str, Any]:
-    """One line of a timeline; `took_seconds` is None where it means nothing."""
+    """One line of a timeline. `took_seconds` is None where it means nothing; `took_of` says what it is of, and is None
+    where an older version has not said.
+    """
     return {
         "time": timestamp(clock.to_wall(each.time)),
         "kind": each.kind,
         "reason": each.reason,
         "message": each.message,
         "took_seconds": round(each.took / SECOND, 6) if each.took else None,
+        "took_of": each.measure or None,
         "count": each.count,
         "last": timestamp(clock.to_wall(each.latest)),
     }

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -19,7 +20,7 @@ from sri_libvirt.cli.machine import output, show
 from sri_libvirt.cli.machine.why import sentences, settled
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import LABEL_NAME, LABEL_UID, SECOND, Event, Reason, Run
+from sri_libvirt.records import LABEL_NAME, LABEL_UID, SECOND, Event, Measure, Reason, Run
 from sri_libvirt.store import Store
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
 
@@ -119,6 +120,7 @@ def test_events(cli: Cli) -> None:
     ]
     (event,) = json.loads(cli("machine", "events", DB, "-o", "json").out)
     assert (event["reason"], event["took_seconds"]) == ("device-not-ready", 2.5)
+    assert event["took_of"] is None, "an older version has not said"
 
 
 def test_events_of_a_machine_that_is_gone(cli: Cli, store: Store) -> None:
@@ -315,4 +317,7 @@ def test_times_and_spans() -> None:
     assert show.timestamp(0) is None
     assert show.timestamp(NOW + 1_500_000) == "2023-11-14T22:13:20.001500Z"
     assert [show.took(each) for each in (0, 430_000_000, 2_500_000_000)] == ["", "430 ms", "2.5 s"]
+    assert show.took(0, "stop") == ""
+    assert show.took(8_400_000_000, "stop") == "8.4 s after stop"
+    assert all(show.took(SECOND, measure).replace("1.0 s", "") for measure in get_args(Measure)[2:])
     assert show.enum_name(pb.Power, 7, "POWER_") == "7"

@@ -20,11 +20,11 @@ from sri_libvirt.records import (
     GIB,
     SECOND,
     Attachment,
+    Event,
     Key,
     Machine,
     MachineClass,
     Profile,
-    Run,
     StopEvent,
     Stranger,
 )
@@ -113,6 +113,7 @@ class World:
     stuck: tuple[str, ...] = ()
     policy: Policy = POLICY
     done: list[act.Action] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
 
     def observed(self) -> Observed | NotSeen:
         if not self.reachable:
@@ -134,6 +135,7 @@ class World:
         assert self.record is not None
         policy = replace(self.policy, size_of=lambda row: self.found.get(row.name, 0))
         made = plan(self.record, self.observed(), self.now, policy)
+        self.told += made.events
         event = self.record.stop_event
         self.record = replace(
             self.record, status=made.status, run=made.run, reasons=made.reasons,
@@ -223,8 +225,7 @@ class World:
             case act.Define(new_run=new_run):
                 if new_run:
                     self.run = f"run-{len(self.done)}"
-                    run = Run(uuid=self.run, boot_id=self.boot, failures=record.run.failures, error=record.run.error)
-                    self.record = replace(record, run=run, stop_event=None)
+                    self.record = replace(record, run=record.run.next(self.run, self.boot), stop_event=None)
                 self.persistent = frozenset(row.alias for row in ports.in_domain(record.attachments))
                 self.defined = {}
                 if self.domain is None or not self.domain.active:
