@@ -23,7 +23,7 @@ from pathlib import Path
 
 import structlog
 
-from sri_libvirt import failpoints, names, process, statedir
+from sri_libvirt import __version__, effective, failpoints, names, process, statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.capacity import ladder
 from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, budget, of_inventory
@@ -31,7 +31,7 @@ from sri_libvirt.capacity.deliverable import Lack
 from sri_libvirt.capacity.devices import DeviceClaims
 from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.capacity.pulls import PullRoom
-from sri_libvirt.config import Settings, failpoint, service_manager
+from sri_libvirt.config import DEFAULT, OPTIONS, Settings, failpoint, service_manager
 from sri_libvirt.console.entrance import Entrance
 from sri_libvirt.console.place import Place
 from sri_libvirt.console.tls import certificate
@@ -513,6 +513,20 @@ async def _serve(settings: Settings, store: Store, *, beside: bool = False) -> N
         await provider.stop()
 
 
+def _introduce(paths: StatePaths, settings: Settings) -> None:
+    """Say who this is and what it runs with: in the log, and to the commands."""
+    chosen = {
+        option.name: option.written(getattr(settings, option.name))
+        for option in OPTIONS
+        if settings.sources[option.name] != DEFAULT
+    }
+    log.info("sri-libvirt begins", version=__version__, pid=os.getpid(), settings=chosen)
+    try:
+        effective.keep(paths, settings, time.time_ns())
+    except OSError as error:  # as on a full file system, which only a daemon that runs can make room on
+        log.warning("commands will not know the settings", path=str(paths.settings), error=error.strerror)
+
+
 def serve(settings: Settings, *, new_store: bool = False) -> None:
     """Run a provider until SIGTERM or SIGINT. Raises ConfigError or StoreError when it cannot start.
 
@@ -527,6 +541,7 @@ def serve(settings: Settings, *, new_store: bool = False) -> None:
     paths = StatePaths(settings.state_dir)
     statedir.prepare(paths)
     with statedir.lock(paths), ExitStack() as stack:
+        _introduce(paths, settings)
         places.check(settings, storage.mounts(settings.procfs))
         store = Store.open(paths)
         stack.callback(store.close)

@@ -11,9 +11,10 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from sri_libvirt import quantity
@@ -79,6 +80,8 @@ class Settings:
     devpts: Path
     backup_period: int
     backups: int
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each comes from: `--flag`, an environment variable, a file's key, or "default"."""
 
     @property
     def image_dirs(self) -> tuple[Path, ...]:
@@ -116,6 +119,23 @@ class Option:
     def is_switch(self) -> bool:
         return self.native is bool
 
+    def written(self, value: Any) -> Any:
+        """The text, list of texts or yes or no of which `of_toml` makes this value again."""
+        if self.is_switch:
+            return value
+        return [self._text(each) for each in value] if self.multiple else self._text(value)
+
+    def _text(self, value: Any) -> str:
+        if value is None:
+            return self.default
+        if isinstance(value, Fraction):
+            return repr(float(value))
+        if self.metavar == "DURATION":
+            return duration_text(value)
+        if self.parse is octal_mode:
+            return f"{value:04o}"
+        return f"{value}m" if self.parse is cpu_millis else str(value)
+
     def of_text(self, text: str) -> Any:
         """The value of a text from the environment, or the default."""
         if self.multiple:
@@ -145,6 +165,13 @@ def duration(text: str) -> int:
         raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
     hours, minutes, seconds, milliseconds = (int(part or 0) for part in match.groups())
     return (hours * 3600 + minutes * 60 + seconds) * SECOND + milliseconds * 1_000_000
+
+
+def duration_text(nanoseconds: int) -> str:
+    """The text of a duration, such as 1m30s."""
+    seconds, rest = divmod(nanoseconds, SECOND)
+    units = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"), (rest // 1_000_000, "ms"))
+    return "".join(f"{number}{unit}" for number, unit in units if number) or "0s"
 
 
 def bounded_duration(least: int, most: int) -> Callable[[str], int]:
@@ -515,18 +542,25 @@ OPTIONS: tuple[Option, ...] = (
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
+DEFAULT = "default"
+RUNNING = "the provider that runs"
+"""Where a value comes from that nobody has chosen, and one that a daemon has kept."""
+
+
 def load(
     flags: Mapping[str, Any] | None = None,
     *,
     config: Path | None = None,
     environ: Mapping[str, str] | None = None,
     default_file: Path = DEFAULT_FILE,
+    effective: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
     """The settings of this process. Raises ConfigError that names the place of every bad value.
 
     `flags` holds parsed values by name; None means that the flag was not given. `config` is the TOML file of
     `--config`, which must exist; without it (and `SRI_LIBVIRT_CONFIG`) the default file is read when it exists.
     Unknown variables `SRI_LIBVIRT_*` are no mistake: Kubernetes makes some for a Service of that name.
+    `effective` are the values that a daemon runs with: before all but flags, and a file that is given as one.
     """
     environ = os.environ if environ is None else environ
     flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
@@ -535,11 +569,15 @@ def load(
     written = read_file(file) if file else {}
     mistakes = [f"{file}: unknown key {key!r}" for key in written if key not in BY_NAME]
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for option in OPTIONS:
         place = option.flag
         try:
             if option.name in flags:
                 values[option.name] = flags[option.name]
+            elif option.name in effective and not (config and option.name in written):
+                place = RUNNING
+                values[option.name] = effective[option.name]
             elif option.variable in environ:
                 place = f"environment variable {option.variable}"
                 values[option.name] = option.of_text(environ[option.variable])
@@ -547,12 +585,14 @@ def load(
                 place = f"{file}: {option.name}"
                 values[option.name] = option.of_toml(written[option.name])
             else:
+                place = DEFAULT
                 values[option.name] = option.of_text(option.default)
         except ValueError as error:
             mistakes.append(f"{place}: {error}")
+        sources[option.name] = place
     if mistakes:
         raise ConfigError("; ".join(mistakes))
-    return Settings(**values)
+    return Settings(**values, sources=sources)
 
 
 def failpoint(environ: Mapping[str, str] | None = None) -> str:
@@ -563,6 +603,24 @@ def failpoint(environ: Mapping[str, str] | None = None) -> str:
 def has_colours(environ: Mapping[str, str] | None = None) -> bool:
     """Whether a user's terminal may be given colours. Not a setting: NO_COLOR (no-color.org)."""
     return not (os.environ if environ is None else environ).get("NO_COLOR")
+
+
+def silence_grpc() -> None:
+    """Keep gRPC's core, which is told by the environment alone, from lines of its own in the log: before its import.
+
+    What it says of a failure the calls say too.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether what is written there goes to systemd's journal. Not a setting: JOURNAL_STREAM, systemd.exec(5)."""
+    stream = (os.environ if environ is None else environ).get("JOURNAL_STREAM", "")
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return stream == f"{found.st_dev}:{found.st_ino}"
 
 
 def service_manager(pid: int, environ: Mapping[str, str] | None = None) -> tuple[str, float]:

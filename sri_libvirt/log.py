@@ -28,12 +28,19 @@ from sri_libvirt import printable
 LONGEST = 2000
 """Characters of one text value in a log line; tracebacks are not cut."""
 
+_PRIORITIES = {"critical": "<2>", "error": "<3>", "exception": "<3>", "warning": "<4>", "info": "<6>", "debug": "<7>"}
+
 _PLAIN = (str, int, float, bool, type(None))
 _OWN_KEYS = frozenset({"exc_info", "exception", "stack_info", "_record", "_from_structlog"})
 
 
-def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO | None = None) -> None:
-    """Send all logs of `level` and above to `stream` (standard error). Call once, before the first log line."""
+def set_up(
+    level: str, form: Literal["auto", "json", "console"], stream: TextIO | None = None, *, journal: bool = False
+) -> None:
+    """Send all logs of `level` and above to `stream` (standard error). Call once, before the first log line.
+
+    To systemd's `journal` each line says its priority (sd-daemon(3)), so that `journalctl -p warning` finds it.
+    """
     stream = stream or sys.stderr
     console = form == "console" or (form == "auto" and stream.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -51,6 +58,8 @@ def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO 
     else:
         as_json = structlog.processors.JSONRenderer(serializer=printable.json_text)
         rendering = [structlog.processors.format_exc_info, as_json]
+    if journal:
+        rendering = [_with_priority(rendering)]
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -65,6 +74,19 @@ def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO 
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _with_priority(rendering: list[structlog.types.Processor]) -> structlog.types.Processor:
+    """What is rendered so, each line of it with its priority before it."""
+
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        prefix = _PRIORITIES.get(str(event.get("level", method)), "<6>")
+        rendered: Any = event
+        for each in rendering:
+            rendered = each(logger, method, rendered)
+        return "\n".join(f"{prefix}{line}" for line in str(rendered).split("\n"))
+
+    return render
 
 
 def refused(what: str, why: str) -> None:

@@ -165,6 +165,11 @@ class StatePaths:
         return self.root / "lock"
 
     @property
+    def settings(self) -> Path:
+        """What the provider that has the lock runs with, 0600."""
+        return self.root / "settings.json"
+
+    @property
     def admin_socket(self) -> Path:
         return self.root / "admin.sock"
 

@@ -39,6 +39,26 @@ def lock(paths: StatePaths) -> Iterator[None]:
         os.close(fd)
 
 
+def is_held(paths: StatePaths) -> bool | None:
+    """Whether a provider has the lock; None when this user may not ask.
+
+    It is asked for in shared mode, so that two such questions never see each other, and given back at once.
+    """
+    try:
+        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _locked(fd: int) -> bool:
     end = time.monotonic() + LOCK_SECONDS
     while True:

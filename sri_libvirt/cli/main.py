@@ -25,6 +25,7 @@ COMMANDS = {
     "volume": ("sri_libvirt.cli.volume:volume", "Ask backends for volumes: probe, rescan."),
     "network": ("sri_libvirt.cli.network:network", "Network ids: check what one leads to."),
     "images": ("sri_libvirt.cli.images:images", "Fetched images: list, pull, prune, check."),
+    "config": ("sri_libvirt.cli.configuration:configuration", "Show the settings that the provider runs with."),
     "capacity": ("sri_libvirt.cli.capacity:capacity", "Show what this host is, can sell, and what limits that."),
     "render": ("sri_libvirt.cli.render:render", "Print a machine's domain XML; touches nothing."),
     "store": ("sri_libvirt.cli.store:store", "Back up, check and restore the state database."),

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from sri_libvirt import log  # first of all that log: it sees to it that structlog brings no rich
+from sri_libvirt import config, log  # before all else that logs: it sees to it that structlog brings no rich
 from sri_libvirt.cli import options
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import SRIError
@@ -21,9 +21,10 @@ from sri_libvirt.errors import SRIError
 @options.settings()
 def serve(settings: Settings, new_store: bool) -> None:
     """Serve this host as a pool of machines, until SIGTERM or SIGINT. Guests outlive it."""
+    config.silence_grpc()
     from sri_libvirt import app  # grpc and libvirt take a third of a second to load
 
-    log.set_up(settings.log_level, settings.log_format)
+    log.set_up(settings.log_level, settings.log_format, journal=config.is_journal(sys.stderr.fileno()))
     try:
         app.serve(settings, new_store=new_store)
     except SRIError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from sri_libvirt import __version__
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
 from sri_libvirt.notify import ServiceManager
@@ -112,3 +113,27 @@ def test_a_store_that_cannot_be_opened_is_never_ready(manager: Manager, tmp_path
     assert "--state-dir" in last["error"]
     ServiceManager(str(manager.path)).tell(NEXT="1")
     assert manager.next() == {"NEXT": "1"}
+
+
+def test_every_line_of_the_log_has_its_form_and_the_first_says_who_this_is_and_how_it_runs(
+    tmp_path: Path,
+) -> None:
+    """Also where gRPC's core has something to say, as of an address that somebody has."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        taken = f"127.0.0.1:{there.getsockname()[1]}"
+        argv = [
+            *(sys.executable, "-m", "sri_libvirt", "serve", "--state-dir", str(tmp_path / "state")),
+            *("--address", taken, "--domain-type", "qemu", "--libvirt-uri", "test:///default", "--log-format", "json"),
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (lines[0]["event"], lines[0]["version"]) == ("sri-libvirt begins", __version__)
+    assert lines[0]["settings"] == {
+        "address": taken,
+        "state_dir": str(tmp_path / "state"),
+        "domain_type": "qemu",
+        "libvirt_uri": "test:///default",
+        "log_format": "json",
+    }
+    assert lines[-1]["error"].startswith(f"cannot listen on {taken}")

@@ -27,6 +27,7 @@ STOREYS = (
         "failpoints",
         "jobs",
         "log",
+        "effective",
         "looks",
         "metrics",
         "names",

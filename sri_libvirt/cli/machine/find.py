@@ -1,12 +1,9 @@
-"""Finding the machine that a user means, and whether the daemon runs. Read-only.
+"""Finding the machine that a user means. Read-only.
 
 What is shown of a machine does not belong here (that is `show.py`).
 """
 
 from __future__ import annotations
-
-import fcntl
-import os
 
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import NotFound, StoreError
@@ -49,23 +46,3 @@ def find(reader: Reader, word: str) -> Machine:
         raise NotFound(f"there is no machine {word!r}; see: sri-libvirt machine list")
     ids = ", ".join(each.id for each in matching[:_SHOWN]) + (", …" if len(matching) > _SHOWN else "")
     raise NotFound(f"{word!r} means {len(matching)} machines ({ids}): give more of the id, or namespace/name")
-
-
-def daemon_runs(paths: StatePaths) -> bool | None:
-    """Whether a provider holds the state directory's lock; None when this user may not ask.
-
-    The lock is asked for in shared mode, so that two such questions never see each other, and given back at once.
-    """
-    try:
-        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from sri_libvirt import statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.machine import show
-from sri_libvirt.cli.machine.find import daemon_runs, open_store
+from sri_libvirt.cli.machine.find import open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
@@ -79,7 +80,7 @@ def list_machines(
 
 def _warn(paths: StatePaths) -> None:
     """Say what makes the list one of the past."""
-    if daemon_runs(paths) is False:
+    if statedir.is_held(paths) is False:
         out.warn("the provider does not run: this is as it left it")
     if reserve.lacks(paths.reserve):
         out.warn(f"the file system of {paths.root} is full, so this may be out of date")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import click
 
+from sri_libvirt import statedir
 from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.machine import pace, show
-from sri_libvirt.cli.machine.find import daemon_runs, find, open_store
+from sri_libvirt.cli.machine.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
@@ -29,7 +30,7 @@ def why(machine: str, settings: Settings, output: str) -> None:
         latest = reader.events(found.id, 1)
         clock = reader.clock()
     paths = StatePaths(settings.state_dir)
-    running, full = daemon_runs(paths), reserve.lacks(paths.reserve)
+    running, full = statedir.is_held(paths), reserve.lacks(paths.reserve)
     image = pace.of_image(paths, found)
     if output == "text":
         for line in sentences(found, latest[-1] if latest else None, running, clock()):

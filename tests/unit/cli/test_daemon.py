@@ -9,7 +9,6 @@ import pytest
 
 from sri_libvirt import statedir
 from sri_libvirt.cli import daemon
-from sri_libvirt.cli.machine.find import daemon_runs
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.server import admin
@@ -40,10 +39,10 @@ def test_no_daemon_can_start_while_it_is_done_here(paths: StatePaths, monkeypatc
 
 
 def test_two_who_ask_whether_a_daemon_runs_do_not_see_each_other(paths: StatePaths) -> None:
-    assert daemon_runs(paths) is False
+    assert statedir.is_held(paths) is False
     with paths.lock.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
-        assert daemon_runs(paths) is False
+        assert statedir.is_held(paths) is False
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert daemon_runs(paths) is True
-    assert daemon_runs(paths) is False
+        assert statedir.is_held(paths) is True
+    assert statedir.is_held(paths) is False

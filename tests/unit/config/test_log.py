@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import structlog
 
-from sri_libvirt import log, printable
+from sri_libvirt import config, log, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 
 SECRET = "hunter2"
@@ -112,3 +114,32 @@ def test_no_traceback_can_draw(stream: io.StringIO, form: Literal["json", "conso
         logging.getLogger("grpc").exception("failed")
     assert stream.getvalue().count("2J") >= 2
     assert not printable.UNFIT.search(stream.getvalue().replace("\n", ""))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_the_journal_is_told_of_each_lines_priority(stream: io.StringIO, form: Literal["json", "console"]) -> None:
+    log.set_up("debug", form, stream, journal=True)
+    logger = structlog.get_logger()
+    for name in ("debug", "info", "warning", "error", "critical"):
+        getattr(logger, name)("said")
+    logging.getLogger("another").warning("by a library")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logger.exception("a bug")
+    told = stream.getvalue().splitlines()
+    assert [line[:3] for line in told[:6]] == ["<7>", "<6>", "<4>", "<3>", "<2>", "<4>"]
+    assert len(told) > 6
+    assert all(line.startswith("<3>") for line in told[6:]), "a traceback's lines, too"
+    if form == "json":
+        assert json.loads(told[0][3:])["event"] == "said"
+
+
+def test_whether_a_descriptor_is_the_journal_is_told_by_its_file(tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("w") as file:
+        found = os.fstat(file.fileno())
+        environ = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        assert config.is_journal(file.fileno(), environ)
+        assert not config.is_journal(file.fileno(), {})
+        assert not config.is_journal(file.fileno(), {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + 1}"})
+    assert not config.is_journal(-1, environ)
