@@ -40,3 +40,10 @@ def _root_port(index: int) -> RootPort:
     # Function 0 says that there are more, even if it is alone: adding ports must not change it.
     address = PciAddress(_FIRST_SLOT + slot, function, multifunction=function == 0)
     return RootPort(index=index, chassis=index, port=address.slot << 3 | function, address=address)
+
+
+def guest_address(port: int) -> str:
+    """Where a guest has the device behind that root port, as its `lspci -D` says: firmware numbers the buses in the
+    order of the ports, and each has one.
+    """
+    return f"0000:{port:02x}:00.0"

@@ -24,7 +24,15 @@ from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import stopping
-from sri_libvirt.reconcile.actions import Action, PlugDevice, PrepareDevice
+from sri_libvirt.reconcile.actions import (
+    Action,
+    AssignPorts,
+    ChooseProfile,
+    PlugDevice,
+    PrepareDevice,
+    ResolveImage,
+    Start,
+)
 from sri_libvirt.reconcile.calls import Calls, is_call, watched
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
@@ -58,9 +66,13 @@ MOST_RETRY = 60 * SECOND
 """When a machine is looked at again whose pass failed, or an action of which failed that has no back-off of its own."""
 
 
+AGAIN = (PrepareDevice, ResolveImage, ChooseProfile, AssignPorts)
+"""Actions that every try of a start does again, and that change nothing then."""
+
+
 class Said:
-    """What the log says of actions that fail, so that one that fails again as before is no new line. Safe from any
-    thread: a machine is with one lane at a time."""
+    """What the log says of actions, so that one that goes again as before is no new line. Safe from any thread: a
+    machine is with one lane at a time."""
 
     def __init__(self) -> None:
         self._of: dict[str, dict[Hashable, str]] = {}
@@ -74,11 +86,11 @@ class Said:
         return True
 
     def over(self, machine_id: str, action: Hashable) -> None:
-        """It did not fail."""
+        """Whatever it comes to next is new."""
         self._of.get(machine_id, {}).pop(action, None)
 
     def gone(self, machine_id: str) -> None:
-        """Nothing will be said of the machine any more."""
+        """Whatever is said of the machine is new."""
         self._of.pop(machine_id, None)
 
 
@@ -236,8 +248,12 @@ class Lane(threading.Thread):
                 with self.calls.acting(name), failpoints.around(f"perform.{name}", HypervisorError):
                     performer.perform(action, machine, connection)
                 outcome = "ok"
-                self._loop.said.over(machine_id, which)
-                log.info("action done", machine=machine_id, action=name, seconds=round(time.monotonic() - begun, 4))
+                if not isinstance(action, AGAIN):
+                    self._loop.said.over(machine_id, which)
+                if not isinstance(action, AGAIN) or self._loop.said.is_new(machine_id, which, outcome):
+                    log.info("action done", machine=machine_id, action=name, seconds=round(time.monotonic() - begun, 4))
+                if isinstance(action, Start):
+                    self._loop.said.gone(machine_id)
             except Unreachable as error:
                 log.warning("libvirt was lost", machine=machine_id, action=name, error=str(error))
                 outcome = type(error).__name__

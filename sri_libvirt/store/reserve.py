@@ -86,6 +86,17 @@ def lacks(path: Path) -> bool:
         os.close(fd)
 
 
+def unwritable(path: Path) -> str:
+    """Why nothing new may be on record beside this reserve, "" where nothing speaks for that; for readers."""
+    if lacks(path):
+        return "full"
+    try:
+        read_only = os.statvfs(path.parent).f_flag & os.ST_RDONLY
+    except OSError:
+        return ""
+    return "read-only" if read_only else ""
+
+
 def _held(fd: int) -> int:
     """Bytes that the file really has."""
     found = os.fstat(fd)

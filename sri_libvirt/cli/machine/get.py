@@ -41,9 +41,10 @@ def get(machine: str, settings: Settings, output: str) -> None:
     shown["notes"] = "; ".join(shown["notes"])
     out.table(("FIELD", "VALUE"), [(key, _cell(value)) for key, value in shown.items()])
     out.say()
-    columns = ("kind", "name", "state", "target", "mac", "port", "handle", "problem")
+    # By what the guest knows them by: its names of disks (vda) are not libvirt's.
+    columns = ("kind", "name", "state", "serial", "pci_address", "mac", "handle", "problem")
     rows = [[_cell(device.get(column)) for column in columns] for device in devices]
-    out.table([column.upper() for column in columns], rows)
+    out.table([column.upper().replace("_", " ") for column in columns], rows)
     if volumes := [device for device in devices if device["kind"] == "volume"]:
         out.say()
         out.table(("VOLUME", "DRIVER", "BACKEND", "SIZE", "ANSWERS"), [_volume(device) for device in volumes])

@@ -52,11 +52,11 @@ def list_machines(
     """List the machines of this host.
 
     On a terminal WHY is shortened to fit; `-o name` prints ids alone. A machine whose record cannot be read is listed
-    unless only some are asked for.
+    unless only some are asked for. A state with a `?` was so when that could last be written down.
     """
     with open_store(settings) as reader:
         (machines, damaged), clock = reader.readable(), reader.clock()
-    _warn(StatePaths(settings.state_dir))
+    doubted = _warn(StatePaths(settings.state_dir))
     asked = {"namespace": namespace, "state": state, "class": wanted_class}
     if any(asked.values()):
         damaged = {}
@@ -71,19 +71,20 @@ def list_machines(
         out.data([*shown, *(show.unreadable(*each) for each in damaged.items())], output)
     else:
         headings, now = WIDE if output == "wide" else HEADINGS, clock.wall()
-        rows = [_row(machine, now, headings) for machine in machines]
+        rows = [_row(machine, now, headings, "?" if doubted else "") for machine in machines]
         rows += [[{"ID": each, "STATE": "?", "WHY": problem}.get(name, "") for name in headings]
                  for each, problem in damaged.items()]  # fmt: skip
         shorten = "" if output == "wide" else "WHY"
         out.table(headings, rows, shorten=shorten, titled=not no_headers, colours=COLOURS)
 
 
-def _warn(paths: StatePaths) -> None:
-    """Say what makes the list one of the past."""
+def _warn(paths: StatePaths) -> bool:
+    """Say what makes the list one of the past; whether machines may be otherwise by now without a record of it."""
     if statedir.is_held(paths) is False:
         out.warn("the provider does not run: this is as it left it")
-    if reserve.lacks(paths.reserve):
-        out.warn(f"the file system of {paths.root} is full, so this may be out of date")
+    if problem := reserve.unwritable(paths.reserve):
+        out.warn(f"the file system of {paths.root} is {problem}, so this may be out of date")
+    return bool(problem)
 
 
 def _fits(machine: Machine, asked: Mapping[str, str | None]) -> bool:
@@ -91,13 +92,13 @@ def _fits(machine: Machine, asked: Mapping[str, str | None]) -> bool:
     return all(wanted is None or has[name] == wanted for name, wanted in asked.items())
 
 
-def _row(machine: Machine, now: int, headings: tuple[str, ...]) -> list[str]:
+def _row(machine: Machine, now: int, headings: tuple[str, ...], mark: str) -> list[str]:
     cells = {
         "ID": machine.id,
         "NAME": show.name(machine),
         "CLASS": class_name(machine.spec),
         "POWER": show.power(machine),
-        "STATE": show.state(machine) + (" (deleting)" if machine.deleted_at else ""),
+        "STATE": show.state(machine) + mark + (" (deleting)" if machine.deleted_at else ""),
         "AGE": show.ago(machine.created_at, now),
         "IMAGE": machine.spec.image.image or "-",
         "VOLUMES": _attached(machine.status.volumes, pb.VOLUME_ATTACHED, machine.spec.volumes),

@@ -15,6 +15,7 @@ from typing import Any
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.clock import SteadyClock
 from sri_libvirt.devices import DiskSource, NicBackend
+from sri_libvirt.domain import layout
 from sri_libvirt.reconcile.reasons import notes
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Measure, Reason, class_name
 
@@ -203,6 +204,7 @@ def _device(row: Attachment, status: pb.MachineStatus, heard: Mapping[str, Mappi
         "wanted": row.wanted,
         "alias": row.alias,
         "port": row.port or None,
+        "pci_address": layout.guest_address(row.port) if row.port else None,
         "handle": row.backing.handle if row.backing else None,
         "problem": row.problem or None,
     }

@@ -30,23 +30,24 @@ def why(machine: str, settings: Settings, output: str) -> None:
         latest = reader.events(found.id, 1)
         clock = reader.clock()
     paths = StatePaths(settings.state_dir)
-    running, full = statedir.is_held(paths), reserve.lacks(paths.reserve)
+    running, problem = statedir.is_held(paths), reserve.unwritable(paths.reserve)
     image = pace.of_image(paths, found)
     if output == "text":
-        for line in sentences(found, latest[-1] if latest else None, running, clock()):
+        for line in sentences(found, latest[-1] if latest else None, running, clock(), doubted=bool(problem)):
             out.say(line)
         if image:
             out.say(pace.words(image))
-        if full:
-            out.say(f"The file system of {paths.root} is full, so this may be out of date: {ROOM}.")
+        if problem:
+            cure = ROOM if problem == "full" else "look why the kernel writes to it no more, and mount it anew"
+            out.say(f"The file system of {paths.root} is {problem}, so this may be out of date: {cure}.")
         return
     shown = {
         **show.brief(found, clock),
-        "as_it_should_be": settled(found),
+        "as_it_should_be": None if problem and settled(found) else settled(found),
         "generation": found.generation,
         "observed_generation": found.observed_generation,
         "provider_running": running,
-        "state_directory_full": full,
+        "state_directory_problem": problem or None,
         "image_pull": image,
         "notes": notes(found),
     }
@@ -58,15 +59,19 @@ def settled(machine: Machine) -> bool:
     return not machine.reasons and not machine.deleted_at and machine.observed_generation >= machine.generation
 
 
-def sentences(machine: Machine, latest: Event | None, running: bool | None, now: int) -> Iterator[str]:
-    """The answer, line by line. `running`: whether the provider runs, None when that cannot be known."""
+def sentences(
+    machine: Machine, latest: Event | None, running: bool | None, now: int, *, doubted: bool = False
+) -> Iterator[str]:
+    """The answer, line by line. `running`: whether the provider runs, None when that cannot be known. `doubted`: what
+    has become of it since may not be on record.
+    """
     title = f"{show.name(machine)} ({machine.id})" if show.name(machine) else machine.id
     wish = "gone" if machine.deleted_at else {"ON": "on", "OFF": "off"}.get(show.power(machine), "?")
-    yield f"Machine {title} is {show.state(machine)} and should be {wish}."
+    yield f"Machine {title} {'was last known to be' if doubted else 'is'} {show.state(machine)} and should be {wish}."
     if running is False:
         yield "The provider does not run: what follows is as it left it, and nothing changes until it runs again."
     if settled(machine):
-        yield "It is as it should be."
+        yield "Nothing else is on record." if doubted else "It is as it should be."
     elif machine.reasons:
         yield from _numbered(machine, now)
     elif machine.deleted_at:

@@ -170,8 +170,26 @@ def test_why_says_that_the_provider_does_not_run(cli: Cli) -> None:
 def test_why_says_that_there_is_no_room_to_write_things_down(cli: Cli, state_dir: Path) -> None:
     assert "is full" not in cli("machine", "why", "web").out
     os.truncate(StatePaths(state_dir).reserve, 1 << 20)
-    assert f"The file system of {state_dir} is full, so this may be out of date" in cli("machine", "why", "web").out
-    assert json.loads(cli("machine", "why", "web", "-o", "json").out)["state_directory_full"] is True
+    told = cli("machine", "why", "web").out
+    assert f"The file system of {state_dir} is full, so this may be out of date" in told
+    assert "was last known to be RUNNING" in told
+    assert "as it should be" not in told
+    shown = json.loads(cli("machine", "why", "web", "-o", "json").out)
+    assert (shown["state_directory_problem"], shown["as_it_should_be"]) == ("full", None)
+    listed = cli("machine", "list")
+    assert " RUNNING? " in listed.out
+    assert f"the file system of {state_dir} is full" in listed.err
+
+
+def test_a_state_directory_that_nothing_can_be_written_to_any_more_is_told(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kernel makes it that has met an error of the disk."""
+    found = os.statvfs("/")
+    read_only = os.statvfs_result((*found[:8], found.f_flag | os.ST_RDONLY, *found[9:]))
+    monkeypatch.setattr(os, "statvfs", lambda _path: read_only)
+    assert "is read-only, so this may be out of date: look why" in cli("machine", "why", "web").out
+    assert " RUNNING? " in cli("machine", "list").out
 
 
 @pytest.mark.usefixtures("provider_runs")

@@ -311,6 +311,25 @@ def test_a_retry_that_fails_as_before_is_no_new_line_of_the_log(bench: Bench) ->
     assert failed("the backend is silent for 7 s") == ["the backend is silent for 7 s"]
 
 
+def test_a_start_that_waits_prepares_again_and_again_without_a_line_of_the_log(bench: Bench) -> None:
+    bench.put(volume_row("data"), volume_row("other"))
+    bench.drivers.broken["data"] = NotReady("the key is wrong")
+
+    def told(passes: int) -> list[tuple[str, str]]:
+        with capture_logs() as logs:
+            for _ in range(passes):
+                bench.clock.now += 600 * SECOND
+                bench.lane.reconcile(ID)
+        return [(each["event"], each["action"]) for each in logs if "action" in each]
+
+    assert ("action done", "PrepareDevice") in told(1)
+    prepared = bench.actions("PrepareDevice", "ok")
+    assert told(5) == []
+    assert bench.actions("PrepareDevice", "ok") > prepared
+    bench.drivers.broken.clear()
+    assert told(1)[-1] == ("action done", "Start")
+
+
 def test_what_was_said_of_an_action_is_new_again_after_it_went_well() -> None:
     said = Said()
     one, other = ("PrepareDevice", ("volume", "a", 1)), ("PrepareDevice", ("volume", "b", 1))
