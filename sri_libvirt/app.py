@@ -148,7 +148,14 @@ class Provider:
         ask = partial(probe, deadline=settings.probe_timeout / SECOND, cancel=self._cancel)
         probing = Probing(self._jobs, ask, clock, wake, self.metrics.probe)
         self._volumes_waiting = probing.waiting
-        access = HostAccess.of(settings, store.instance, self._virtualisation.libvirt_version, looks, probing)
+        access = HostAccess.of(
+            settings,
+            store.instance,
+            self._virtualisation.libvirt_version,
+            looks,
+            probing,
+            self._virtualisation.qemu_user,
+        )
         self._paths = paths
         cache = self._cache = Cache(paths.image_cache, paths.machines, store)
         self._hardware = hardware or partial(read_hardware, sysfs=settings.sysfs, procfs=settings.procfs)
@@ -172,7 +179,9 @@ class Provider:
             machine=platform.machine(),
             count=self.metrics.pull,
         )
-        images = ImageAccess(settings.image_dirs, (paths.image_cache,), looks, cache, pulling)
+        images = ImageAccess(
+            settings.image_dirs, (paths.image_cache,), looks, cache, pulling, self._virtualisation.qemu_user
+        )
         reserving = Reserving(self._jobs, self._hypervisor.connect, clock)
         links = LinkAccess(
             self._hypervisor.taps,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,29 @@ def make_directory(path: Path, mode: int) -> Path:
     path.mkdir(mode=mode, exist_ok=True)
     path.chmod(mode)
     return path
+
+
+def barred(path: Path, user: int | None) -> Path | None:
+    """The first directory above a path that the user of that number (None: unknown) cannot pass, by owner and mode.
+
+    None where there is none, and where an access list or a group may let it in. Raises OSError.
+    """
+    if not user:
+        return None
+    for each in reversed(path.parents):
+        status = each.stat()
+        passes = stat.S_IXUSR if status.st_uid == user else stat.S_IXOTH | (stat.S_IXGRP if status.st_gid else 0)
+        if not status.st_mode & passes and not has_access_list(each):
+            return each
+    return None
+
+
+def has_access_list(path: Path | int) -> bool:
+    """Whether a file, or an open one, has one that may let in whom its mode keeps out."""
+    try:
+        return "system.posix_acl_access" in os.listxattr(path)
+    except OSError:
+        return False
 
 
 def sync_directory(path: Path) -> None:

@@ -94,13 +94,14 @@ def places(claim: Claim) -> tuple[Place, ...]:
 
 
 def claims_text(claims: Iterable[Claim]) -> str:
-    """Claims of nobody's machine as the store keeps them: resources and amounts."""
-    return json.dumps([(claim.resource, claim.amount) for claim in claims])
+    """Claims of nobody's machine as the store keeps them: resources and amounts, and the domains that have them."""
+    return json.dumps([(claim.resource, claim.amount, claim.holder) for claim in claims])
 
 
 def claims_of_text(text: str | None) -> list[Claim]:
     """What `claims_text` wrote; none of a store that keeps none."""
-    return [Claim(resource, amount) for resource, amount in json.loads(text or "[]")]
+    # An older version has not said who.
+    return [Claim(resource, amount, holder="".join(who)) for resource, amount, *who in json.loads(text or "[]")]
 
 
 def words(resource: str, amount: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli.machine.find import open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.report import facts
 from sri_libvirt.cli.report.facts import Report
@@ -37,17 +38,25 @@ PIPE_WIDTH = 120
     metavar="[SECONDS]",
     help=f"Draw the picture anew, every {WATCH_SECONDS:g} seconds or so often, until Ctrl-C.",
 )
+@click.option(
+    "--by", type=click.Choice(["machine"]), help="Show who has what: machines, and domains that are not ours."
+)
 @settings_options(
     *("state_dir", "machine_classes", "reserved_memory", "reserved_cpus", "cpu_overcommit", "disk_overcommit"),
     *("max_machines", "domain_type", "sysfs", "procfs"),
 )
 @out.form("picture", "json", "yaml", "prometheus")
-def capacity(explained: str | None, seconds: float | None, settings: Settings, output: str) -> None:
+def capacity(explained: str | None, seconds: float | None, by: str | None, settings: Settings, output: str) -> None:
     """Show what this host is, what it can sell and what limits that; reads only, with or without the daemon.
 
     With --sysfs and --procfs of another machine's saved tree it shows that machine as an empty host. When the store, or
     its file system, cannot be read, what can be sold is unknown: shown so, null in data, and the status is 1.
     """
+    if by:
+        if output == "prometheus" or explained is not None or seconds is not None:
+            raise click.UsageError("--by goes with -o json and yaml alone")
+        _by_machine(settings, output)
+        return
     if output != "picture" and (explained is not None or seconds is not None):
         raise click.UsageError("--explain and --watch are for people: they go without -o")
     if seconds is not None:
@@ -69,6 +78,17 @@ def capacity(explained: str | None, seconds: float | None, settings: Settings, o
         _data(report, output)
     if report.unknown:
         raise click.ClickException(report.unknown)
+
+
+def _by_machine(settings: Settings, output: str) -> None:
+    from sri_libvirt.cli.report import shares
+
+    with open_store(settings) as reader:
+        found = shares.gather(reader)
+    if output == "picture":
+        out.table(shares.HEADINGS, shares.rows(found))
+    else:
+        out.data(shares.data(found), output)
 
 
 def _data(report: Report, output: str) -> None:

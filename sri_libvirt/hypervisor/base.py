@@ -80,6 +80,8 @@ class Offer:
     cpu_modes: dict[str, frozenset[str]]
     cpu_models: dict[str, frozenset[str]]
     firmware: tuple[Firmware, ...]
+    qemu_user: int | None = None
+    """The number of the user as whom QEMU runs; None where libvirt does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Which of the offered things a machine gets does not belong here (domain/profile.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from lxml import etree
@@ -19,13 +20,15 @@ ALIAS = "q35"
 class Host:
     """`<capabilities>`: `domain_types`, `machine_types` and `machine_type` of guests of the host's own architecture.
 
-    `machine_type` is what `q35` stands for, "" if this QEMU has no q35.
+    `machine_type` is what `q35` stands for, "" if this QEMU has no q35. `qemu_user` is the number of the user as whom
+    QEMU runs, None where libvirt does not say.
     """
 
     architecture: str
     domain_types: frozenset[str]
     machine_type: str
     machine_types: frozenset[str]
+    qemu_user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def parse_host(xml: str) -> Host:
         domain_types=frozenset(domain.get("type", "") for domain in arch.iterfind("domain")),
         machine_type=aliases.get(ALIAS) or "",
         machine_types=names | frozenset(name for name in aliases.values() if name),
+        qemu_user=_qemu_user(root),
     )
 
 
@@ -70,6 +74,15 @@ def parse_domain(xml: str) -> Domain:
         cpu_modes=frozenset(mode.get("name", "") for mode in modes),
         cpu_models=frozenset(model.text for model in custom if model.text and model.get("usable") == "yes"),
     )
+
+
+def _qemu_user(root: etree._Element) -> int | None:
+    """Of the label `+64055:+64055` that a guest gets by owner and group, unless it has one of its own."""
+    labels = (
+        model.findtext("baselabel", "") for model in root.iterfind("host/secmodel") if model.findtext("model") == "dac"
+    )
+    user = re.match(r"\+(\d+):", next(labels, ""))
+    return int(user[1]) if user else None
 
 
 def _parse(xml: str) -> etree._Element:

@@ -271,6 +271,7 @@ class LibvirtConnection:
                 cpu_modes={name: found.cpu_modes for name, found in domains.items()},
                 cpu_models={name: found.cpu_models for name, found in domains.items()},
                 firmware=firmware.read(self._firmware_dirs),
+                qemu_user=host.qemu_user,
             )
 
     def _domain_capabilities(self, host: capabilities.Host) -> dict[str, capabilities.Domain]:

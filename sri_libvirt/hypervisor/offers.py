@@ -38,6 +38,7 @@ def of_text(kept: str | None) -> Offer | None:
         firmware=tuple(
             Firmware(**{**each, "machine_patterns": tuple(each["machine_patterns"])}) for each in found["firmware"]
         ),
+        qemu_user=found.get("qemu_user"),
     )
 
 

@@ -249,7 +249,8 @@ class Cache:
     def _fit(self, part: Path, size: int, source: str) -> Literal["raw", "qcow2"]:
         """What a file is as a base. Raises NotReady, ProcessError."""
         with part.open("rb") as reading:
-            kind, _ = formats.look_at(reading.read(formats.HEAD_BYTES), size, f"the image {source}")
+            name = source.partition("#")[0].partition("?")[0].rpartition("/")[2]
+            kind, _ = formats.look_at(reading.read(formats.HEAD_BYTES), size, f"the image {source}", name)
         if kind == "qcow2":
             qcow2.check(part)  # safe now: its header names no other file
         return kind

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sri_libvirt import qcow2
+from sri_libvirt import printable, qcow2
 from sri_libvirt.devices import DiskFormat
 from sri_libvirt.errors import NotReady
 from sri_libvirt.qcow2 import CONVERT
@@ -93,16 +93,19 @@ def foreign(head: bytes) -> Magic | None:
     return next((each for each in FOREIGN if _has(head, each)), None)
 
 
-def look_at(head: bytes, file_bytes: int, what: str) -> tuple[DiskFormat, int]:
+def look_at(head: bytes, file_bytes: int, what: str, name: str = "") -> tuple[DiskFormat, int]:
     """Format and guest-visible size of an image, from its first HEAD_BYTES and its size; `what` names it in words.
 
-    Raises NotReady for one that cannot be a base.
+    Raises NotReady for one that cannot be a base: also one that is no qcow2 though its file's `name` says so, and no
+    raw disk that is known either.
     """
     if found := foreign(head):
         raise NotReady(f"{what} is {found.name}, not raw or qcow2", found.advice)
     if not head.startswith(qcow2.MAGIC):
         if not file_bytes:
             raise NotReady(f"{what} is empty")
+        if name.lower().endswith((".qcow2", ".qcow")) and note(head):
+            raise NotReady(f"{what} is called {printable.quote(name)} and is no qcow2", FETCH)
         return "raw", -(-file_bytes // _SECTOR) * _SECTOR
     return "qcow2", qcow2.check_alone(head, what).size
 

@@ -29,7 +29,7 @@ from sri_libvirt.images.base import Base, Before
 from sri_libvirt.images.formats import look_at
 from sri_libvirt.images.identity import identity, restored, same_content, sampled, untouched
 from sri_libvirt.looks import Looks
-from sri_libvirt.paths import unspeakable
+from sri_libvirt.paths import barred, has_access_list, unspeakable
 from sri_libvirt.process import ProcessError
 from sri_libvirt.records import SECOND
 
@@ -45,9 +45,16 @@ class LocalImages:
 
     name = "local"
 
-    def __init__(self, image_dirs: Sequence[Path], looks: Looks | None = None, closed: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        image_dirs: Sequence[Path],
+        looks: Looks | None = None,
+        closed: Sequence[Path] = (),
+        qemu_user: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._image_dirs = tuple(image_dirs)
         self._closed = tuple(closed)
+        self._qemu_user = qemu_user
         self._looks = looks or Looks()
         self._checked: deque[tuple[Path, FileIdentity]] = deque(maxlen=_REMEMBERED)
 
@@ -70,6 +77,7 @@ class LocalImages:
     def _anew(self, image: str, path: Path) -> Base:
         base = self._base(image, path)
         assert base.disk is not None
+        self._look(image, ("barred", path), lambda: _passed(image, path, self._qemu_user()))
         if base.disk.format == "qcow2":
             self._check(image, path, base.disk.identity)  # safe now: its header names no other file
         return base
@@ -84,6 +92,7 @@ class LocalImages:
         """What a disk was made of must still be there: a changed base makes garbage of an overlay."""
         path = before.path
         seen = self._look(image, ("see", path), lambda: _see(image, path))
+        self._look(image, ("barred", path), lambda: _passed(image, path, self._qemu_user()))
         now = seen.identity
         if not kept.digest or not untouched(kept, now):
             now = self._look(image, ("sample", path), lambda: _see(image, path, sample=True)).identity
@@ -188,18 +197,26 @@ def _see(image: str, path: Path, *, sample: bool = False) -> _Seen:
 def _base(image: str, path: Path) -> Base:
     """A file as the base of a disk, and what an operator should know of it. Raises NotReady for one that is unfit."""
     seen = _see(image, path, sample=True)
-    kind, size = look_at(seen.head, seen.identity.size, f"the image {image}")
+    kind, size = look_at(seen.head, seen.identity.size, f"the image {image}", path.name)
     note = formats.note(seen.head) if kind == "raw" else ""
     return Base(BackingFile(path=str(path), format=kind, identity=seen.identity), size, note=note)
+
+
+def _passed(image: str, path: Path, qemu_user: int | None) -> None:
+    """Raise NotReady unless QEMU gets as far as the file."""
+    try:
+        directory = barred(path, qemu_user)
+    except OSError as error:
+        raise NotReady(f"the way to the image {image} cannot be looked at: {error.strerror}") from error
+    if directory is not None:
+        words = f"QEMU's user ({qemu_user}) cannot pass the directory {directory} of the image {image}"
+        raise NotReady(words, f"chmod o+x {shlex.quote(str(directory))}, or put the image elsewhere.")
 
 
 def _readable_by_others(fd: int, status: os.stat_result) -> bool:
     if status.st_mode & stat.S_IROTH:
         return True
-    try:
-        return "system.posix_acl_access" in os.listxattr(fd)  # which may let QEMU's user in
-    except OSError:
-        return False
+    return has_access_list(fd)  # which may let QEMU's user in
 
 
 def _changed(image: str, path: Path, kept: FileIdentity, now: FileIdentity) -> NotReady:

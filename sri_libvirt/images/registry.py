@@ -5,7 +5,7 @@ What a driver does does not belong here (see `base.py` for its contract).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class ImageAccess:
     looks: Looks = field(default_factory=Looks)
     cache: Cache | None = None
     pulling: Pulling | None = None
+    qemu_user: Callable[[], int | None] = lambda: None
 
 
 class ImageRegistry:
@@ -45,7 +46,7 @@ class ImageRegistry:
         """Ours."""
         return cls(
             [
-                LocalImages(access.directories, access.looks, access.closed),
+                LocalImages(access.directories, access.looks, access.closed, access.qemu_user),
                 OciImages(access.cache, access.pulling),
                 WebImages(access.cache, access.pulling),
             ]

@@ -34,8 +34,8 @@ from sri_libvirt.store.transaction import Transaction
 from sri_libvirt.volumes.base import VolumeDriver
 
 ROOM_ADVICE = (
-    "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity` shows "
-    "who has what."
+    "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity "
+    "--by machine` shows who has what."
 )
 GONE_ADVICE = "Install the driver's package on this host again and restart the provider."
 

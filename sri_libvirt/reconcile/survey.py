@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -74,7 +74,7 @@ class Neighbours:
                 log.warning("a domain that is not ours is charged as it was seen last", domain=each, error=str(error))
         self.seen.clear()
         self.seen.update(seen)
-        return [claim for claimed in seen.values() for claim in claimed]
+        return [replace(claim, holder=domain) for domain, claimed in seen.items() for claim in claimed]
 
 
 def size(text: str) -> tuple[int, int]:

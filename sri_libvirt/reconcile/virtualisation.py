@@ -180,6 +180,11 @@ class Virtualisation:
         with self._lock:
             return self._offer.libvirt_version if self._offer else 0
 
+    def qemu_user(self) -> int | None:
+        """The number of the user as whom QEMU runs, None while that is not known."""
+        with self._lock:
+            return self._offer.qemu_user if self._offer else None
+
     def _known(self) -> Offer | None:
         """What libvirt offers, if it was asked not long ago."""
         with self._lock:

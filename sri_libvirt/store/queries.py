@@ -116,6 +116,17 @@ def claims(connection: sqlite3.Connection, machine_id: str) -> list[Claim]:
     return [Claim(*row) for row in rows]
 
 
+def all_claims(connection: sqlite3.Connection) -> dict[str, list[Claim]]:
+    """What each machine has of the host, by id."""
+    found: dict[str, list[Claim]] = {}
+    rows = connection.execute(
+        "SELECT machine, resource, amount, node, holder FROM claim ORDER BY machine, holder, resource, node"
+    )
+    for machine, *claim in rows:
+        found.setdefault(machine, []).append(Claim(*claim))
+    return found
+
+
 def usage(connection: sqlite3.Connection) -> Usage:
     """What all machines have of the host, and how many there are of each class."""
     sums = connection.execute("SELECT resource, SUM(amount), node FROM claim GROUP BY resource, node")

@@ -138,6 +138,11 @@ class Reader:
         with self._snapshot() as connection:
             return queries.claims(connection, machine_id)
 
+    def all_claims(self) -> dict[str, list[Claim]]:
+        """What each machine has of the host, by id."""
+        with self._snapshot() as connection:
+            return queries.all_claims(connection)
+
     def usage(self) -> Usage:
         """What all machines have of the host, and how many there are of each class."""
         with self._snapshot() as connection:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sri_libvirt.errors import NotReady
 from sri_libvirt.looks import Looks
-from sri_libvirt.paths import unspeakable
+from sri_libvirt.paths import barred, unspeakable
 
 LATER = "It is looked for every few seconds."
 
@@ -28,7 +29,8 @@ Check = Callable[[Path, os.stat_result], None]
 class AllowedDirectories:
     """Directories of the operator's, by the flag that lists them. `noun` is what volumes may name below them.
 
-    What lies below one of `closed` is the provider's, wherever the operator's directories are.
+    What lies below one of `closed` is the provider's, wherever the operator's directories are. `qemu_user` tells the
+    number of the user as whom QEMU opens it, None while that is not known.
     """
 
     noun: str
@@ -36,6 +38,7 @@ class AllowedDirectories:
     directories: Sequence[Path]
     looks: Looks
     closed: Sequence[Path] = ()
+    qemu_user: Callable[[], int | None] = lambda: None
 
     def find(self, path: str, check: Check, aspect: str = "") -> Path:
         """Where a path leads, once `check` has found it fit. Raises NotReady. `aspect` tells checks apart."""
@@ -55,10 +58,15 @@ class AllowedDirectories:
             raise NotReady(problem, "Rename it.")
         try:
             check(resolved, resolved.stat(follow_symlinks=False))
+            user = self.qemu_user()
+            directory = barred(resolved, user)
         except FileNotFoundError:
             raise NotReady(f"the {self.noun} {path} is not there (yet)", LATER) from None
         except OSError as error:
             raise NotReady(f"the {self.noun} {path} cannot be looked at: {error.strerror}") from error
+        if directory is not None:
+            problem = f"QEMU's user ({user}) cannot pass the directory {directory} of the {self.noun} {path}"
+            raise NotReady(problem, f"chmod o+x {shlex.quote(str(directory))}, or put the {self.noun} elsewhere.")
         return resolved
 
     def _refusal(self, path: str) -> NotReady:

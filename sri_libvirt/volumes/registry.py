@@ -38,7 +38,8 @@ class HostAccess:
 
     Without `asking` no connected volume is prepared: for machines that are only planned. `initiator` is the host's
     iSCSI name; `libvirt_version` gives libvirt's number (9.2.0 is 9_002_000), 0 while it is not known. `closed` are
-    directories of the provider's own, in which no file is a volume.
+    directories of the provider's own, in which no file is a volume. `qemu_user` tells the number of the user as whom
+    QEMU runs, None while it is not known.
     """
 
     file_dirs: tuple[Path, ...] = ()
@@ -52,6 +53,7 @@ class HostAccess:
     boot_id: Callable[[], str] = lambda: ""
     looks: Looks = field(default_factory=Looks)
     asking: Asking | None = None
+    qemu_user: Callable[[], int | None] = lambda: None
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class HostAccess:
         libvirt_version: Callable[[], int],
         looks: Looks | None = None,
         asking: Asking | None = None,
+        qemu_user: Callable[[], int | None] = lambda: None,
     ) -> HostAccess:
         """As the settings and the store's instance have it."""
         paths = StatePaths(settings.state_dir)
@@ -76,6 +79,7 @@ class HostAccess:
             boot_id=Host(proc=settings.procfs).boot_id,
             looks=looks or Looks(),
             asking=asking,
+            qemu_user=qemu_user,
         )
 
 
@@ -113,8 +117,9 @@ class VolumeRegistry:
 
 def _ours(access: HostAccess) -> list[VolumeDriver]:
     asking, version = access.asking, access.libvirt_version
-    files = AllowedDirectories("file", "--file-dir", access.file_dirs, access.looks, access.closed)
-    sockets = AllowedDirectories("socket", "--nbd-socket-dir", access.socket_dirs, access.looks, access.closed)
+    common = (access.looks, access.closed, access.qemu_user)
+    files = AllowedDirectories("file", "--file-dir", access.file_dirs, *common)
+    sockets = AllowedDirectories("socket", "--nbd-socket-dir", access.socket_dirs, *common)
     return [
         EmptyDisks(),
         CephVolumes(asking, access.ceph_conf, version),

@@ -13,7 +13,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from tests.vm.machine import CHECKOUT, PYTHON
-from tests.vm.service import STATE, Service, spec, wait_for
+from tests.vm.service import IMAGE, STATE, Service, spec, wait_for
 
 HOST = "127.77.0.1"
 SERVE = f"""
@@ -87,3 +87,18 @@ def test_a_kernel_is_booted_past_apparmor_and_the_cache_stays_everybodys(service
 def _listed(service: Service) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(service.vm.run("sri-libvirt images list -o json"))["files"]
     return found
+
+
+def test_an_image_where_qemus_user_does_not_get_to_is_named(service: Service) -> None:
+    """Before QEMU is started, and with what to do."""
+    closed = f"{IMAGE.rpartition('/')[0]}/closed"
+    service.vm.run(f"install -d -m 0700 {closed} && cp --sparse=always -p {IMAGE} {closed}/")
+    wanted = spec("tiny", image=False)
+    wanted.image.image = f"{closed}/tiny.raw"
+    machine = service.create("closed", wanted)
+    wait_for("the reason", lambda: f"cannot pass the directory {closed} of the image" in service.why(machine))
+    assert f"chmod o+x {closed}" in service.why(machine)
+    service.vm.run(f"chmod o+x {closed}")
+    service.wait_line(machine, "up")
+    service.delete(machine)
+    service.vm.run(f"rm -r {closed}")

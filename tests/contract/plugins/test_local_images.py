@@ -460,3 +460,19 @@ def test_what_hangs_in_one_directory_is_nothing_to_another(
     with pytest.raises(NotReady, match="goes on since"):
         disk(driver, hung.path, paths)
     assert disk(driver, other / "disk.raw", paths)
+
+
+def test_a_directory_that_qemu_cannot_pass_is_said_before_qemu_finds_out(
+    images: Path, raw: Path, paths: MachinePaths
+) -> None:
+    users: list[int | None] = [0, None, 64055]
+    driver = LocalImages([images], qemu_user=lambda: users[0])
+    images.chmod(0o700)
+    made = disk(driver, raw, paths)
+    del users[0]
+    assert disk(driver, raw, paths, made) == made
+    del users[0]
+    for again in (None, made):
+        with pytest.raises(NotReady, match=r"QEMU's user \(64055\) cannot pass the directory /") as caught:
+            disk(driver, raw, paths, again)
+        assert caught.value.advice.startswith("chmod o+x /")

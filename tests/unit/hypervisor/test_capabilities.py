@@ -26,6 +26,7 @@ def test_host(version: str, q35: str, domain_types: set[str]) -> None:
     assert host.domain_types == domain_types
     assert host.machine_type == q35
     assert {q35, "pc-q35-5.2"} <= host.machine_types
+    assert host.qemu_user == 64055
     assert "q35" not in host.machine_types
 
 
@@ -53,6 +54,7 @@ def test_another_architecture_is_told_not_refused() -> None:
     host = capabilities.parse_host(xml)
     assert (host.architecture, host.machine_type) == ("aarch64", "")
     assert host.machine_types == {"virt-9.2"}
+    assert host.qemu_user is None
 
 
 def test_no_qemu_is_said_with_what_to_install() -> None:

@@ -63,6 +63,17 @@ def test_what_cannot_be_a_base(head: bytes, words: str) -> None:
         look_at(head, 1 << 20, "i")
 
 
+@pytest.mark.parametrize("name", ["page.qcow2", "OLD.QCOW2", "x.qcow"])
+def test_what_is_called_qcow2_and_is_no_disk_at_all_is_no_raw_disk(name: str) -> None:
+    page = b'{"errors": [{"code": "NOT_FOUND"}]}'
+    with pytest.raises(NotReady, match=f'the image i is called "{name}" and is no qcow2') as caught:
+        look_at(page, len(page), "the image i", name)
+    assert "Fetch the file itself" in caught.value.advice
+    assert look_at(page, len(page), "i", name.rpartition(".")[0])[0] == "raw", "what promises nothing may be anything"
+    disk = bytes(0x1FE) + b"\x55\xaa"
+    assert look_at(disk, 512, "i", name)[0] == "raw", "a disk by a wrong name"
+
+
 def test_an_empty_file() -> None:
     with pytest.raises(NotReady, match="empty"):
         look_at(b"", 0, "i")

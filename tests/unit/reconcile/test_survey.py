@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.unit.reconcile.world import ID, machine
 STRANGER = "0a0a0a0a-0000-4000-8000-000000000001"
 OFF = "0a0a0a0a-0000-4000-8000-000000000002"
 PATIENCE = 60.0
+CHARGED = [replace(claim, holder=STRANGER) for claim in claims.of_neighbour(2, GIB)]
 
 
 def domain(machine_id: str, inner: str = "<memory unit='KiB'>1048576</memory><vcpu>2</vcpu>") -> str:
@@ -68,7 +70,7 @@ def test_what_runs_and_is_not_ours_is_charged_and_remembered(bench: Bench, store
     bench.start(STRANGER)
     bench.hypervisor.connect().define(domain(OFF))
     bench.neighbours.look()
-    charged = list(claims.of_neighbour(2, GIB))
+    charged = CHARGED
     assert bench.found == [charged]
     assert bench.neighbours.remembered() == charged
     bench.hypervisor.connect().destroy(STRANGER)
@@ -81,7 +83,7 @@ def test_one_that_cannot_be_read_hides_no_other(bench: Bench) -> None:
     bench.start(OFF, domain(OFF, "<vcpu>1</vcpu>"))
     bench.start(STRANGER)
     bench.neighbours.look()
-    assert bench.found == [list(claims.of_neighbour(2, GIB))]
+    assert bench.found == [CHARGED]
 
 
 def test_one_that_cannot_be_read_any_more_is_charged_as_it_was_seen(bench: Bench) -> None:
@@ -91,7 +93,7 @@ def test_one_that_cannot_be_read_any_more_is_charged_as_it_was_seen(bench: Bench
     connection.destroy(STRANGER)
     bench.start(STRANGER, domain(STRANGER, "<vcpu>1</vcpu>"))
     bench.neighbours.look()
-    assert bench.found == [list(claims.of_neighbour(2, GIB))] * 2
+    assert bench.found == [CHARGED] * 2
 
 
 def test_while_libvirt_is_away_what_was_found_stays(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt.devices import DiskSource, SecretReference
+from sri_libvirt.errors import NotReady
 from sri_libvirt.looks import Looks
 from sri_libvirt.names import secret_uuid
 from sri_libvirt.paths import MachinePaths
@@ -178,3 +179,12 @@ def test_formats_are_the_messages_and_not_the_contents(files: Path, paths: Machi
         (files / "b.qcow2").write_bytes(header())
         asked = volume("file", {"path": f"{files}/{name}", "format": form})
         assert driver(files).prepare(MACHINE, asked, paths).format == form
+
+
+def test_a_directory_that_qemu_cannot_pass_is_said_before_qemu_finds_out(files: Path, paths: MachinePaths) -> None:
+    allowed = AllowedDirectories("file", "--file-dir", [files], Looks(), [], lambda: 64055)
+    files.chmod(0o700)
+    asked = volume("file", {"path": f"{files}/a.raw", "format": "raw"})
+    with pytest.raises(NotReady, match=r"QEMU's user \(64055\) cannot pass the directory /.* of the file ") as caught:
+        FileVolumes(allowed, None, StubAsking()).prepare(MACHINE, asked, paths)
+    assert caught.value.advice.startswith("chmod o+x /")
