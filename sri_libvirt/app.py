@@ -324,6 +324,7 @@ class Provider:
                 **ImageCommands(cache, store, pulling, collector, clock).table(),
                 **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
             },
+            store.follow,
         )
 
     async def start(self) -> None:

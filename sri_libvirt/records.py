@@ -361,6 +361,19 @@ class Machine:
         return self.labels.get(LABEL_NAME, "")
 
 
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """What is kept for a while of a machine that is no more; of one that an older version let go `id` and `gone_at`."""
+
+    id: str
+    gone_at: int
+    namespace: str = ""
+    name: str = ""
+    machine_class: str = ""
+    created_at: int = 0
+    run: Run | None = None
+
+
 LABEL_UID = "machinepoollet.spheric.cloud/machine-uid"
 LABEL_NAMESPACE = "machinepoollet.spheric.cloud/machine-namespace"
 LABEL_NAME = "machinepoollet.spheric.cloud/machine-name"

@@ -17,6 +17,7 @@ from sri_libvirt.errors import StoreError
 from sri_libvirt.records import (
     Attachment,
     ClassPolicy,
+    Departed,
     Event,
     Machine,
     MachineClass,
@@ -143,6 +144,24 @@ def machine(row: sqlite3.Row, attachments: Iterable[sqlite3.Row]) -> Machine:
             f"the record of machine {row['id']} is damaged ({type(error).__name__}): "
             "stop the daemon and put back a backup of the state database (`sri-libvirt store backups` lists them)"
         ) from error
+
+
+def remembrance(row: sqlite3.Row) -> str:
+    """What is kept of a machine that goes, of its row: by what it was called, and how its last guest ended."""
+    return json.dumps({
+        "namespace": row["namespace"] or "",
+        "name": row["name"] or "",
+        "machine_class": json.loads(row["class"])["name"],
+        "created_at": row["created_at"],
+        "run": json.loads(row["run"]),
+    })  # fmt: skip
+
+
+def departed(machine_id: str, at: int, text: str) -> Departed:
+    """What `remembrance` has kept; of one that an older version let go, its id and time alone."""
+    found = json.loads(text)
+    run = found.pop("run", None)
+    return Departed(id=machine_id, gone_at=at, **found, run=None if run is None else _run(json.dumps(run)))
 
 
 def event(row: sqlite3.Row) -> Event:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.errors import StoreError
-from sri_libvirt.records import Attachment, Event, Key, Machine
+from sri_libvirt.records import Attachment, Departed, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import codec
 
@@ -78,6 +78,22 @@ def events(connection: sqlite3.Connection, machine_id: str, limit: int) -> list[
     return [codec.event(row) for row in rows][::-1]
 
 
+def timelines(
+    connection: sqlite3.Connection, machines: Sequence[str] | None, since: int, after: int
+) -> list[tuple[int, Event]]:
+    """Lines of these machines, or of all, in their order, each with its number: those with a number above `after`, or
+    without one those that came at `since` (steady time) or later; and those that came once more at `since` or later.
+    """
+    where = "(id > ? AND time >= ? OR last >= ?)"
+    if machines is not None:
+        where += f" AND machine IN ({', '.join('?' * len(machines))})"
+    rows = connection.execute(
+        f"SELECT * FROM event WHERE {where} ORDER BY id",  # noqa: S608 (our own words)
+        (after, 0 if after else since, since, *(machines or ())),
+    )
+    return [(row["id"], codec.event(row)) for row in rows]
+
+
 def latest(connection: sqlite3.Connection) -> int:
     """The latest steady time that anything here was stored with; 0 of an empty store."""
     run = ", ".join(
@@ -105,6 +121,12 @@ def machine_ids(connection: sqlite3.Connection) -> list[str]:
 def gone(connection: sqlite3.Connection) -> set[str]:
     """Ids of machines that were here and are no more, as far back as that is kept."""
     return {row[0] for row in connection.execute("SELECT machine FROM gone")}
+
+
+def departed(connection: sqlite3.Connection) -> list[Departed]:
+    """The same, with what is known of them, the latest first."""
+    rows = connection.execute("SELECT machine, at, record FROM gone ORDER BY at DESC, rowid DESC")
+    return [codec.departed(row["machine"], row["at"], row["record"]) for row in rows]
 
 
 def claims(connection: sqlite3.Connection, machine_id: str) -> list[Claim]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from sri_libvirt import clock as clocks
 from sri_libvirt.devices import ImagePin
 from sri_libvirt.errors import StoreError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import META_DOUBT, Attachment, CachedImage, Event, Key, Machine
+from sri_libvirt.records import META_DOUBT, Attachment, CachedImage, Departed, Event, Key, Machine
 from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import database, images, queries, schema
 
@@ -128,10 +128,25 @@ class Reader:
         with self._snapshot() as connection:
             return queries.gone(connection)
 
+    def departed(self) -> list[Departed]:
+        """Machines that were here and are no more, the latest first, as far back as that is kept."""
+        with self._snapshot() as connection:
+            return queries.departed(connection)
+
     def events(self, machine_id: str, limit: int = EVENTS) -> list[Event]:
         """The newest events of a machine, oldest first; also of one that is gone since a short time."""
         with self._snapshot() as connection:
             return queries.events(connection, machine_id, limit)
+
+    def timelines(
+        self, machines: Sequence[str] | None = None, *, since: int = 0, after: int = 0
+    ) -> list[tuple[int, Event]]:
+        """Lines of these machines, or of all, also of those that are gone, in their order, each with its number: those
+        with a number above `after`, or without one those that came at `since` (steady time) or later; and those that
+        came once more at `since` or later.
+        """
+        with self._snapshot() as connection:
+            return queries.timelines(connection, machines, since, after)
 
     def claims(self, machine_id: str) -> list[Claim]:
         """What a machine has of the host."""

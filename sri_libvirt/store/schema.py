@@ -143,7 +143,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE reference (name TEXT PRIMARY KEY, pin TEXT NOT NULL, used INTEGER NOT NULL) STRICT",
     ),
     # What the duration of an event is of; nobody can say it of older ones.
-    ("ALTER TABLE event ADD COLUMN measure TEXT NOT NULL DEFAULT ''",),
+    (
+        "ALTER TABLE event ADD COLUMN measure TEXT NOT NULL DEFAULT ''",
+        # By what a machine that is no more was called, and how its last guest ended.
+        "ALTER TABLE gone ADD COLUMN record TEXT NOT NULL DEFAULT '{}'",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -23,6 +23,7 @@ from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Attachment, CachedImage, Event, Key, Machine
 from sri_libvirt.resources import Usage
 from sri_libvirt.store import backup, database, queries, schema
+from sri_libvirt.store.changes import Changed
 from sri_libvirt.store.frames import Frame, Listing
 from sri_libvirt.store.reader import EVENTS, Reader
 from sri_libvirt.store.reserve import Reserve
@@ -96,6 +97,10 @@ class Store:
     def write(self, work: Callable[[Transaction], T], *, synced: bool = True, relieving: bool = False) -> T:
         """Do a work and wait for it. Not from within a work, nor on the asyncio loop."""
         return self.submit(work, synced=synced, relieving=relieving).result()
+
+    def follow(self, told: Changed) -> Callable[[], None]:
+        """Tell of the machines that each commit from now on changes, until what is returned is called."""
+        return self._writer.changes.follow(told)
 
     def machine(self, machine_id: str) -> Machine | None:
         """The machine as last committed."""

@@ -69,9 +69,9 @@ def _drop(connection: sqlite3.Connection, machine_id: str, number: int) -> None:
     )
 
 
-def machine_gone(connection: sqlite3.Connection, machine_id: str, now: int) -> None:
+def machine_gone(connection: sqlite3.Connection, machine_id: str, now: int, record: str) -> None:
     """Keep the events of a machine that is no more, and drop those that were kept long enough."""
-    connection.execute("INSERT OR REPLACE INTO gone (machine, at) VALUES (?, ?)", (machine_id, now))
+    connection.execute("INSERT OR REPLACE INTO gone (machine, at, record) VALUES (?, ?, ?)", (machine_id, now, record))
     overdue = connection.execute(
         "SELECT machine FROM (SELECT machine, at FROM gone ORDER BY at DESC LIMIT -1 OFFSET ?)"
         " UNION SELECT machine FROM gone WHERE at < ?",

@@ -7,6 +7,7 @@ rebuilt, once, at the end of any work that touched what it shows. An update that
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -59,6 +60,8 @@ class Transaction:
         """What is claimed with what this work has done so far."""
         self.events: list[tuple[str, Event]] = []
         """Lines that timelines have got by this work, with the machine of each."""
+        self.changed: set[str] = set()
+        """Machines that this work may have changed anything of, in their timeline too."""
         self._touched: set[str] = set()
         self._frames: dict[str, Frame | None] = {}
 
@@ -200,6 +203,7 @@ class Transaction:
         fields = {name: getattr(attachment, name) for name in Attachment.__slots__}
         plain = {"backing": codec.backing(attachment.backing), "image": codec.pin(attachment.image)}
         self._insert("attachment", {**fields, "wanted": int(attachment.wanted), **plain})
+        self.changed.add(attachment.machine)
 
     def set_wanted(self, machine_id: str, key: Key, wanted: bool, changed_at: int, spec: bytes | None = None) -> None:
         """Whether a device should be plugged, and its spec if that changed with it."""
@@ -339,6 +343,7 @@ class Transaction:
         self._connection.execute(
             "DELETE FROM attachment WHERE machine = ? AND kind = ? AND name = ? AND incarnation = ?", (machine_id, *key)
         )
+        self.changed.add(machine_id)
         self.unclaim(machine_id, names.alias(*key))
 
     def note_stop(self, machine_id: str, stop: StopEvent | None) -> None:
@@ -351,11 +356,12 @@ class Transaction:
         self._end_claims("machine = ?", (machine_id,))
         images.use(self._connection, images.pinned_by(self._connection, machine_id), self._clock())
         found = self._connection.execute(
-            "DELETE FROM machine WHERE id = ? RETURNING json_extract(class, '$.name')", (machine_id,)
+            "DELETE FROM machine WHERE id = ? RETURNING namespace, name, class, created_at, run", (machine_id,)
         ).fetchone()
         if found is not None:
-            self.usage = self.usage.with_machine(found[0], -1)
-        timeline.machine_gone(self._connection, machine_id, self._clock())
+            self.usage = self.usage.with_machine(json.loads(found["class"])["name"], -1)
+        remembered = codec.remembrance(found) if found is not None else "{}"
+        timeline.machine_gone(self._connection, machine_id, self._clock(), remembered)
         self._touched.add(machine_id)
 
     # Written by both
@@ -384,6 +390,7 @@ class Transaction:
 
     def add_event(self, machine_id: str, event: Event) -> None:
         """Add a line to the machine's timeline; `time` 0 means now. Of a machine that was never here: nothing."""
+        self.changed.add(machine_id)
         if timeline.add(self._connection, machine_id, replace(event, time=event.time or self._clock())):
             self.events.append((machine_id, event))
 
@@ -399,6 +406,7 @@ class Transaction:
     def _update(self, machine_id: str, **values: Any) -> None:
         if not self._set("machine", "id = ?", (machine_id,), values):
             raise NotFound(f"there is no machine {machine_id}")
+        self.changed.add(machine_id)
         if not values.keys() <= _UNSEEN:
             self._touched.add(machine_id)
 
@@ -406,6 +414,7 @@ class Transaction:
         where = "machine = ? AND kind = ? AND name = ? AND incarnation = ?"
         if not self._set("attachment", where, (machine_id, *key), values):
             raise NotFound(f"machine {machine_id} has no {key[0]} {key[1]!r} of incarnation {key[2]}")
+        self.changed.add(machine_id)
 
     def _set(self, table: str, where: str, which: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
         """Set columns unless they are so already, which would cost a sync of the disk; False if there is no row."""

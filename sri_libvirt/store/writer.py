@@ -25,6 +25,7 @@ from sri_libvirt import failpoints
 from sri_libvirt.errors import StoreError
 from sri_libvirt.records import SECOND, Event
 from sri_libvirt.resources import Usage
+from sri_libvirt.store.changes import Changes
 from sri_libvirt.store.database import ROOM, failure, is_full
 from sri_libvirt.store.frames import Frame, Listing
 from sri_libvirt.store.reserve import Reserve
@@ -68,6 +69,7 @@ class Writer:
         self._listing = listing
         self._clock = clock
         self.usage = usage
+        self.changes = Changes()
         self._usage_to_be = usage
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -153,11 +155,12 @@ class Writer:
         """Do the works in one commit and answer them; or what nothing was stored for, and nobody answered."""
         pending: dict[str, Frame | None] = {}
         told: list[tuple[str, Event]] = []
+        changed: set[str] = set()
         self._usage_to_be = self.usage
         try:
             self._sync(any(job.synced for job in group))
             self._connection.execute("BEGIN IMMEDIATE")
-            answers = [self._attempt(job, pending, told) for job in group]
+            answers = [self._attempt(job, pending, told, changed) for job in group]
             self._connection.execute("COMMIT")
         except Exception as error:
             with suppress(sqlite3.Error):  # if even that fails, the next group's BEGIN does, and comes here again
@@ -172,6 +175,7 @@ class Writer:
                 job.future.set_result(result)
             else:
                 job.future.set_exception(problem)
+        self.changes.tell(changed)
         with suppress(OSError, ValueError):  # who reads the log is gone, which is no reason to store nothing more
             for machine_id, event in told:
                 took = {"seconds": round(event.took / SECOND, 4)} if event.took else {}
@@ -185,9 +189,11 @@ class Writer:
             self._syncs = wanted
 
     def _attempt(
-        self, job: _Job, pending: dict[str, Frame | None], told: list[tuple[str, Event]]
+        self, job: _Job, pending: dict[str, Frame | None], told: list[tuple[str, Event]], changed: set[str]
     ) -> tuple[Any, Exception | None]:
-        """One work in its savepoint; its frames are added to `pending`, its events to `told`, if it succeeds."""
+        """One work in its savepoint; if it succeeds its frames are added to `pending`, its events to `told` and the
+        machines that it has changed to `changed`.
+        """
         self._connection.execute("SAVEPOINT work")
         transaction = Transaction(self._connection, self._listing, pending, self._clock, self._usage_to_be)
         before = self._connection.total_changes
@@ -207,6 +213,8 @@ class Writer:
         pending.update(changes)
         self._usage_to_be = transaction.usage
         told += transaction.events
+        changed |= transaction.changed
+        changed.update(changes)
         return result, None
 
     def _abandon(self, group: list[_Job], error: Exception) -> None:

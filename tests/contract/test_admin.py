@@ -8,7 +8,8 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from sri_libvirt.errors import FailedPrecondition, NotFound, Unavailable
 from sri_libvirt.server import admin
 from sri_libvirt.server.admin import AdminSocket
+from sri_libvirt.store.changes import Changes
 
 
 class Commands:
@@ -25,6 +27,7 @@ class Commands:
     def __init__(self) -> None:
         self.entered = threading.Event()
         self.going_on = threading.Event()
+        self.changes = Changes()
 
     def table(self) -> dict[str, admin.Command]:
         return {"echo": dict, "refuse": self.refuse, "break": self.break_, "wait": self.wait}
@@ -55,7 +58,7 @@ def commands() -> Commands:
 
 @pytest.fixture
 async def served(path: Path, commands: Commands) -> AsyncIterator[AdminSocket]:
-    door = AdminSocket(path, commands.table())
+    door = AdminSocket(path, commands.table(), commands.changes.follow)
     await door.start()
     yield door
     commands.going_on.set()
@@ -151,8 +154,63 @@ async def test_a_stop_answers_what_is_at_work(served: AdminSocket, path: Path, c
 async def test_what_a_killed_daemon_left_is_replaced(path: Path, commands: Commands) -> None:
     path.touch()
     (path.parent / "admin.sock.new").touch()
-    door = AdminSocket(path, commands.table())
+    door = AdminSocket(path, commands.table(), commands.changes.follow)
     await door.start()
     assert await ask(path, "echo") == {}
     await door.stop(1)
     await door.stop(1)
+
+
+async def heard(following: Iterator[frozenset[str]]) -> frozenset[str] | None:
+    """What comes next; None at the end."""
+    return await asyncio.to_thread(next, following, None)
+
+
+@pytest.mark.usefixtures("served")
+async def test_who_follows_is_told_of_changes_once_each(path: Path, commands: Commands) -> None:
+    one, other = admin.follow(path), admin.follow(path)
+    assert await heard(one) == await heard(other) == frozenset()
+    commands.changes.tell(["a", "b"])
+    assert await heard(one) == frozenset({"a", "b"})
+    commands.changes.tell(["b"])
+    commands.changes.tell([])
+    commands.changes.tell(["c"])
+    found: set[str] = set()
+    while found != {"b", "c"}:
+        more = await heard(one)
+        assert more, "nothing is told of nothing"
+        found |= more
+    slow = set[str]()
+    while slow != {"a", "b", "c"}:  # who reads late is told of all of them
+        slow |= await heard(other) or frozenset()
+
+
+async def test_a_daemon_that_stops_ends_all_followers_at_once(path: Path, commands: Commands) -> None:
+    door = AdminSocket(path, commands.table(), commands.changes.follow)
+    await door.start()
+    following = admin.follow(path)
+    assert await heard(following) == frozenset()
+    begun = time.monotonic()
+    await door.stop(30)
+    assert await heard(following) is None
+    assert time.monotonic() - begun < 10
+    assert commands.changes._told == (), "nobody is told any more"
+    with pytest.raises(Unavailable, match="cannot be followed"):
+        await heard(admin.follow(path))
+
+
+@pytest.mark.usefixtures("served")
+async def test_a_follower_that_is_gone_or_does_not_read_holds_nobody_up(
+    path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "QUIET_SECONDS", 0.05)
+    idle, gone = admin.follow(path), admin.follow(path)
+    await heard(idle)
+    await heard(gone)
+    gone.close()  # type: ignore[attr-defined]
+    for number in range(2000):
+        commands.changes.tell(f"{number}-{each:036}" for each in range(50))
+    assert await ask(path, "echo", a=1) == {"a": 1}
+    async with asyncio.timeout(20):
+        while len(commands.changes._told) > 1:
+            await asyncio.sleep(0.01)

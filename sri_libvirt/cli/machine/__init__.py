@@ -11,6 +11,7 @@ COMMANDS = {
     "list": (f"{_ROOM}.listing:list_machines", "List the machines of this host."),
     "get": (f"{_ROOM}.get:get", "Show one machine with its devices."),
     "events": (f"{_ROOM}.events:events", "Show a machine's timeline."),
+    "wait": (f"{_ROOM}.wait:wait", "Wait until a machine runs, is off, is gone, or has a device."),
     "why": (f"{_ROOM}.why:why", "Say why a machine is not what it should be, and what to do."),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import NotFound, StoreError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Machine
+from sri_libvirt.records import Departed, Machine
 from sri_libvirt.store import Reader, Store
 
 _SHOWN = 5
@@ -46,3 +46,14 @@ def find(reader: Reader, word: str) -> Machine:
         raise NotFound(f"there is no machine {word!r}; see: sri-libvirt machine list")
     ids = ", ".join(each.id for each in matching[:_SHOWN]) + (", …" if len(matching) > _SHOWN else "")
     raise NotFound(f"{word!r} means {len(matching)} machines ({ids}): give more of the id, or namespace/name")
+
+
+def find_gone(reader: Reader, word: str) -> Departed | None:
+    """The machine that is no more with this id, unique beginning of one, `namespace/name` or name; of those of one name
+    that which went last. None if there is none.
+    """
+    departed = reader.departed()
+    by_id = [each for each in departed if each.id == word or (word and each.id.startswith(word))]
+    if by_id:
+        return by_id[0] if len(by_id) == 1 or by_id[0].id == word else None
+    return next((each for each in departed if word and word in (each.name, f"{each.namespace}/{each.name}")), None)

@@ -12,11 +12,12 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.machine import show
 from sri_libvirt.cli.machine.find import open_store
+from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Machine, class_name
-from sri_libvirt.store import reserve
+from sri_libvirt.store import Reader, reserve
 
 HEADINGS = ("ID", "NAME", "CLASS", "POWER", "STATE", "AGE", "WHY")
 WIDE = ("ID", "NAME", "CLASS", "POWER", "STATE", "AGE", "IMAGE", "VOLUMES", "NICS", "WHY")
@@ -37,6 +38,8 @@ SORTS: Mapping[str, Callable[[Machine], Any]] = {
 @click.option("--class", "wanted_class", metavar="NAME", help="Only of this class.")
 @click.option("--sort", type=click.Choice(tuple(SORTS)), help="In this order; else the oldest comes first.")
 @click.option("--no-headers", is_flag=True, help="Tables without their first line.")
+@click.option("--gone", is_flag=True, help="Those that are no more, for a week; the latest first.")
+@click.option("-w", "--watch", is_flag=True, help="Go on with a line for each change, until Ctrl-C.")
 @settings_options("state_dir")
 @out.form("table", "wide", "name", "json", "yaml")
 def list_machines(
@@ -46,6 +49,8 @@ def list_machines(
     wanted_class: str | None,
     sort: str | None,
     no_headers: bool,
+    gone: bool,
+    watch: bool,
     settings: Settings,
     output: str,
 ) -> None:
@@ -54,10 +59,17 @@ def list_machines(
     On a terminal WHY is shortened to fit; `-o name` prints ids alone. A machine whose record cannot be read is listed
     unless only some are asked for. A state with a `?` was so when that could last be written down.
     """
+    asked = {"namespace": namespace, "state": state, "class": wanted_class}
+    if gone:
+        if state or sort or watch:
+            raise click.UsageError("--gone goes without --state, --sort and --watch")
+        _departed(settings, asked, output, titled=not no_headers)
+        return
+    if watch and output not in ("table", "wide", "name"):
+        raise click.UsageError("--watch goes with -o table, wide and name")
     with open_store(settings) as reader:
         (machines, damaged), clock = reader.readable(), reader.clock()
     doubted = _warn(StatePaths(settings.state_dir))
-    asked = {"namespace": namespace, "state": state, "class": wanted_class}
     if any(asked.values()):
         damaged = {}
     machines = [each for each in machines if _fits(each, asked)]
@@ -76,6 +88,68 @@ def list_machines(
                  for each, problem in damaged.items()]  # fmt: skip
         shorten = "" if output == "wide" else "WHY"
         out.table(headings, rows, shorten=shorten, titled=not no_headers, colours=COLOURS)
+    if watch:
+        _watch(settings, asked, output)
+
+
+def _watch(settings: Settings, asked: Mapping[str, str | None], output: str) -> None:
+    """A line for each machine that changes, also for the last time."""
+    headings = WIDE if output == "wide" else HEADINGS
+    out.flush()
+    with open_store(settings) as reader:
+        shown = {each.id: _row(each, 0, headings, "") for each in reader.readable()[0]}
+        for changed in changes(StatePaths(settings.state_dir)):
+            for machine_id in sorted(changed if changed is not None else set(reader.machine_ids()) | set(shown)):
+                _show_change(reader, machine_id, asked, headings, shown, bare=output == "name")
+            out.flush()
+
+
+def _show_change(
+    reader: Reader,
+    machine_id: str,
+    asked: Mapping[str, str | None],
+    headings: tuple[str, ...],
+    shown: dict[str, list[str]],
+    *,
+    bare: bool,
+) -> None:
+    machine = reader.machine(machine_id)
+    if machine is None:
+        if shown.pop(machine_id, None) is not None:
+            out.row([machine_id] if bare else [machine_id, "GONE"])
+        return
+    now = _row(machine, 0, headings, "")  # without its age, which is no change
+    if shown.get(machine_id) != now and _fits(machine, asked):
+        out.row([machine_id] if bare else _row(machine, reader.clock().wall(), headings, ""))
+    shown[machine_id] = now
+
+
+def _departed(settings: Settings, asked: Mapping[str, str | None], output: str, *, titled: bool) -> None:
+    with open_store(settings) as reader:
+        departed, clock = reader.departed(), reader.clock()
+    wanted = (asked["namespace"], asked["class"])
+    found = [
+        each
+        for each in departed
+        if all(word in (None, has) for word, has in zip(wanted, (each.namespace, each.machine_class), strict=True))
+    ]
+    if output == "name":
+        for each in found:
+            out.say(each.id)
+    elif output in ("json", "yaml"):
+        out.data([show.departed(each, clock) for each in found], output)
+    else:
+        rows = [
+            (
+                each.id,
+                show.full_name(each.namespace, each.name),
+                each.machine_class,
+                show.timestamp(clock.to_wall(each.gone_at)) or "",
+                show.ended(each.run),
+            )
+            for each in found
+        ]
+        out.table(("ID", "NAME", "CLASS", "GONE", "LAST GUEST"), rows, titled=titled)
 
 
 def _warn(paths: StatePaths) -> bool:

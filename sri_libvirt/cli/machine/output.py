@@ -49,6 +49,16 @@ def data(value: Any, output: str) -> None:
     document(printable.json_text(value, indent=2) if output == "json" else printable.yaml_text(value))
 
 
+def row(cells: Sequence[str]) -> None:
+    """Print one line of cells, of which nobody knows how wide those of the next will be."""
+    sys.stdout.write(_BETWEEN.join(printable.line(cell) for cell in cells).rstrip() + "\n")
+
+
+def flush() -> None:
+    """Let whoever reads have what was printed."""
+    sys.stdout.flush()
+
+
 def table(
     headings: Sequence[str],
     rows: Iterable[Sequence[str]],

@@ -16,8 +16,8 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.clock import SteadyClock
 from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.domain import layout
-from sri_libvirt.reconcile.reasons import notes
-from sri_libvirt.records import SECOND, Attachment, Event, Machine, Measure, Reason, class_name
+from sri_libvirt.reconcile.reasons import STOP_WORDS, notes
+from sri_libvirt.records import SECOND, Attachment, Departed, Event, Machine, Measure, Reason, Run, class_name
 
 _MICRO = 1000
 
@@ -69,7 +69,12 @@ def took(nanoseconds: int, measure: Measure = "") -> str:
 
 def name(machine: Machine) -> str:
     """`namespace/name`, the name alone, or "" when it has none."""
-    return f"{machine.namespace}/{machine.name}" if machine.namespace else machine.name
+    return full_name(machine.namespace, machine.name)
+
+
+def full_name(namespace: str, name: str) -> str:
+    """The same of its parts."""
+    return f"{namespace}/{name}" if namespace else name
 
 
 def state(machine: Machine) -> str:
@@ -103,6 +108,37 @@ def brief(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
     }
 
 
+def departed(each: Departed, clock: SteadyClock) -> dict[str, Any]:
+    """A machine that is no more, as far as anything of it is kept."""
+    return {
+        "id": each.id,
+        "namespace": each.namespace,
+        "name": each.name,
+        "class": each.machine_class or None,
+        "created": timestamp(each.created_at),
+        "gone": timestamp(clock.to_wall(each.gone_at)),
+        "run": run(each.run, clock) if each.run else None,
+    }
+
+
+def ended(latest: Run | None) -> str:
+    """How the last guest came to its end, "" of one that never ran or is not known to have ended."""
+    if latest is None or latest.stopped is None:
+        return ""
+    return STOP_WORDS[latest.stopped]
+
+
+def run(latest: Run, clock: SteadyClock) -> dict[str, Any]:
+    """The latest run of a guest."""
+    return {
+        "started": timestamp(clock.to_wall(latest.started_at)),
+        "stopped": timestamp(clock.to_wall(latest.stopped_at)),
+        "stopped_by": latest.stopped.value if latest.stopped else None,
+        "failures": latest.failures,
+        "not_before": timestamp(clock.to_wall(latest.not_before)),
+    }
+
+
 def unreadable(machine_id: str, problem: str) -> dict[str, Any]:
     """A machine in a list whose record cannot be read: nothing of it is known, and that is said."""
     unknown = dict.fromkeys(("namespace", "name", "class", "power", "state", "created", "deleted"))
@@ -131,13 +167,7 @@ def full(
         "ignition_bytes": len(machine.spec.ignition_data),
         "hardware": _hardware(machine),
         "devices": [_device(row, machine.status, heard) for row in sorted(machine.attachments, key=_order)],
-        "run": {
-            "started": timestamp(clock.to_wall(machine.run.started_at)),
-            "stopped": timestamp(clock.to_wall(machine.run.stopped_at)),
-            "stopped_by": machine.run.stopped.value if machine.run.stopped else None,
-            "failures": machine.run.failures,
-            "not_before": timestamp(clock.to_wall(machine.run.not_before)),
-        },
+        "run": run(machine.run, clock),
         "notes": notes(machine),
     }
 

@@ -1,0 +1,40 @@
+"""Being told by the daemon when machines change, rather than asking again and again; what they are now the store says.
+
+What is done about a change does not belong here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from sri_libvirt import statedir
+from sri_libvirt.cli.machine import output as out
+from sri_libvirt.errors import FailedPrecondition, Unavailable
+from sri_libvirt.paths import StatePaths
+
+AWAY_SECONDS = 1.0
+"""How often it is looked whether a daemon that has ended is there again, as after an upgrade."""
+
+
+def changes(paths: StatePaths) -> Iterator[frozenset[str] | None]:
+    """Ids of machines that have changed; None at first, and after the daemon was away: then anything may have changed.
+
+    Never ends by itself. Raises FailedPrecondition where no daemon runs at first, Unavailable where none may be asked.
+    """
+    from sri_libvirt.server import admin  # slow to load, and seldom wanted
+
+    if statedir.is_held(paths) is False:
+        raise FailedPrecondition("the provider does not run, so nothing will change")
+    began = False
+    while True:
+        try:
+            for number, changed in enumerate(admin.follow(paths.admin_socket)):
+                began = True
+                yield changed if number else None
+        except Unavailable:
+            if not began:
+                raise
+        out.warn("the provider has ended: waiting for it")
+        while not paths.admin_socket.exists():
+            time.sleep(AWAY_SECONDS)
