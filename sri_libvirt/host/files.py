@@ -26,6 +26,12 @@ _WORD = re.compile(r"[0-9a-fA-F]{1,16}", re.ASCII)
 
 def text(path: Path | str, limit: int = PAGE) -> str | None:
     """What a file holds, without space around it; up to the first NUL, which some firmware appends."""
+    found = content(path, limit)
+    return None if found is None else found.partition(b"\0")[0].decode("utf-8", "replace").strip() or None
+
+
+def content(path: Path | str, limit: int = PAGE) -> bytes | None:
+    """The bytes of a file, at most so many."""
     try:
         # a saved tree may hold a FIFO, and opening one for reading would wait for its writer
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -39,7 +45,7 @@ def text(path: Path | str, limit: int = PAGE) -> str | None:
         return None
     finally:
         os.close(fd)
-    return parts.partition(b"\0")[0].decode("utf-8", "replace").strip() or None
+    return bytes(parts)
 
 
 def number(path: Path | str) -> int | None:

@@ -159,7 +159,8 @@ async def test_a_planted_secret_is_found_in_the_spec_alone(tmp_path: Path) -> No
 
 COMMANDS = (
     "machine list", "machine get ID -o yaml", "machine get ID -o json", "machine get ID", "machine why ID",
-    "machine events ID", "sweep", "sweep -o json", "capacity -o json", "store check",
+    "machine events ID", "machine events -A -o json", "machine describe ID", "machine describe ID -o json",
+    "capacity --by machine -o json", "config -o json", "sweep", "sweep -o json", "capacity -o json", "store check",
 )  # fmt: skip
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
@@ -53,3 +56,35 @@ def test_serials_macs_and_pci_addresses(provider: Provider, tiny_image: Path, fi
     }
     assert len(told) == 7
     assert told == in_guest, said
+
+
+def test_a_page_has_what_the_guest_really_is(provider: Provider, tiny_image: Path) -> None:
+    provider.start("--firmware", "bios")
+    machine_id = provider.create(spec(image=tiny_image, disks={"a": "oda"})).metadata.id
+    provider.wait_console(machine_id, "tiny: up")
+    places = ["--state-dir", str(provider.state), "--libvirt-uri", provider.libvirt.uri]
+
+    def page() -> dict[str, Any]:
+        argv = [sys.executable, "-m", "sri_libvirt", "machine", "describe", machine_id, "-o", "json", *places]
+        return dict(json.loads(subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout))
+
+    found = page()
+    qemu = psutil.Process(found["domain"]["process"]["pid"])
+    assert f"guest={machine_id}" in " ".join(qemu.cmdline())
+    assert found["domain"]["state"] == "running"
+    assert 0 < found["domain"]["process"]["uptime_seconds"] < time.time() - qemu.create_time() + 5
+    assert found["domain"]["process"]["resident_bytes"] > 32 << 20
+    assert any("tiny: up" in line for line in found["console_log"])
+    assert all(each["real_bytes"] for each in found["devices"])
+    provider.libvirt.freeze()
+    try:
+        found = page()
+    finally:
+        provider.libvirt.thaw()
+    assert "libvirt has not answered within" in found["domain"]["problem"]
+    assert found["domain"]["process"]["pid"] == qemu.pid, "the kernel has, though"
+    provider.delete(machine_id)
+    wait_for("its end", lambda: provider.get(machine_id) is None)
+    found = page()
+    assert found["gone"]
+    assert found["run"]["stopped_by"] == "requested"

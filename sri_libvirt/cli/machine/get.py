@@ -31,7 +31,7 @@ def get(machine: str, settings: Settings, output: str) -> None:
     """
     with open_store(settings) as reader:
         found, clock = find(reader, machine), reader.clock()
-    shown = show.full(found, clock, _heard(found, StatePaths(settings.state_dir)))
+    shown = show.full(found, clock, heard_of(found, StatePaths(settings.state_dir)))
     if output != "table":
         out.data(shown, output)
         return
@@ -55,7 +55,7 @@ def get(machine: str, settings: Settings, output: str) -> None:
         out.table(("NIC", "DRIVER", "JOINED TO", "VLAN", "ADDRESS", "FILTER"), rows)
 
 
-def _heard(machine: Machine, paths: StatePaths) -> dict[str, Any]:
+def heard_of(machine: Machine, paths: StatePaths) -> dict[str, Any]:
     """What the daemon hears of the volumes' backends, which takes two seconds at most."""
     connected = any(row.kind == "volume" and row.volume().HasField("connection") for row in machine.attachments)
     if not connected or not paths.admin_socket.exists():

@@ -46,6 +46,16 @@ def gather(reader: Reader) -> list[Share]:
     return found + _of_others(claims_of_text(reader.meta(META_NEIGHBOURS)))
 
 
+def of(reader: Reader, machine: Machine) -> list[Share]:
+    """One machine's."""
+    return _of_machine(machine.id, machine, reader.claims(machine.id))
+
+
+def amount(resource: str, amounts: Mapping[str, int]) -> str:
+    """A cell for people."""
+    return words(resource, amounts[resource]) if resource in amounts else "-"
+
+
 def rows(shares: Iterable[Share]) -> list[tuple[str, ...]]:
     """Cells for people."""
     return [
@@ -53,7 +63,7 @@ def rows(shares: Iterable[Share]) -> list[tuple[str, ...]]:
             share.id or "-",
             show.name(share.machine) if share.machine else "-",
             share.purpose,
-            *(words(each, share.amounts[each]) if each in share.amounts else "-" for each in _COLUMNS),
+            *(amount(each, share.amounts) for each in _COLUMNS),
             ", ".join(f"{name} {words(name, amount)}" for name, amount in _others(share)) or "-",
         )
         for share in shares

@@ -21,6 +21,7 @@ from rich.console import Console
 from sri_libvirt import config, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli import main
+from sri_libvirt.cli.machine import live
 from sri_libvirt.cli.report import facts, prometheus
 from sri_libvirt.cli.report.document import document
 from sri_libvirt.cli.report.facts import Stored, Verdict
@@ -41,7 +42,7 @@ from sri_libvirt.records import (
     Run,
     set_class_name,
 )
-from sri_libvirt.resources import Usage
+from sri_libvirt.resources import CPU, Claim, Usage
 from sri_libvirt.store import Store
 from tests.unit.cli import reports
 from tests.unit.cli.conftest import DB, NOW, WEB, Cli, machine
@@ -83,7 +84,9 @@ def hostile(machine_id: str) -> Machine:
 
 
 @pytest.fixture
-def hostile_store(store: Store) -> Store:
+def hostile_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(live, "domain", lambda *_: {"state": NAME, "reason": NAME, "managed_save": True, "problem": ""})
+    monkeypatch.setattr(live, "process", lambda *_: None)
     for known in (WEB, DB):
         store.write(lambda tx, known=known: tx.forget(known))  # type: ignore[misc]
     store.write(lambda tx: tx.insert(hostile(WEB)))
@@ -97,6 +100,7 @@ def hostile_store(store: Store) -> Store:
             events=[Event("device", NAME, NAME, NOW)],
         )
     )
+    store.write(lambda tx: tx.claim(WEB, [Claim(CPU, 1000), Claim(NAME, 1, holder=NAME)]))
     return store
 
 
@@ -105,6 +109,9 @@ FORMS = [
     *(("machine", "get", WEB, "-o", form) for form in ("table", "json", "yaml")),
     *(("machine", "events", WEB, "-o", form) for form in ("table", "json", "yaml")),
     *(("machine", "why", WEB, "-o", form) for form in ("text", "json", "yaml")),
+    *(("machine", "describe", WEB, "-o", form) for form in ("text", "json", "yaml")),
+    *(("machine", "events", "-A", "-o", form) for form in ("table", "json")),
+    *(("capacity", "--by", "machine", "-o", form) for form in ("picture", "json")),
     ("render", WEB),
 ]
 
