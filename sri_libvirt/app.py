@@ -60,6 +60,7 @@ from sri_libvirt.reconcile.arrivals import Arrivals
 from sri_libvirt.reconcile.beginning import Beginning
 from sri_libvirt.reconcile.boots import Boots
 from sri_libvirt.reconcile.diskio import DiskIo
+from sri_libvirt.reconcile.edits import Edits
 from sri_libvirt.reconcile.elsewhere import Elsewhere
 from sri_libvirt.reconcile.growth import Growth, Rescan
 from sri_libvirt.reconcile.lane import Loop
@@ -275,6 +276,7 @@ class Provider:
             ended=self._boots.ended,
             ask=plugins.look,
             failed=lambda machine_id: self.events.failed_disks(machine_id),
+            edits=Edits(compiler, paths).found,
         )
         loop = Loop(
             store,

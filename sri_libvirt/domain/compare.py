@@ -58,6 +58,19 @@ def differences(asked: ObservedDomain, got: ObservedDomain) -> list[str]:
     return found
 
 
+def facts(domain: ObservedDomain) -> dict[str, str]:
+    """All that is looked at of a domain but its run, by what it is called; the same of equal ones."""
+    words = ("instance", "machine_id", "domain_type", "machine_type", *_BOOT, "nvram", "memory_kib", "vcpus")
+    found = {word.replace("_", " "): str(getattr(domain, word)) for word in words}
+    found |= {f"address of {name}": place for name, place in sorted(domain.addresses.items())}
+    for alias, device in sorted(domain.devices.items()):
+        for word in ("kind", *_OF_INTERFACE):
+            found[f"{word} of {alias}"] = str(getattr(device, word))
+        found |= {f"{word} of {alias}": value for word, value in device.access.items()}
+    found |= {f"another device, {words}": "" for words in sorted(domain.others)}
+    return {name: value for name, value in found.items() if value or name.startswith("another")}
+
+
 def undone(before: ObservedDomain, asked: ObservedDomain) -> list[str]:
     """What a define undoes that nobody but others can have changed: we never change it of a machine, or never made it.
 

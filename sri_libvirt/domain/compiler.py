@@ -93,6 +93,17 @@ class DomainCompiler:
         """What the XML of before has that others must have put there, and that the XML asked for undoes, in words."""
         return compare.undone(observed.read(before), observed.read(asked))
 
+    def edited(self, machine: Machine, rows: Sequence[Attachment], paths: MachinePaths, persistent: str) -> list[str]:
+        """What of a persistent XML the define of these devices would undo, in words. Raises HypervisorError."""
+        if machine.profile is None:
+            raise ValueError(f"machine {machine.id} has no profile yet")
+        spec = build(machine, machine.profile, rows, paths=paths, instance=self._instance, run=machine.run.uuid)
+        asked = compare.expected(spec)
+        if self._general or machine.machine_class.policy.template_dir:
+            # An operator's templates may have more devices.
+            asked = observed.read(self._renderer(machine.machine_class).render(spec))
+        return compare.undone(observed.read(persistent), asked)
+
     def follow(self, live: str, persistent: str, alias: str) -> str:
         """The persistent XML with the disk of this alias as the live XML has it. Raises HypervisorError."""
         return chain.follow(live, persistent, alias)

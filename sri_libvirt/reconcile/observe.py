@@ -40,7 +40,8 @@ class Observer:
     whether a NIC's tap is in its bridge, or down where there is none; None: it cannot be told.
     `ended(boot id)` is when an earlier boot ended, if known. `ask(row)` looks at a plugged volume's backend: None where
     nobody can, NotReady where it does not answer, or not yet. `failed(machine id)` has the aliases of the disks at
-    which QEMU has paused its guest, and whether for want of space; none if that was not seen.
+    which QEMU has paused its guest, and whether for want of space; none if that was not seen. `edits(machine, XML)` is
+    what of its persistent XML somebody else has changed, in words.
     """
 
     instance: str
@@ -52,6 +53,7 @@ class Observer:
     ended: Callable[[str], int] = lambda _: 0
     ask: Callable[[Attachment], object | None] = lambda _row: None
     failed: Callable[[str], Mapping[str, bool]] = lambda _machine: {}
+    edits: Callable[[Machine, str], tuple[str, ...]] = lambda _machine, _persistent: ()
 
     def look(
         self, machine: Machine, connect: Callable[[], Connection], stuck: tuple[str, ...] = ()
@@ -75,12 +77,13 @@ class Observer:
         persistent = domain_view.glance(domain.persistent_xml) if domain and domain.persistent_xml else None
         marks = live or persistent
         strangers = (live.devices.keys() if live else frozenset()) - {row.alias for row in machine.attachments}
+        foreign = marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id)
         return Observed(
             domain=domain,
             boot_id=self.host.boot_id(),
             host_stopping=self.host.stopping() if halted else False,
             boot_ended_at=self.ended(machine.run.boot_id),
-            foreign=marks is not None and (marks.instance, marks.machine_id) != (self.instance, machine.id),
+            foreign=foreign,
             run=marks.run if marks else "",
             live=frozenset(live.devices) if live else frozenset(),
             persistent=frozenset(persistent.devices) if persistent else frozenset(),
@@ -92,6 +95,7 @@ class Observer:
             strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
             stuck=stuck,
             failed_disks=failed,
+            edits=() if foreign or domain is None else self.edits(machine, domain.persistent_xml),
         )
 
     def _failed_disks(

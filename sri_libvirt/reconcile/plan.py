@@ -72,6 +72,8 @@ def plan(machine: Machine, observed: Observed | NotSeen, now: int, policy: Polic
     else:
         step = restored.hold(machine) or _off(machine, observed, run, now, policy)
         step = drift.guard(step, machine, observed, now)
+    if observed.edits and not machine.deleted_at:
+        step = replace(step, reasons=(*step.reasons, why.edited(observed.edits, active=observed.active)))
     status = statuses.build(machine, observed, run, policy)
     run, state_events = _state_events(machine, status, run, now)
     events = run_events + device_events + step.events + state_events

@@ -12,6 +12,9 @@ from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, Stop
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
 
+_TOLD = 3
+"""Changes of a domain that a sentence names."""
+
 CODES = frozenset(
     {
         "unreachable",
@@ -23,6 +26,7 @@ CODES = frozenset(
         "action-failed",
         "waiting-for-lane",
         "foreign-domain",
+        "domain-edited",
         "restored",
         "starting",
         "device-not-ready",
@@ -196,6 +200,19 @@ def foreign_domain() -> Reason:
         "foreign-domain",
         "a domain with this machine's id exists that this provider did not define; it is left alone",
         "Look at it with virsh dumpxml; if it may go, virsh undefine it, and the machine goes on.",
+    )
+
+
+def edited(changes: tuple[str, ...], *, active: bool) -> Reason:
+    """Of what is not by our define; `active` is whether its guest runs."""
+    more = f"; and {len(changes) - _TOLD} more" if len(changes) > _TOLD else ""
+    now = "its guest runs on as it was started, and the next define" if active else "the define before its next start"
+    return Reason(
+        "domain-edited",
+        f"somebody else has changed its domain (as virsh edit does), and {now} puts it back: "
+        f"{'; '.join(changes[:_TOLD])}{more}",
+        "`sri-libvirt machine xml MACHINE --diff` shows all of it. Change the machine by its API instead; to have it "
+        "put back at once attach or detach a device, or set the machine's power OFF and ON.",
     )
 
 

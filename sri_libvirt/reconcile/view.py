@@ -61,7 +61,8 @@ class Observed:
     it has killed the QEMU. `stuck` are calls and actions that passed their deadline and are still out: what they
     will have done is not known. `host_stopping` is None where nobody can tell. `boot_ended_at` is when the boot of the
     run ended; 0 of this one, or if that is not known. `strangers` are those of `live` that the machine has no row for.
-    `failed_disks` is asked for only when QEMU has paused the guest at an I/O error.
+    `failed_disks` is asked for only when QEMU has paused the guest at an I/O error. `edits` is what of the persistent
+    domain somebody else has changed, in words.
     """
 
     domain: DomainSnapshot | None
@@ -80,6 +81,7 @@ class Observed:
     boot_ended_at: int = 0
     strangers: tuple[Stranger, ...] = ()
     failed_disks: tuple[FailedDisk, ...] = ()
+    edits: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from sri_libvirt.clock import boottime
 from sri_libvirt.config import Settings
-from sri_libvirt.errors import SRIError
+from sri_libvirt.errors import HypervisorError, SRIError
 from sri_libvirt.host import guests
+from sri_libvirt.hypervisor.base import DomainSnapshot
 from sri_libvirt.records import SECOND
 
 T = TypeVar("T")
@@ -27,19 +28,25 @@ def domain(settings: Settings, machine_id: str) -> dict[str, Any]:
     """libvirt's state and reason of its domain, and its XML both ways; `problem` says why that is unknown."""
     found: dict[str, Any] = {"state": None, "reason": None, "managed_save": None, "problem": None}
     try:
-        snapshot = within(SECONDS, lambda: _snapshot(settings, machine_id))
+        seen = snapshot(settings, machine_id)
     except SRIError as error:
         return {**found, "problem": str(error)}
-    except LateError:
-        return {**found, "problem": f"libvirt has not answered within {SECONDS:g} s"}
-    if snapshot is None:
+    if seen is None:
         return {**found, "state": "none"}
     return {
         **found,
-        "state": snapshot.state.value,
-        "reason": snapshot.reason or None,
-        "managed_save": snapshot.managed_save,
+        "state": seen.state.value,
+        "reason": seen.reason or None,
+        "managed_save": seen.managed_save,
     }
+
+
+def snapshot(settings: Settings, machine_id: str) -> DomainSnapshot | None:
+    """Its domain, None if it has none. Raises HypervisorError, also when libvirt does not answer in time."""
+    try:
+        return within(SECONDS, lambda: _snapshot(settings, machine_id))
+    except LateError:
+        raise HypervisorError(f"libvirt has not answered within {SECONDS:g} s") from None
 
 
 def process(settings: Settings, machine_id: str) -> dict[str, Any] | None:
@@ -70,7 +77,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     return done.result(seconds)
 
 
-def _snapshot(settings: Settings, machine_id: str) -> Any:
+def _snapshot(settings: Settings, machine_id: str) -> DomainSnapshot | None:
     from sri_libvirt.hypervisor.libvirt import LibvirtHypervisor  # libvirt takes a while to load
 
     connection = LibvirtHypervisor(settings.libvirt_uri).connect()

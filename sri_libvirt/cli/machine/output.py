@@ -29,9 +29,11 @@ def form(*forms: str) -> Callable[[F], F]:
     return click.option("-o", "--output", "output", type=click.Choice(forms), default=forms[0], help=text)
 
 
-def say(text: str = "") -> None:
-    """Print one line."""
-    click.echo(printable.line(text))
+def say(text: str = "", colour: str = "") -> None:
+    """Print one line; in colour on a terminal that has any."""
+    line = printable.line(text)
+    painted = colour and sys.stdout.isatty() and config.has_colours()
+    click.echo(click.style(line, fg=colour) if painted else line)
 
 
 def warn(text: str) -> None:

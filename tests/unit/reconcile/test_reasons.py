@@ -42,6 +42,7 @@ SAMPLES = {
     "action-failed": why.action_failed("RemoveFiles", "Device or resource busy"),
     "waiting-for-lane": why.waiting_for_lane(),
     "foreign-domain": why.foreign_domain(),
+    "domain-edited": why.edited(("memory kib is '2', not '1'",), active=True),
     "restored": why.restored(),
     "starting": why.starting(),
     "device-not-ready": why.device_not_ready(ROW),

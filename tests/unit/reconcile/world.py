@@ -111,6 +111,7 @@ class World:
     restore_fails: list[HypervisorError] = field(default_factory=list)
     qemu_hangs: bool = False  # when its guest has halted
     stuck: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
     policy: Policy = POLICY
     done: list[act.Action] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
@@ -123,6 +124,7 @@ class World:
             live=self.live, persistent=self.persistent, last_words=self.last_words, stuck=self.stuck,
             strangers=self.strangers(), boot_ended_at=self.boot_ended_at,
             places=self.places, defined=self.defined, astray=self.astray, failed_disks=self.failed_disks,
+            edits=self.edits,
         )  # fmt: skip
 
     def strangers(self) -> tuple[Stranger, ...]:
