@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": ("sri_libvirt.cli.serve:serve", "Serve this host as a pool of machines."),
     "machine": ("sri_libvirt.cli.machine:machine", "Look at machines: list, get, events, why."),
     "console": ("sri_libvirt.cli.console:console", "Have a machine's serial console, or its log."),
+    "top": ("sri_libvirt.cli.top:top", "Show what guests use: CPU, memory, disks, network."),
     "volume": ("sri_libvirt.cli.volume:volume", "Ask backends for volumes: probe, rescan."),
     "network": ("sri_libvirt.cli.network:network", "Network ids: check what one leads to."),
     "images": ("sri_libvirt.cli.images:images", "Fetched images: list, pull, prune, check."),

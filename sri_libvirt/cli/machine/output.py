@@ -61,6 +61,14 @@ def flush() -> None:
     sys.stdout.flush()
 
 
+def aligned(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in which nothing is cut, for who draws them himself."""
+    lines, widths = _measured(headings, rows)
+    return [
+        _BETWEEN.join(_fitted(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
+
+
 def table(
     headings: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -71,10 +79,7 @@ def table(
 ) -> None:
     """Print a table, one row to a line, in which nothing is cut: but on a terminal the column `shorten`, until a line
     fits. `colours` are, on a terminal, those of the words of a column."""
-    from rich.cells import cell_len
-
-    lines = [tuple(headings), *(tuple(printable.line(cell) for cell in row) for row in rows)]
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    lines, widths = _measured(headings, rows)
     is_terminal = sys.stdout.isatty()
     if shorten and is_terminal:
         column = headings.index(shorten)
@@ -89,6 +94,14 @@ def table(
             cells = [click.style(cell, bold=True) for cell in cells]
         # Not by click, which takes a terminal that has ASCII alone for one that has all letters.
         sys.stdout.write(_BETWEEN.join(cells).rstrip() + "\n")
+
+
+def _measured(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> tuple[list[tuple[str, ...]], list[int]]:
+    """The lines of a table in cells that are fit to print, and how wide each column has to be."""
+    from rich.cells import cell_len
+
+    lines = [tuple(headings), *(tuple(printable.line(cell) for cell in row) for row in rows)]
+    return lines, [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
 
 
 def _fitted(text: str, width: int) -> str:
