@@ -147,11 +147,15 @@ def _devices(amounts: dict[Place, int], node: int, resources: Resources) -> None
 
 
 def of_inventory(inventory: Inventory) -> Hardware:
-    """The hardware that an inventory tells of; what it does not know there is none of."""
+    """The hardware that an inventory tells of; what it does not know there is none of.
+
+    CPUs that the kernel's scheduler leaves alone (isolcpus=) are none of a guest's, which nobody pins to them.
+    """
+    isolated = frozenset(inventory.cpu.isolated)
     cards = {nic.name: (nic.numa, nic.sriov.configured) for nic in inventory.nics if nic.sriov}
     nodes = {
         node.id: Resources(
-            cpus=len(node.cpus),
+            cpus=len(frozenset(node.cpus) - isolated),
             memory_bytes=node.memory_bytes or 0,
             hugepages={size: pages.total * size * 1024 for size, pages in node.hugepages.items()},
             vfs={name: count for name, (numa, count) in cards.items() if numa == node.id},
@@ -159,7 +163,7 @@ def of_inventory(inventory: Inventory) -> Hardware:
         for node in inventory.nodes
     }
     total = Resources(
-        cpus=len(inventory.cpu.online),
+        cpus=len(frozenset(inventory.cpu.online) - isolated),
         memory_bytes=inventory.memory.total_bytes or 0,
         hugepages={size: pages.total * size * 1024 for size, pages in inventory.memory.hugepages.items()},
         vfs={name: count for name, (_, count) in cards.items()},

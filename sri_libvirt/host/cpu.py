@@ -89,15 +89,16 @@ class Cpu:
     kinds: tuple[Kind, ...]
     """Empty where all cores are alike."""
     isolated: tuple[int, ...]
-    """Kept from the scheduler by isolcpus=."""
+    """Kept from the scheduler by isolcpus=: of the online ones."""
 
 
 def read(sysfs: Path = SYS, procfs: Path = PROC) -> Cpu:
     """The CPUs of these roots."""
     root = f"{sysfs}/devices/system/cpu"
     info = cpuinfo.read(procfs)
-    present = frozenset(files.numbered(root, "cpu"))
-    up = _up(root, present)
+    known = frozenset(files.numbered(root, "cpu"))  # of the possible ones, on some machines
+    present = known & (files.ids(f"{root}/present") or known)
+    up = _up(root, known)
     placed = _placed(root, up)
     counted = placed or up or files.ids(f"{root}/online") or cpuinfo.processors(procfs)
     modules = info.architecture_is_told and info.vendor == "AuthenticAMD" and info.family in _AMD_MODULE_FAMILIES
@@ -131,7 +132,8 @@ def _placed(root: str, up: frozenset[int]) -> frozenset[int]:
 
 
 def _siblings(root: str, cpu: int, what: tuple[str, str]) -> frozenset[int] | None:
-    found = (files.mask(f"{root}/cpu{cpu}/topology/{name}") for name in what)
+    paths = (f"{root}/cpu{cpu}/topology/{name}" for name in what)
+    found = (files.numbers(path, f"{path}_list") for path in paths)
     return next((siblings for siblings in found if siblings is not None), None)
 
 
@@ -186,7 +188,7 @@ def _caches(root: str, up: frozenset[int]) -> tuple[Cache, ...]:
             seen = covered.setdefault(f"{level} {kind}", set())
             if cpu in seen:
                 continue
-            shared = files.mask(f"{base}/shared_cpu_map") or frozenset()
+            shared = files.numbers(f"{base}/shared_cpu_map", f"{base}/shared_cpu_list") or frozenset()
             if cpu in shared:
                 seen |= shared
                 found.append(Cache(level, kind, _size(files.text(f"{base}/size")), ascending(shared & up)))

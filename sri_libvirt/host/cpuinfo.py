@@ -89,7 +89,10 @@ def read(procfs: Path = PROC) -> CpuInfo:
         architecture_is_told=told is not None,
         vendor=vendor or _first(fields, "vendor_id", "vendor", "mvendorid", "uarch"),
         family=_first(fields, "cpu family", "family"),
-        model=_first(fields, "model name", "Model Name", "cpu model", "cpu") or model or _s390_machine(fields),
+        model=_first(fields, "model name", "Model Name", "cpu model", "cpu")
+        or model
+        or _s390_machine(fields)
+        or _riscv_name(fields),
         flags=frozenset(re.findall(r"[^\s,]+", _first(fields, "flags", "Features", "features") or "")),
     )
 
@@ -156,7 +159,17 @@ def _arm_names(fields: Mapping[str, str]) -> tuple[str | None, str | None]:
     part = files.parse_number(fields.get("CPU part", ""))
     if implementer is None:
         return None, fields.get("Processor")
-    return _ARM_VENDORS.get(implementer), _ARM_MODELS.get((implementer, part or 0)) or fields.get("Processor")
+    vendor = _ARM_VENDORS.get(implementer) or f"implementer {implementer:#04x}"
+    unnamed = f"{vendor} part {part:#05x}" if part is not None else None
+    return vendor, _ARM_MODELS.get((implementer, part or 0)) or fields.get("Processor") or unnamed
+
+
+def _riscv_name(fields: Mapping[str, str]) -> str | None:
+    """By the microarchitecture, or else by who made it and which of his it is (the SBI's ids)."""
+    if not fields.get("isa", "").startswith("rv"):
+        return None
+    ids = [f"{name} {fields[name]}" for name in ("mvendorid", "marchid") if name in fields]
+    return fields.get("uarch") or " ".join(ids) or None
 
 
 def _s390_machine(fields: Mapping[str, str]) -> str | None:

@@ -83,6 +83,15 @@ def mask(path: Path | str) -> frozenset[int] | None:
         return None
 
 
+def numbers(mask_path: Path | str, list_path: Path | str) -> frozenset[int] | None:
+    """What the kernel says in both formats, of whichever a tree has kept; a list that is there and empty holds none."""
+    found = mask(mask_path)
+    if found is not None:
+        return found
+    found = ids(list_path)
+    return frozenset() if found is None and content(list_path) in (b"", b"\n") else found
+
+
 def names(path: Path | str) -> tuple[str, ...]:
     """What a directory holds, sorted; names that no kernel gives are left out."""
     try:
@@ -105,6 +114,14 @@ def link(path: Path | str) -> str | None:
     except (OSError, ValueError):
         return None
     return found if found and found.isprintable() else None
+
+
+def target(path: Path | str) -> str | None:
+    """What a symbolic link points at."""
+    try:
+        return str(Path(path).readlink())
+    except (OSError, ValueError):
+        return None
 
 
 def uevent(directory: Path | str) -> Mapping[str, str]:

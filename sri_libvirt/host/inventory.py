@@ -78,8 +78,10 @@ def read(sysfs: Path = SYSFS, procfs: Path = PROCFS, *, state_dir: Path | None =
 
 
 def _whole(whole: Memory, nodes: tuple[Node, ...]) -> Memory:
-    """With the sum of the nodes' memory where /proc/meminfo does not tell and all of them do."""
+    """With the sum of the nodes' memory where /proc/meminfo does not tell and all of them do, and of their huge pages
+    where the kernel does not tell of its own.
+    """
     amounts = [node.memory_bytes for node in nodes if node.memory_bytes is not None]
-    if whole.total_bytes is not None or len(amounts) < len(nodes):
-        return whole
-    return replace(whole, total_bytes=sum(amounts))
+    if whole.total_bytes is None and len(amounts) == len(nodes):
+        whole = replace(whole, total_bytes=sum(amounts))
+    return whole if whole.hugepages else replace(whole, hugepages=memory.summed(node.hugepages for node in nodes))

@@ -6,7 +6,7 @@ Huge pages are those of sysfs: /proc/meminfo knows one size only, and lstopo doe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,17 @@ def read(sysfs: Path = SYS, procfs: Path = PROC) -> Memory:
 def parse(meminfo: str) -> Mapping[str, int]:
     """The amounts of /proc/meminfo or of a node's meminfo, in bytes; lines that are no amount in kB are left out."""
     return {name: int(amount) * 1024 for name, amount in _LINE.findall(meminfo)}
+
+
+def summed(parts: Iterable[Mapping[int, HugePages]]) -> Mapping[int, HugePages]:
+    """The pages of all parts, by size; how many are free where all of them tell."""
+    found: dict[int, HugePages] = {}
+    for part in parts:
+        for size, pages in part.items():
+            before = found.get(size, HugePages(0, 0))
+            free = None if before.free is None or pages.free is None else before.free + pages.free
+            found[size] = HugePages(before.total + pages.total, free)
+    return dict(sorted(found.items()))
 
 
 def hugepages(directory: Path) -> Mapping[int, HugePages]:

@@ -6,7 +6,7 @@ Which network namespace is seen is that of the mounts, so a container looks at t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,11 @@ _NO_SPEED = (0, 0xFFFFFFFF)
 
 _OVS_DATAPATH = "ovs-system"
 
+_VFIO = "/dev/vfio/"
+
+_REPRESENTOR = re.compile(r"(?:c\d+)?pf\d+(?:vf|sf)\d+", re.ASCII)
+"""What the kernel calls the port of a switch in a card that leads to a VF (devlink-port(8))."""
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualFunction:
@@ -42,7 +47,8 @@ class VirtualFunction:
     """The host's interface on it, when a network driver is bound."""
     iommu_group: int | None
     free: bool
-    """Not bound to a VFIO driver, as a guest's is, nor a port, nor below another interface, nor the default route."""
+    """No process has it by VFIO, as a guest's QEMU has, and its interface is no port, nor below another one, nor the
+    default route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ class Nic:
 
     name: str
     kind: str
-    """`ethernet`, `bridge`, `bond`, `vlan`, `tap`, `ovs`, `wlan`, ... as far as the kernel tells; else `other`."""
+    """`ethernet`, `bridge`, `bond`, `vlan`, `tap`, `ovs`, `wlan`, ... as far as the kernel tells; `virtual` of what has
+    no device and no such word, as the host's end of a container's veth; else `other`."""
     mac: str | None
     driver: str | None
     pci: str | None
@@ -83,7 +90,8 @@ class Nic:
     physical_function: str | None
     """The PCI address of the card, when this interface is on a VF."""
     sriov: Sriov | None
-    """None when the card cannot, or this is no card."""
+    """Of the one interface that stands for a PCI function with VFs: not of its further ports, of representors of VFs
+    and of an IPoIB interface's children. None when the card cannot, or this is no card."""
 
 
 def read(sysfs: Path = SYS, procfs: Path = PROC) -> tuple[Nic, ...]:
@@ -95,8 +103,10 @@ def read(sysfs: Path = SYS, procfs: Path = PROC) -> tuple[Nic, ...]:
     lower = {name: _lower(directory / name) for name in found}
     routes = default_routes(procfs)
     used = set(masters) | {below for names in lower.values() for below in names} | routes
+    owners = _owners(directory, found)
+    held = _Held(procfs)
     return tuple(
-        _nic(directory / name, procfs, masters, lower[name], routes, used)
+        _nic(directory / name, procfs, masters, lower[name], routes, used, held if name in owners else None)
         for name in found
         if name != "lo" and files.count(directory / name / "type") != _LOOPBACK
     )
@@ -109,6 +119,7 @@ def _nic(
     lower: tuple[str, ...],
     routes: frozenset[str],
     used: set[str],
+    held: _Held | None,
 ) -> Nic:
     name, address = path.name, pci.address_of(path)
     function = path.parents[2] / "bus/pci/devices" / address if address else path / "device"
@@ -131,8 +142,49 @@ def _nic(
         default_route=name in routes,
         addresses=(),
         physical_function=pci.physical_function(device),
-        sriov=_sriov(device, used),
+        sriov=_sriov(device, used, held) if held else None,
     )
+
+
+class _Held:
+    """The IOMMU groups that processes have by VFIO; looked for once somebody asks."""
+
+    def __init__(self, procfs: Path) -> None:
+        self._procfs = procfs
+        self._groups: frozenset[int] | None = None
+
+    def by_somebody(self, group: int | None) -> bool:
+        """Whether a process has it."""
+        if self._groups is None:
+            self._groups = frozenset(self._found())
+        return group in self._groups
+
+    def _found(self) -> Iterator[int]:
+        for pid in files.names(self._procfs):
+            descriptors = self._procfs / pid / "fd"
+            for name in files.names(descriptors) if pid.isdecimal() else ():
+                where = files.target(descriptors / name) or ""
+                if where.startswith(_VFIO) and where[len(_VFIO) :].isdecimal():
+                    yield int(where[len(_VFIO) :])
+
+
+def _owners(directory: Path, found: Sequence[str]) -> frozenset[str]:
+    """Of each PCI function the interface that stands for it: its first port. A card has VFs once, however many
+    interfaces are on it.
+    """
+    first: dict[str, tuple[int, str]] = {}
+    for name in found:
+        path = directory / name
+        address = pci.address_of(path)
+        if (
+            not address
+            or _REPRESENTOR.fullmatch(files.text(path / "phys_port_name") or "")
+            or (path / "parent").exists()
+        ):
+            continue
+        order = (files.count(path / "dev_port") or 0, name)
+        first[address] = min(first.get(address, order), order)
+    return frozenset(name for _, name in first.values())
 
 
 def _kind(path: Path) -> str:
@@ -145,7 +197,9 @@ def _kind(path: Path) -> str:
     for entry, kind in (("bridge", "bridge"), ("bonding", "bond"), ("tun_flags", "tap"), ("wireless", "wlan")):
         if (path / entry).exists():
             return kind
-    return "ethernet" if files.count(path / "type") in (_ETHERNET, None) else "other"
+    if files.count(path / "type") not in (_ETHERNET, None):
+        return "other"
+    return "ethernet" if (path / "device").exists() or pci.address_of(path) else "virtual"
 
 
 def _speed(megabits: int | None) -> int | None:
@@ -156,11 +210,11 @@ def _lower(path: Path) -> tuple[str, ...]:
     return tuple(name.removeprefix("lower_") for name in files.names(path) if name.startswith("lower_"))
 
 
-def _sriov(device: Path, used: set[str]) -> Sriov | None:
+def _sriov(device: Path, used: set[str], held: _Held) -> Sriov | None:
     total = files.count(device / "sriov_totalvfs")
     if not total:
         return None
-    functions = tuple(_functions(device, used))
+    functions = tuple(_functions(device, used, held))
     configured = files.count(device / "sriov_numvfs")
     return Sriov(
         total=total,
@@ -170,18 +224,20 @@ def _sriov(device: Path, used: set[str]) -> Sriov | None:
     )
 
 
-def _functions(device: Path, used: set[str]) -> Iterator[VirtualFunction]:
+def _functions(device: Path, used: set[str], held: _Held) -> Iterator[VirtualFunction]:
     for index, address in pci.virtual_functions(device):
         path = device / f"virtfn{index}"
         driver = pci.driver(path)
         interfaces = files.names(path / "net")
+        group = pci.iommu_group(path)
+        passed = "vfio" in (driver or "") and held.by_somebody(group)
         yield VirtualFunction(
             index=index,
             pci=address,
             driver=driver,
             nic=next(iter(interfaces), None),
-            iommu_group=pci.iommu_group(path),
-            free="vfio" not in (driver or "") and not used.intersection(interfaces),
+            iommu_group=group,
+            free=not passed and not used.intersection(interfaces),
         )
 
 

@@ -44,7 +44,7 @@ def read(cpu: Cpu, whole: Memory, sysfs: Path = SYS, procfs: Path = PROC) -> tup
     kept: dict[int, frozenset[int]] = {}
     taken: set[int] = set()
     for number in listed:
-        cpus = files.mask(root / f"node{number}/cpumap")
+        cpus = files.numbers(root / f"node{number}/cpumap", root / f"node{number}/cpulist")
         if cpus is None or cpus & taken:
             continue
         taken |= cpus

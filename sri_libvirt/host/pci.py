@@ -16,8 +16,13 @@ ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 """Domain, bus, device, function; domains behind Intel VMD have five digits."""
 
 BRIDGE = "06"
-GPUS = ("03", "12")
-"""Display controllers and processing accelerators."""
+
+_DISPLAYS = ("0300", "0302", "0380")
+_ACCELERATORS = "12"
+_OF_DISPLAYS = frozenset({"10de", "1002", "8086"})
+_OF_ACCELERATORS = frozenset({"10de", "1002"})
+"""Who makes GPUs (NVIDIA, AMD, Intel) of that class: a BMC's and an emulated display are of it, too, and FPGAs and
+other accelerators of the other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,10 @@ class PciDevice:
 
     @property
     def gpu(self) -> bool:
-        """Whether it can compute or show pictures."""
-        return self.device_class[:2] in GPUS
+        """Whether it computes pictures, or what else GPUs compute; a BMC's display only shows them."""
+        if self.device_class[:4] in _DISPLAYS:
+            return self.vendor in _OF_DISPLAYS
+        return self.device_class[:2] == _ACCELERATORS and self.vendor in _OF_ACCELERATORS
 
 
 def read(sysfs: Path = SYS) -> tuple[PciDevice, ...]:

@@ -42,6 +42,8 @@ class BlockDevice:
     read_only: bool | None
     model: str | None
     numa: int | None
+    built: bool
+    """Made of other devices, or of nothing that the kernel knows: device mapper, RAID, network block devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def _device(path: Path) -> BlockDevice | None:
         read_only=files.flag(path / "ro"),
         model=files.text(path / "device/model"),
         numa=_numa(path / "device"),
+        built=not files.is_directory(path / "device"),
     )
 
 

@@ -38,13 +38,21 @@ _PCI_KINDS = {
 }
 """By the first two digits of the PCI class."""
 
-_VIRTUAL = ("tap", "tun", "veth", "macvtap", "macvlan")
-"""Interfaces that guests and containers bring; only their number is shown."""
+_VIRTUAL = ("tap", "tun", "veth", "macvtap", "macvlan", "virtual")
+"""Interfaces that guests and containers bring; only their number is shown, unless the host is reached by one."""
+
+_WANTED = ("02", "01", "12", "10", "0b40", "0d", "03")
+"""PCI classes of what machines are given or their host lives of, first things first; a server's own buses, counters and
+controllers are only counted."""
 
 
 def nics(report: Report) -> RenderableType | None:
     """Interfaces of the host's own."""
-    shown = [nic for nic in report.inventory.nics if nic.kind not in _VIRTUAL and nic.physical_function is None]
+    shown = [
+        nic
+        for nic in report.inventory.nics
+        if (nic.kind not in _VIRTUAL or nic.default_route) and nic.physical_function is None
+    ]
     hidden = len(report.inventory.nics) - len(shown)
     rows = [_nic(nic) for nic in shown]
     table = table_of(("NAME", "KIND", "LINK", "SPEED", "MTU", "DRIVER", "PCI", "NODE", "VFS", "OF"), rows)
@@ -69,12 +77,23 @@ def _nic(nic: Nic) -> Sequence[str]:
 
 
 def pci(report: Report) -> RenderableType | None:
-    """GPUs first; virtual functions stand with their card."""
-    own = [device for device in report.inventory.pci if device.physical_function is None]
-    own.sort(key=lambda device: not device.gpu)
+    """GPUs first, then what is of use; virtual functions stand with their card."""
+    own = [device for device in report.inventory.pci if device.physical_function is None and _use(device) is not None]
+    own.sort(key=lambda device: _use(device) or 0)
     shown = own[:MOST_ROWS]
     table = table_of(("ADDRESS", "KIND", "DEVICE", "DRIVER", "IOMMU", "NODE"), [_device(device) for device in shown])
-    return with_rest(table, len(shown), len(report.inventory.pci) - len(shown), "and virtual functions")
+    hidden = len(report.inventory.pci) - len(shown)
+    return with_rest(
+        table, len(shown), hidden, "PCI devices: virtual functions, and the host's own buses and controllers"
+    )
+
+
+def _use(device: PciDevice) -> int | None:
+    """How early it stands, None of what is only counted."""
+    if device.gpu:
+        return 0
+    places = (place for place, kind in enumerate(_WANTED, 1) if device.device_class.startswith(kind))
+    return next(places, None)
 
 
 def _device(device: PciDevice) -> Sequence[str]:
@@ -88,7 +107,7 @@ def _device(device: PciDevice) -> Sequence[str]:
 
 
 def disks(report: Report) -> RenderableType | None:
-    """The file system behind the state directory, and block devices."""
+    """The file system behind the state directory, and block devices: disks before what is built on them."""
     storage = report.inventory.storage
     found = storage.filesystem
     parts: list[RenderableType] = []
@@ -104,7 +123,8 @@ def disks(report: Report) -> RenderableType | None:
             word_or_dash(device.model),
             number_or_dash(device.numa),
         )
-        for device in storage.devices
+        for device in sorted(storage.devices, key=lambda device: device.built)[:MOST_ROWS]
     ]
-    table = with_rest(table_of(("NAME", "SIZE", "KIND", "MODEL", "NODE"), rows[:MOST_ROWS]), len(rows), 0, "")
+    hidden = len(storage.devices) - len(rows)
+    table = with_rest(table_of(("NAME", "SIZE", "KIND", "MODEL", "NODE"), rows), len(rows), hidden, "disks")
     return Group(*parts, *([table] if table else [])) if parts or table else None

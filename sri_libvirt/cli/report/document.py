@@ -191,6 +191,7 @@ def _disk(device: BlockDevice) -> dict[str, Any]:
         "read_only": device.read_only,
         "model": device.model,
         "numa": device.numa,
+        "built": device.built,
     }
 
 

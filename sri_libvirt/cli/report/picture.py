@@ -6,7 +6,8 @@ the host are shown as they are, never as markup. What is unknown is a dash. Wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich import box
 from rich.columns import Columns
@@ -25,6 +26,9 @@ from sri_libvirt.hypervisor import offers
 from sri_libvirt.resources import ANYWHERE, CPU, DISK, MACHINES, MEMORY, Usage, byte_words, words
 
 BAR = 20
+MOST_BOXES = 8
+"""NUMA nodes that are drawn; more are a line each."""
+
 NODE_WIDTH = 40
 FEW_RANGES = 8
 """Ranges of CPUs that are written out: where threads are numbered by turns, each CPU is one."""
@@ -132,8 +136,11 @@ def _sold(report: Report) -> RenderableType:
 
 def _nodes(report: Report) -> RenderableType:
     found = report.inventory.nodes
-    boxes = [_node(report, node, alone=len(found) == 1) for node in found]
-    parts: list[RenderableType] = [_heading("NUMA"), Columns(boxes)]
+    parts: list[RenderableType] = [_heading("NUMA")]
+    if len(found) > MOST_BOXES:
+        parts.append(_many_nodes(report, found))
+    else:
+        parts.append(Columns([_node(report, node, alone=len(found) == 1) for node in found]))
     usage = report.usage or Usage()
     if len(found) > 1 and usage.of(CPU):
         floating = [
@@ -142,6 +149,23 @@ def _nodes(report: Report) -> RenderableType:
         ]
         parts.append(Text(f"on no node of their own: {' and '.join(floating)} of machines"))
     return Group(*parts)
+
+
+def _many_nodes(report: Report, nodes: Sequence[Node]) -> RenderableType:
+    """A line for each. Distances are grouped: how many nodes are how far, which is the same for most."""
+    rows = []
+    for node in nodes:
+        far = Counter(distance for other, distance in node.distances.items() if other != node.id)
+        distances = ", ".join(f"{count} at {distance}" for distance, count in sorted(far.items()))
+        free = [
+            DASH if report.usage is None else _bare(name, max(0, given - report.usage.of(name, node.id)))
+            for name, given in ((CPU, report.budget.of(CPU, node.id)), (MEMORY, report.budget.of(MEMORY, node.id)))
+        ]
+        rows.append(
+            (str(node.id), ranges(node.cpus) or "none", free[0], _bytes(node.memory_bytes), free[1],
+             _pages(node.hugepages) or DASH, distances or DASH)
+        )  # fmt: skip
+    return table_of(("NODE", "CPUS", "FREE", "MEMORY", "FREE", "HUGE PAGES", "OTHER NODES"), rows)
 
 
 def _node(report: Report, node: Node, *, alone: bool) -> Panel:

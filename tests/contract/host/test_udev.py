@@ -43,13 +43,13 @@ def test_sriov_card(inventory: Any) -> None:
     assert (card["driver"], card["pci"], card["numa"], card["speed_mbps"]) == ("ixgbe", "0000:3b:00.0", 1, 10000)
     assert (card["carrier"], card["master"], card["mtu"]) == (True, "bond0", 9000)
     sriov = card["sriov"]
-    assert (sriov["total"], sriov["configured"], sriov["free"]) == (63, 2, 1)
-    taken, free = sriov["functions"]
-    assert (taken["pci"], taken["driver"], taken["iommu_group"], taken["free"]) == (
+    assert (sriov["total"], sriov["configured"], sriov["free"]) == (63, 2, 2)
+    bound, free = sriov["functions"]
+    assert (bound["pci"], bound["driver"], bound["iommu_group"], bound["free"]) == (
         "0000:3b:10.0",
         "vfio-pci",
         40,
-        False,
+        True,  # for a guest: nobody has it yet
     )
     assert (free["pci"], free["driver"], free["free"]) == ("0000:3b:10.2", None, True)
 

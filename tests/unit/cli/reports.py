@@ -132,6 +132,7 @@ def server(root: Path) -> Tree:
     devices.pci(tree, "0000:3b:01.0", ids="8086:1889", device_class="020000", links={**function, "driver": "vfio-pci"})
     devices.pci(tree, "0000:3b:01.1", ids="8086:1889", device_class="020000", links={**function, "driver": "iavf"})
     devices.functions(tree, card, "0000:3b:01.0", "0000:3b:01.1")
+    tree.link("proc/4711/fd/33", "/dev/vfio/12")
     gpu = {"driver": "vfio-pci", "iommu_group": 40}
     devices.pci(tree, "0000:af:00.0", ids="10de:2235", device_class="030200", links=gpu, facts={"numa_node": 1})
     link = {"speed": 100000, "carrier": 1, "address": "02:00:00:00:00:01", "mtu": 9000}
@@ -142,5 +143,6 @@ def server(root: Path) -> Tree:
     tree.write("proc/net/route", "Iface\tDestination\nbr0 00000000 0 0003 0 0 0 00000000")
     tree.write("sys/block/nvme0n1/size", 2 << 30)
     tree.write("sys/block/nvme0n1/queue/rotational", 0)
+    tree.write("sys/block/nvme0n1/device/uevent", "")
     tree.write("sys/class/misc/kvm/dev", "10:232")
     return tree

@@ -38,7 +38,7 @@ from sri_libvirt.resources import Claim, Usage
 from sri_libvirt.store import Store
 from tests.unit.cli import reports
 from tests.unit.cli.conftest import Cli
-from tests.unit.host import trees
+from tests.unit.host import devices, trees
 from tests.unit.host.trees import Tree
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -590,3 +590,58 @@ def test_watch_takes_its_seconds_or_none(tmp_path: Path, cli: Cli, monkeypatch: 
     argv = ("capacity", *roots(trees.build("no_numa", tmp_path / "host")))
     assert [cli(*argv, "--watch", "7").status, cli(*argv, "--watch").status] == [0, 0]
     assert waited == [7.0, capacity.WATCH_SECONDS]
+
+
+def test_what_is_of_use_is_shown_however_much_else_there_is(tmp_path: Path, cli: Cli) -> None:
+    """A server's own counters and buses hide neither its cards nor its disks, and all that is left out is counted."""
+    tree = reports.server(tmp_path / "host")
+    for number in range(40):
+        devices.pci(tree, f"0000:00:{number // 8:02x}.{number % 8}", ids="8086:3450", device_class="088000")
+    devices.pci(tree, "0000:fe:00.0", ids="1344:5192", device_class="010802", links={"driver": "nvme"})
+    devices.pci(tree, "0000:03:00.0", ids="102b:0536", device_class="030000", links={"driver": "mgag200"})
+    devices.pci(tree, "0000:04:00.0", ids="10ee:5020", device_class="120000")
+    for number in range(60):
+        tree.write(f"sys/block/dm-{number}/size", 2048)
+    tree.write("sys/block/sdz/size", 4096)
+    tree.write("sys/block/sdz/device/model", "LAST")
+    for number in range(20):
+        devices.interface(tree, f"veth{number:04x}")
+    told = cli("capacity", *roots(tree)).out
+    shown = re.findall(r"^(0000:\S+) +(\S+)", told, re.M)
+    assert shown == [
+        ("0000:af:00.0", "GPU"), ("0000:3b:00.0", "network"), ("0000:fe:00.0", "storage"),
+        ("0000:04:00.0", "accelerator"), ("0000:03:00.0", "display"),
+    ]  # fmt: skip
+    assert "and 42 more PCI devices: virtual functions, and the host's own buses and controllers" in told
+    disks = re.findall(r"^(nvme0n1|sdz|dm-\d+) ", told, re.M)
+    assert (disks[:2], len(disks)) == (["nvme0n1", "sdz"], 32)
+    assert "and 30 more disks" in told
+    assert "veth" not in told
+    assert "and 21 more of guests, containers and virtual functions" in told
+    whole = json.loads(cli("capacity", *roots(tree), "-o", "json").out)["host"]
+    assert len(whole["pci"]) == 46 + 1
+
+
+def test_many_nodes_are_a_line_each_with_their_distances_grouped(tmp_path: Path, cli: Cli) -> None:
+    tree = reports.server(tmp_path / "host")
+    for node in range(32):
+        distances = [10 if other == node else 12 if other // 8 == node // 8 else 32 for other in range(32)]
+        tree.node(node, (node,) if node < 16 else (), 1 << 20, distances=distances)
+    tree.write(f"{trees.NODES}/online", "0-31")
+    told = cli("capacity", *roots(tree)).out
+    lines = told[told.index("NUMA") :].splitlines()[1:34]
+    assert lines[0].split() == ["NODE", "CPUS", "FREE", "MEMORY", "FREE", "HUGE", "PAGES", "OTHER", "NODES"]
+    assert [line.split()[0] for line in lines[1:]] == [str(node) for node in range(32)]
+    assert all("7 at 12, 24 at 32" in line for line in lines[1:]), "in all 33 lines, and not 320"
+
+
+def test_cpus_that_the_scheduler_leaves_alone_are_not_sold(tmp_path: Path, cli: Cli) -> None:
+    tree = reports.server(tmp_path / "host")
+
+    def cpus() -> list[tuple[int | None, int]]:
+        found = json.loads(cli("capacity", *roots(tree), "-o", "json").out)["resources"]
+        return [(each["node"], each["budget"]) for each in found if each["resource"] == "cpu"]
+
+    assert cpus() == [(None, 16000), (0, 8000), (1, 8000)]
+    tree.write(f"{trees.CPUS}/isolated", "0-3,15")
+    assert cpus() == [(None, 11000), (0, 4000), (1, 7000)]

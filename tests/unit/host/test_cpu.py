@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sri_libvirt.host import cpu, cpuinfo
+from sri_libvirt.host import cpu, cpuinfo, files, inventory
 from sri_libvirt.host.cpu import Cache, Core, Cpu, Kind, Package
 from tests.unit.host import trees
 from tests.unit.host.trees import CPUS, Tree, mask
@@ -124,12 +124,14 @@ S390 = {
         ({"vendor_id": "Intel", "model name": " Xeon  X1", "flags": "fpu lm"}, "x86_64", "Intel", "Xeon X1"),
         ({"vendor_id": "GenuineIntel", "flags": "fpu vme"}, "i686", "GenuineIntel", None),
         ({"CPU implementer": "0x41", "CPU architecture": "8", "CPU part": "0xd0c"}, "aarch64", "ARM", "Neoverse-N1"),
-        ({"CPU implementer": "0x99", "CPU architecture": "8", "CPU part": "0x1"}, "aarch64", None, None),
+        ({"CPU implementer": "0x99", "CPU architecture": "8", "CPU part": "0x1"}, "aarch64",
+         "implementer 0x99", "implementer 0x99 part 0x001"),
         ({"Processor": "ARMv7 Processor rev 1 (v7l)", "processor": 0}, "arm", None, "ARMv7 Processor rev 1 (v7l)"),
         ({"vendor   ": "Intel", "arch   ": "IA-64", "model name ": "Madison"}, "ia64", "Intel", "Madison"),
         (S390, "s390x", "IBM/S390", "2817"),
         ({"cpu": "POWER9, altivec supported"}, None, None, "POWER9, altivec supported"),
-        ({"isa": "rv64imafdc", "uarch": "sifive,u74-mc"}, "riscv64", "sifive,u74-mc", None),
+        ({"isa": "rv64imafdc", "uarch": "sifive,u74-mc"}, "riscv64", "sifive,u74-mc", "sifive,u74-mc"),
+        ({"isa": "rv64gc", "mvendorid": "0x5b7", "marchid": "0x0"}, "riscv64", "0x5b7", "mvendorid 0x5b7 marchid 0x0"),
         ({"CPU Family": "Loongson-64bit", "Model Name": "Loongson-3A5000"}, "loongarch64", None, "Loongson-3A5000"),
         ({"vendor_id": ""}, None, None, None),
     ],
@@ -163,3 +165,32 @@ def test_the_kernel_knows_its_architecture(file: str, text: str, architecture: s
     tree.write("proc/cpuinfo", "cpu\t: POWER9\n")
     tree.write(f"proc/{file}", text)
     assert cpuinfo.read(tree.procfs).architecture == architecture
+
+
+def test_a_cpu_that_is_not_there_is_not_offline(tmp_path: Path) -> None:
+    """POWER has a directory for each that there could be."""
+    tree = trees.Tree(tmp_path)
+    for number in range(16):
+        tree.write(f"{CPUS}/cpu{number}/online", int(number < 4))
+    tree.write(f"{CPUS}/online", "0-3")
+    tree.write(f"{CPUS}/present", "0-7")
+    assert read(tree).offline == (4, 5, 6, 7)
+    (tree.root / CPUS / "present").unlink()
+    assert read(tree).offline == tuple(range(4, 16)), "an old kernel has directories for what is there"
+
+
+@pytest.mark.parametrize("name", ["x86_smt", "arm64_clusters", "grace_hopper", "ppc64_sparse"])
+def test_a_tree_that_keeps_lists_alone_says_the_same(name: str, tmp_path: Path) -> None:
+    both, lists = trees.build(name, tmp_path / "both"), trees.build(name, tmp_path / "lists")
+    pairs = {"core_cpus": "core_cpus_list", "thread_siblings": "thread_siblings_list", "cpumap": "cpulist",
+             "package_cpus": "package_cpus_list", "core_siblings": "core_siblings_list",
+             "shared_cpu_map": "shared_cpu_list"}  # fmt: skip
+    turned = 0
+    for path in [each for each in lists.root.rglob("*") if each.name in pairs and each.is_file()]:
+        numbers = files.mask(path)
+        assert numbers is not None
+        path.with_name(pairs[path.name]).write_text(trees.listed(sorted(numbers)) + "\n")
+        path.unlink()
+        turned += 1
+    assert turned
+    assert inventory.read(lists.sysfs, lists.procfs) == inventory.read(both.sysfs, both.procfs)

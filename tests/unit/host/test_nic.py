@@ -40,6 +40,7 @@ def card(tree: Tree) -> str:
     )
     devices.functions(tree, where, "0000:3b:10.0", "0000:3b:10.2", "0000:3b:10.4")
     function(tree, "0000:3b:10.0", {"driver": "vfio-pci", "iommu_group": 40})
+    tree.link("proc/4711/fd/33", "/dev/vfio/40")
     own = function(tree, "0000:3b:10.2", {"driver": "ixgbevf"})
     function(tree, "0000:3b:10.4", {})
     facts = {"address": "a0:36:9f:00:00:01", "speed": 10000, "carrier": 1, "mtu": 9000}
@@ -107,8 +108,9 @@ def test_a_virtio_interface_is_on_the_pci_device_below_it(tree: Tree) -> None:
 
 def test_bond_bridge_and_vlan(tree: Tree) -> None:
     devices.interface(tree, "bond0", facts={"bonding/mode": "802.3ad 4"})
-    devices.interface(tree, "eth0", master="bond0")
-    devices.interface(tree, "eth1", master="bond0")
+    for number in (0, 1):
+        where = devices.pci(tree, f"0000:00:0{number + 3}.0", ids="8086:100e", device_class="020000")
+        devices.interface(tree, f"eth{number}", device=where, master="bond0")
     devices.interface(tree, "bond0.7", below="bond0", master="br7", facts={"uevent": "DEVTYPE=vlan\nIFINDEX=9"})
     devices.interface(tree, "br7", facts={"bridge/stp_state": 0})
     devices.interface(tree, "vnet0", master="br7", facts={"tun_flags": "0x1002"})
@@ -123,7 +125,7 @@ def test_bond_bridge_and_vlan(tree: Tree) -> None:
         "br7": "bridge",
         "eth0": "ethernet",
         "eth1": "ethernet",
-        "eth2": "ethernet",
+        "eth2": "virtual",
         "ovs-system": "ovs",
         "vnet0": "tap",
     }
@@ -200,3 +202,49 @@ def test_events_tell_what_a_tree_lost(tree: Tree) -> None:
 def test_a_device_that_does_not_say_what_it_is_is_left_out(event: str, tree: Tree) -> None:
     tree.write("sys/bus/pci/devices/0000:03:00.0/uevent", event)
     assert pci.read(tree.sysfs) == ()
+
+
+def test_a_function_that_waits_for_a_guest_is_free_and_one_that_a_process_has_is_not(tree: Tree) -> None:
+    """Where the operator has bound all of them to vfio."""
+    where = devices.pci(tree, "0000:3b:00.0", ids="8086:10fb", device_class="020000", facts={"sriov_totalvfs": 4})
+    devices.functions(tree, where, "0000:3b:10.0", "0000:3b:10.2")
+    for number, address in enumerate(("0000:3b:10.0", "0000:3b:10.2")):
+        function(tree, address, {"driver": "vfio-pci", "iommu_group": 40 + number})
+    devices.interface(tree, "ens1f0", device=where)
+    tree.link("proc/4711/fd/33", "/dev/vfio/41")
+    tree.link("proc/4711/fd/34", "/dev/vfio/vfio")
+    found = read(tree)["ens1f0"].sriov
+    assert found is not None
+    assert [each.free for each in found.functions] == [True, False]
+
+
+def test_a_card_has_its_functions_once_however_many_interfaces_are_on_it(tree: Tree) -> None:
+    """A switch in a card has a representor for each VF, an old card two ports on one function, InfiniBand children."""
+    facts = {"sriov_totalvfs": 8, "sriov_numvfs": 4}
+    switch = devices.pci(tree, "0000:3b:00.0", ids="15b3:1019", device_class="020000", facts=facts)
+    devices.interface(tree, "ens1f0np0", device=switch, facts={"phys_port_name": "p0", "dev_port": 0})
+    for number in range(4):
+        port = {"phys_port_name": f"pf0vf{number}", "dev_port": 0}
+        devices.interface(tree, f"ens1f0npf0vf{number}", device=switch, facts=port)
+    devices.interface(tree, "ens1f0npf0sf88", device=switch, facts={"phys_port_name": "c1pf0sf88"})
+    old = devices.pci(tree, "0000:5e:00.0", ids="15b3:1003", device_class="028000", facts=facts)
+    devices.interface(tree, "ens2d1", device=old, facts={"dev_port": 1})
+    devices.interface(tree, "ens2", device=old, facts={"dev_port": 0})
+    fabric = devices.pci(tree, "0000:86:00.0", ids="15b3:1017", device_class="020700", facts=facts)
+    devices.interface(tree, "ib0", device=fabric, facts={"type": 32})
+    devices.interface(tree, "ib0.8001", device=fabric, facts={"type": 32, "parent": "ib0"})
+    found = read(tree)
+    assert len(found) == 10
+    assert {name: each.sriov.configured for name, each in found.items() if each.sriov} == {
+        "ens1f0np0": 4, "ens2": 4, "ib0": 4,
+    }  # fmt: skip
+
+
+def test_a_containers_cable_is_no_ethernet_card(tree: Tree) -> None:
+    devices.interface(tree, "veth1234", below="eth0")
+    devices.interface(tree, "dummy0")
+    devices.interface(tree, "vlan7", facts={"uevent": "DEVTYPE=vlan"})
+    where = devices.pci(tree, "0000:00:03.0", ids="1af4:1000", device_class="020000")
+    devices.interface(tree, "eth0", device=f"{where}/virtio1")
+    kinds = {name: each.kind for name, each in read(tree).items()}
+    assert kinds == {"veth1234": "virtual", "dummy0": "virtual", "vlan7": "vlan", "eth0": "ethernet"}

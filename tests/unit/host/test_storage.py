@@ -78,6 +78,6 @@ def test_block_devices(tmp_path: Path) -> None:
         tree.write(f"{disk}/{key}", value)
     tree.write("sys/devices/pci0000:00/0000:00:05.0/numa_node", 1)
     assert storage.read(tree.sysfs, tree.procfs).devices == (
-        BlockDevice("cciss/c0d0", 2 << 20, None, None, None, None, None),
-        BlockDevice("sda", 1 << 20, True, False, False, "DISK 3000", 1),
+        BlockDevice("cciss/c0d0", 2 << 20, None, None, None, None, None, built=True),
+        BlockDevice("sda", 1 << 20, True, False, False, "DISK 3000", 1, built=False),
     )

@@ -94,8 +94,11 @@ class Tree:
             seen[index] += 1
 
     def online(self, numbers: Iterable[int]) -> None:
-        for name in ("online", "present", "possible"):
-            self.write(f"{CPUS}/{name}", listed(numbers))
+        """Which CPUs are; those that have a directory are there, at least."""
+        there = {int(path.name[3:]) for path in (self.root / CPUS).glob("cpu[0-9]*")}
+        self.write(f"{CPUS}/online", listed(numbers))
+        for name in ("present", "possible"):
+            self.write(f"{CPUS}/{name}", listed(sorted({*numbers, *there})))
 
     def node(
         self,
