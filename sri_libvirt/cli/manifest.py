@@ -43,6 +43,22 @@ def volume(text: str, source: str, warn: Callable[[str], None]) -> pb.Volume:
     return _parse(text, source, warn, pb.Volume(), "one volume, a mapping with name and connection")
 
 
+def network_interface(text: str, source: str, warn: Callable[[str], None]) -> pb.NetworkInterface:
+    """The network interface that a file's text describes. Raises ConfigError."""
+    return _parse(
+        text, source, warn, pb.NetworkInterface(), "one network interface, a mapping with name and network_id"
+    )
+
+
+def has_key(text: str, key: str) -> bool:
+    """Whether a file's text is a mapping with this key."""
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader; JSON is YAML
+    except (yaml.YAMLError, ValueError):
+        return False
+    return isinstance(value, dict) and key in value
+
+
 def _parse(text: str, source: str, warn: Callable[[str], None], message: T, what: str) -> T:
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a SafeLoader; JSON is YAML
