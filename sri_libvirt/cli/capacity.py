@@ -12,13 +12,13 @@ import click
 
 from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
-from sri_libvirt.cli.report import facts
-from sri_libvirt.cli.report.facts import Report
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import NotFound
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sri_libvirt.cli.report.facts import Report
 
 WATCH_SECONDS = 2.0
 PIPE_WIDTH = 120
@@ -56,6 +56,8 @@ def capacity(explained: str | None, seconds: float | None, by: str | None, setti
             raise click.UsageError("--by goes with -o json and yaml alone")
         _by_machine(settings, output)
         return
+    from sri_libvirt.cli.report import facts  # who only asks who has what waits for no look at the hardware
+
     if output != "picture" and (explained is not None or seconds is not None):
         raise click.UsageError("--explain and --watch are for people: they go without -o")
     if seconds is not None:

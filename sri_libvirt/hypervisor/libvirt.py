@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import libvirt
 
 from sri_libvirt.errors import HypervisorError
-from sri_libvirt.hypervisor import faults, firmware, statistics
+from sri_libvirt.hypervisor import faults, firmware
 from sri_libvirt.hypervisor.base import Listener
 from sri_libvirt.hypervisor.connection import LibvirtConnection
 from sri_libvirt.hypervisor.console import LibvirtConsole
@@ -27,8 +28,10 @@ from sri_libvirt.hypervisor.eventloop import LOOP
 from sri_libvirt.hypervisor.events import Watcher
 from sri_libvirt.hypervisor.keyboard import DEVPTS
 from sri_libvirt.hypervisor.opening import Opener
-from sri_libvirt.hypervisor.statistics import Figures
 from sri_libvirt.hypervisor.taps import LinuxTaps
+
+if TYPE_CHECKING:
+    from sri_libvirt.hypervisor.statistics import Figures
 
 KEEPALIVE = (5, 3)
 """Seconds between messages and how many may stay unanswered: a hung libvirtd is given up after 20 s."""
@@ -70,6 +73,8 @@ class LibvirtHypervisor:
         """Asks what all guests use, by id, with a connection of its own that it makes anew when it is lost. For one
         thread. Raises Unreachable, HypervisorError.
         """
+        from sri_libvirt.hypervisor import statistics  # for one command; the daemon never asks
+
         kept: list[libvirt.virConnect] = []
 
         def ask() -> dict[str, Figures]:
