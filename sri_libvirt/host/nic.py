@@ -5,6 +5,7 @@ Which network namespace is seen is that of the mounts, so a container looks at t
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -150,14 +151,16 @@ class _Held:
     """The IOMMU groups that processes have by VFIO; looked for once somebody asks."""
 
     def __init__(self, procfs: Path) -> None:
+        first = procfs / "1/fd"
         self._procfs = procfs
+        self._is_blind = first.is_dir() and not os.access(first, os.R_OK)
         self._groups: frozenset[int] | None = None
 
     def by_somebody(self, group: int | None) -> bool:
-        """Whether a process has it."""
+        """Whether a process has it, or may have: others' files are for root to see."""
         if self._groups is None:
             self._groups = frozenset(self._found())
-        return group in self._groups
+        return group in self._groups or self._is_blind
 
     def _found(self) -> Iterator[int]:
         for pid in files.names(self._procfs):

@@ -42,12 +42,15 @@ class Keyboard:
         self._typing = threading.Lock()
         running, path, owner = _described(domain.XMLDesc(), devpts)
         self._terminal = _opened(path, owner)
-        # A terminal's number goes to the next one who asks, such as another tenant's guest, once its guest has ended.
-        # That this one runs now, after it was opened, says that it is its own.
-        if domain.connect().lookupByUUID(domain.UUID()).ID() != running:
+        try:
+            # A terminal's number goes to the next one who asks, such as another tenant's guest, once its guest has
+            # ended. That this one runs now, after it was opened, says that it is its own.
+            if domain.connect().lookupByUUID(domain.UUID()).ID() != running:
+                raise NoConsole("the machine does not run any more, so it has no console")
+            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except BaseException:
             os.close(self._terminal)
-            raise NoConsole("the machine does not run any more, so it has no console")
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            raise
 
     def type(self, data: bytes) -> int:
         """Returns how many bytes the guest has taken, or QEMU for it; 0 once it was closed. Waits for room.

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 Changed = Callable[[frozenset[str]], None]
 """Called by the writer's thread with the ids of machines, also of such that are no more; must return at once."""
@@ -24,14 +29,18 @@ class Changes:
         with self._lock:
             self._told = (*self._told, told)
 
-        def stop() -> None:
-            with self._lock:
-                self._told = tuple(each for each in self._told if each is not told)
-
-        return stop
+        return partial(self._leave, told)
 
     def tell(self, ids: Iterable[str]) -> None:
         """These have changed."""
         if self._told and (changed := frozenset(ids)):
             for told in self._told:
-                told(changed)
+                try:
+                    told(changed)
+                except Exception:  # the writer goes on, whatever becomes of who only wants to know
+                    log.exception("a bug: one who follows changes is told of no more of them")
+                    self._leave(told)
+
+    def _leave(self, told: Changed) -> None:
+        with self._lock:
+            self._told = tuple(each for each in self._told if each is not told)

@@ -148,6 +148,15 @@ def test_a_terminal_whose_guest_ends_while_it_is_opened_is_not_typed_at(
         sit_down(guest)
 
 
+def test_a_libvirt_that_goes_away_meanwhile_leaves_nothing_open(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_connection: Connection, _uuid: bytes) -> Guest:
+        raise ConnectionError("libvirt is away")
+
+    monkeypatch.setattr(Connection, "lookupByUUID", away)
+    with pytest.raises(ConnectionError):
+        sit_down(guest)
+
+
 def test_a_guest_that_does_not_run_has_no_console(guest: Guest) -> None:
     guest.now = -1
     with pytest.raises(NoConsole):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -204,7 +205,9 @@ def test_a_device_that_does_not_say_what_it_is_is_left_out(event: str, tree: Tre
     assert pci.read(tree.sysfs) == ()
 
 
-def test_a_function_that_waits_for_a_guest_is_free_and_one_that_a_process_has_is_not(tree: Tree) -> None:
+def test_a_function_that_waits_for_a_guest_is_free_and_one_that_a_process_has_is_not(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the operator has bound all of them to vfio."""
     where = devices.pci(tree, "0000:3b:00.0", ids="8086:10fb", device_class="020000", facts={"sriov_totalvfs": 4})
     devices.functions(tree, where, "0000:3b:10.0", "0000:3b:10.2")
@@ -216,6 +219,11 @@ def test_a_function_that_waits_for_a_guest_is_free_and_one_that_a_process_has_is
     found = read(tree)["ens1f0"].sriov
     assert found is not None
     assert [each.free for each in found.functions] == [True, False]
+    tree.write("proc/1/fd/0", "")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    found = read(tree)["ens1f0"].sriov
+    assert found is not None
+    assert found.free == 0, "who may not see what others have open does not know"
 
 
 def test_a_card_has_its_functions_once_however_many_interfaces_are_on_it(tree: Tree) -> None:

@@ -510,3 +510,21 @@ def test_a_log_that_nobody_reads_keeps_nothing_from_being_stored(store: Store, m
     for words in ("one", "two"):
         store.write(lambda tx, words=words: tx.add_event("a", Event(kind="k", reason="r", message=words)))  # type: ignore[misc]
     assert [each.message for each in store.events("a")][-2:] == ["one", "two"]
+
+
+def test_who_follows_changes_is_told_of_each_commit_and_cannot_stop_the_writer(store: Store) -> None:
+    told: list[frozenset[str]] = []
+
+    def fails(_: frozenset[str]) -> None:
+        raise KeyError("x")
+
+    store.follow(fails)
+    stop = store.follow(told.append)
+    store.write(lambda tx: tx.insert(full()))
+    store.write(lambda tx: tx.add_event("m1", Event("k", "r", "m")))
+    store.write(lambda tx: tx.set_meta("nothing", "of a machine"))
+    store.write(lambda tx: tx.forget("m1"))
+    assert told == [frozenset({"m1"})] * 3
+    stop()
+    store.write(lambda tx: tx.insert(full()))
+    assert len(told) == 3
