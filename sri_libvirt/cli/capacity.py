@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import NotFound
@@ -82,7 +82,7 @@ def capacity(explained: str | None, seconds: float | None, by: str | None, setti
 
 
 def _by_machine(settings: Settings, output: str) -> None:
-    from sri_libvirt.cli.machine.find import open_store  # machines are no small thing to load
+    from sri_libvirt.cli.find import open_store  # machines are no small thing to load
     from sri_libvirt.cli.report import shares
 
     with open_store(settings) as reader:

@@ -10,7 +10,7 @@ import click
 from sri_libvirt.capacity import claims, ladder, manifests
 from sri_libvirt.capacity import classes as files
 from sri_libvirt.capacity.budget import of_inventory
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.host import inventory

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from sri_libvirt import config, effective
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine.show import timestamp
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.options import words
+from sri_libvirt.cli.show import timestamp
 from sri_libvirt.config import Settings
 from sri_libvirt.effective import Effective
 from sri_libvirt.paths import StatePaths

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sri_libvirt.cli import daemon
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths

@@ -7,8 +7,8 @@ import time
 import click
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.cordon import change
-from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings, duration
 from sri_libvirt.paths import StatePaths

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from sri_libvirt import config, effective
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
 

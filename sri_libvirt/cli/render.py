@@ -11,8 +11,8 @@ import click
 from sri_libvirt import printable
 from sri_libvirt.capacity import classes, ladder
 from sri_libvirt.cli import manifest, planned
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine.find import find, open_store
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import ports

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sri_libvirt import __version__
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 
 
 @click.command()

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.images.ask import OPTIONS, ask
-from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 

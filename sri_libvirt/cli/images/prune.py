@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.images.ask import OPTIONS, ask
-from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.resources import byte_words

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import click
 
 from sri_libvirt.cli import daemon
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.images import here
 from sri_libvirt.cli.images.ask import OPTIONS
-from sri_libvirt.cli.machine import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.images.commands import ImageCommands

@@ -13,10 +13,11 @@ from typing import Any
 
 import click
 
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show
 from sri_libvirt.cli.console import logfile
-from sri_libvirt.cli.machine import live, page, show
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine.find import find, find_gone, open_store
+from sri_libvirt.cli.find import find, find_gone, open_store
+from sri_libvirt.cli.machine import live, page
 from sri_libvirt.cli.machine.get import heard_of
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.report import shares

@@ -11,9 +11,9 @@ from typing import Literal
 import click
 
 from sri_libvirt import printable
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.machine import live
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import compare, observed, ports

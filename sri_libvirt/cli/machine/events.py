@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import click
 
 from sri_libvirt import config, printable
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import show
-from sri_libvirt.cli.machine.find import find, find_gone, open_store
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show
+from sri_libvirt.cli.find import find, find_gone, open_store
 from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.clock import SteadyClock

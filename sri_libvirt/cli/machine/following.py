@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from sri_libvirt import statedir
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 from sri_libvirt.errors import FailedPrecondition, Unavailable
 from sri_libvirt.paths import StatePaths
 

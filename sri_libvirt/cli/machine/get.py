@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import show
-from sri_libvirt.cli.machine.find import find, open_store
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show
+from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import SRIError

@@ -9,9 +9,9 @@ import click
 
 from sri_libvirt import statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import show
-from sri_libvirt.cli.machine.find import open_store
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show
+from sri_libvirt.cli.find import open_store
 from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import show as shown
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show as shown
 from sri_libvirt.cli.report.shares import amount
 from sri_libvirt.resources import CPU, DISK, MEMORY, byte_words, words
 

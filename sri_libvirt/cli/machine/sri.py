@@ -17,7 +17,7 @@ import grpc
 from sri_libvirt import config
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
-from sri_libvirt.cli.machine.show import full_name
+from sri_libvirt.cli.show import full_name
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import FailedPrecondition, NotFound, Unavailable
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, SECOND

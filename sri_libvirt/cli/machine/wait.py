@@ -9,7 +9,7 @@ import click
 
 from sri_libvirt import config, statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.cli.machine.find import find, find_gone, open_store
+from sri_libvirt.cli.find import find, find_gone, open_store
 from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.machine.why import sentences
 from sri_libvirt.cli.options import settings as settings_options

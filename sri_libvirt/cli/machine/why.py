@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import click
 
 from sri_libvirt import statedir
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import pace, show
-from sri_libvirt.cli.machine.find import find, open_store
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show
+from sri_libvirt.cli.find import find, open_store
+from sri_libvirt.cli.machine import pace
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.planned import SAMPLE_ID
 from sri_libvirt.config import Settings

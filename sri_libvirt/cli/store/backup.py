@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import show
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings, absolute_path
 from sri_libvirt.paths import StatePaths

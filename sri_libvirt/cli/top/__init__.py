@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from sri_libvirt.cli.machine import output as out
-from sri_libvirt.cli.machine import show
-from sri_libvirt.cli.machine.find import open_store
+from sri_libvirt.cli import output as out
+from sri_libvirt.cli import show
+from sri_libvirt.cli.find import open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.top.sampling import Rates, Sample, Sampler
 from sri_libvirt.config import Settings

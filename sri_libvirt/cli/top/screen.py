@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sri_libvirt import printable
-from sri_libvirt.cli.machine import output as out
+from sri_libvirt.cli import output as out
 
 Draw = Callable[[str], tuple[Sequence[str], Sequence[Sequence[str]], str]]
 """Headings, rows and a note, in the order that is asked for."""

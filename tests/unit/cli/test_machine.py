@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.cli.machine import output, show
+from sri_libvirt.cli import output, show
 from sri_libvirt.cli.machine.why import sentences, settled
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.paths import StatePaths
