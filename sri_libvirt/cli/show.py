@@ -7,7 +7,7 @@ until it is named here. How it is printed does not belong here (that is `output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -16,8 +16,8 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.clock import SteadyClock
 from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.domain import layout
-from sri_libvirt.reconcile.reasons import STOP_WORDS, notes
-from sri_libvirt.records import SECOND, Attachment, Departed, Event, Machine, Measure, Reason, Run, class_name
+from sri_libvirt.reconcile.reasons import STOP_WORDS, advice, notes
+from sri_libvirt.records import SECOND, Attachment, Departed, Event, Machine, Measure, Run, class_name
 
 _MICRO = 1000
 
@@ -104,7 +104,7 @@ def brief(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
         "state": state(machine),
         "created": timestamp(machine.created_at),
         "deleted": timestamp(clock.to_wall(machine.deleted_at)),
-        "reasons": reasons(machine.reasons, clock),
+        "reasons": reasons(machine, clock),
     }
 
 
@@ -172,17 +172,17 @@ def full(
     }
 
 
-def reasons(given: Iterable[Reason], clock: SteadyClock) -> list[dict[str, Any]]:
+def reasons(machine: Machine, clock: SteadyClock) -> list[dict[str, Any]]:
     """Why a machine is not what it should be."""
     return [
         {
             "code": each.code,
             "device": each.device or None,
             "message": each.message,
-            "advice": each.advice,
+            "advice": advice(each, machine.id),
             "since": timestamp(clock.to_wall(each.since)),
         }
-        for each in given
+        for each in machine.reasons
     ]
 
 

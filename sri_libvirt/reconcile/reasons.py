@@ -12,6 +12,9 @@ from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, Stop
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}
 
+THIS = "<machine id>"
+"""Stands in an advice for the machine's id: see `advice`."""
+
 _TOLD = 3
 """Changes of a domain that a sentence names."""
 
@@ -101,6 +104,11 @@ def device_words(row: Attachment) -> str:
 def of_device(row: Attachment, code: str, message: str, advice: str = "") -> Reason:
     """A reason that is about one device."""
     return Reason(code, message, advice, device=row.alias)
+
+
+def advice(reason: Reason, machine_id: str) -> str:
+    """What to do about it, with paths and commands of this machine."""
+    return reason.advice.replace(THIS, machine_id)
 
 
 def notes(machine: Machine) -> list[str]:
@@ -211,7 +219,7 @@ def edited(changes: tuple[str, ...], *, active: bool) -> Reason:
         "domain-edited",
         f"somebody else has changed its domain (as virsh edit does), and {now} puts it back: "
         f"{'; '.join(changes[:_TOLD])}{more}",
-        "`sri-libvirt machine xml MACHINE --diff` shows all of it. Change the machine by its API instead; to have it "
+        f"`sri-libvirt machine xml {THIS} --diff` shows all of it. Change the machine by its API instead; to have it "
         "put back at once attach or detach a device, or set the machine's power OFF and ON.",
     )
 
@@ -222,7 +230,7 @@ def restored() -> Reason:
         "the store is a backup that was put back, and nobody has confirmed yet that this machine is still to be as it "
         "says: its guest is left as it is",
         "The machinepoollet does so by itself once it has compared the machine with the API: see that it runs. Without "
-        "one, or where you know better: sri-libvirt store confirm [MACHINE].",
+        f"one, or where you know better: `sri-libvirt store confirm {THIS}`, or without it for all.",
     )
 
 
@@ -395,7 +403,7 @@ def start_failed(error: str, failures: int) -> Reason:
     return Reason(
         "start-failed",
         f"the start failed ({failures} in a row), tried again later: {error}",
-        "The domain's log is /var/log/libvirt/qemu/<machine id>.log.",
+        f"The domain's log is /var/log/libvirt/qemu/{THIS}.log.",
     )
 
 
@@ -413,7 +421,7 @@ def back_off(cause: StopCause, failures: int) -> Reason:
     return Reason(
         "back-off",
         f"the guest stopped ({STOP_WORDS[cause]}) and is started again after a pause ({failures} short runs in a row)",
-        STOP_ADVICE.get(cause, "Its console log and /var/log/libvirt/qemu/<machine id>.log say more."),
+        STOP_ADVICE.get(cause, f"`sri-libvirt machine describe {THIS}` has the ends of its console's and QEMU's logs."),
     )
 
 
@@ -429,7 +437,7 @@ def drained() -> Reason:
     return Reason(
         "drained",
         "the operator has drained this host, so its guests are off",
-        "sri-libvirt uncordon starts it again.",
+        "`sri-libvirt uncordon` starts it again.",
     )
 
 
@@ -469,12 +477,11 @@ STOP_WORDS = {
 """How a stop is told to people."""
 
 STOP_ADVICE = {
-    StopCause.PANICKED: "What its kernel said stands in its console log (machines/<machine id>/console.log below the "
-    "state directory). The host and QEMU are well.",
+    StopCause.PANICKED: f"`sri-libvirt console {THIS} --log` has what its kernel said. The host and QEMU are well.",
     StopCause.OUT_OF_MEMORY: "Guests and the rest of the host need more memory than it has: give the class a larger "
     "memory overhead, reserve more for the host (--reserved-memory), or move machines. `journalctl -k` lists who had "
     "what.",
-    StopCause.ABORTED: "QEMU met a bug or an impossible state and said so in /var/log/libvirt/qemu/<machine id>.log: "
+    StopCause.ABORTED: f"QEMU met a bug or an impossible state and said so in /var/log/libvirt/qemu/{THIS}.log: "
     "report it to the distribution, or try another version of QEMU.",
     StopCause.KILLED: "Look for whoever sends SIGKILL on this host (monitoring, scripts, people), and for a crash of "
     "QEMU: coredumpctl, `journalctl -k` (segfault).",

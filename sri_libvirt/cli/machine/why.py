@@ -14,7 +14,7 @@ from sri_libvirt.cli.machine import pace
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.reconcile.reasons import notes
+from sri_libvirt.reconcile.reasons import advice, notes
 from sri_libvirt.records import Event, Machine
 from sri_libvirt.store import reserve
 from sri_libvirt.store.database import ROOM
@@ -90,7 +90,7 @@ def _numbered(machine: Machine, now: int) -> Iterator[str]:
         since = f" (for {show.ago(reason.since, now)})" if reason.since else ""
         yield f"{number}. {reason.message[:1].upper()}{reason.message[1:]}{since}."
         if reason.advice:
-            yield f"   {reason.advice}"
+            yield f"   {advice(reason, machine.id)}"
 
 
 def _not_looked_at(machine: Machine) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
 from sri_libvirt.cli.machine.why import sentences
+from sri_libvirt.cli.main import sri_libvirt
 from sri_libvirt.domain import profile as profiles
 from sri_libvirt.hypervisor.fake import OFFER
-from sri_libvirt.reconcile import disks, states
+from sri_libvirt.reconcile import disks, perform, states
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.view import Heard
 from sri_libvirt.reconcile.virtualisation import ADVICE
@@ -111,7 +115,49 @@ def test_machine_why_prints_each_reason_with_its_advice(code: str) -> None:
     assert "{" not in first + reason.advice
     assert bool(reason.advice) is (code not in SELF_EXPLAINING)
     assert reason.advice == "" or reason.advice.endswith((".", ")"))
-    assert told[2:] == ([f"   {reason.advice}"] if reason.advice else [])
+    assert told[2:] == ([f"   {why.advice(reason, ID)}"] if reason.advice else [])
+
+
+def advices() -> Iterator[str]:
+    """All that anybody is advised."""
+    yield from (sample.advice for sample in SAMPLES.values())
+    yield from (why.back_off(cause, 1).advice for cause in StopCause)
+    yield from perform_advices()
+
+
+def perform_advices() -> Iterator[str]:
+    yield from (value for name, value in vars(perform).items() if name.endswith("_ADVICE"))
+
+
+COMMAND = re.compile(r"`?sri-libvirt ((?:[a-z-]+ ?)+)([^`.,]*)")
+
+
+def test_advice_names_commands_that_there_are() -> None:
+    seen = set()
+    for advice in advices():
+        for words, rest in COMMAND.findall(advice):
+            command: click.Command = sri_libvirt
+            names = words.split()
+            while isinstance(command, click.Group):
+                found = command.get_command(click.Context(command), names.pop(0))
+                assert found is not None, advice
+                command = found
+            flags = {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+            assert {word for word in rest.split() if word.startswith("--")} <= flags, advice
+            seen.add(command.name)
+    assert {"list", "xml", "confirm", "describe", "console", "capacity"} <= seen
+
+
+def test_advice_is_of_this_machine() -> None:
+    reason = why.back_off(StopCause.PANICKED, 1)
+    assert why.THIS in reason.advice
+    told = list(sentences(machine(reasons=(reason,), observed_generation=1), None, True, T0))
+    assert told[2] == f"   `sri-libvirt console {ID} --log` has what its kernel said. The host and QEMU are well."
+    assert not [advice for advice in map(replaced, advices()) if "<" in advice or "MACHINE" in advice]
+
+
+def replaced(advice: str) -> str:
+    return why.advice(Reason("code", "words", advice), ID)
 
 
 @pytest.mark.parametrize("cause", StopCause)
