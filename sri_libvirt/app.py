@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -85,6 +85,7 @@ from sri_libvirt.server.listener import Listener
 from sri_libvirt.server.service import MachineRuntime, handlers
 from sri_libvirt.store.automatic import AutomaticBackups
 from sri_libvirt.store.store import Store
+from sri_libvirt.traces import Traces
 from sri_libvirt.volumes import empty_disk
 from sri_libvirt.volumes.probe import probe
 from sri_libvirt.volumes.probing import Probing
@@ -210,6 +211,7 @@ class Provider:
             clock,
             self.metrics,
         )
+        self.traces = Traces(clock)
         runtime = MachineRuntime(
             store,
             self.pool,
@@ -223,7 +225,7 @@ class Provider:
         )
         self.listener = Listener(
             settings.address,
-            handlers(runtime, self.metrics.rpc, lambda: self.beginning.words),
+            handlers(runtime, self.metrics.rpc, lambda: self.beginning.words, self.traces.add),
             socket_mode=settings.socket_mode,
             socket_group=settings.socket_group,
             insecure_tcp=settings.insecure_tcp,
@@ -288,6 +290,7 @@ class Provider:
             self.metrics,
             clock,
             settings.call_deadline,
+            traces=self.traces,
         )
         self._watchdog = Watchdog(loop, settings.lanes)
         self.lanes = self._watchdog.lanes
@@ -323,6 +326,7 @@ class Provider:
                 "confirm": self._confirmation.command,
                 "rescan": rescan.rescan,
                 "volumes": rescan.glance,
+                "trace": lambda arguments: [asdict(span) for span in self.traces.of(str(arguments["machine"]))],
                 **ImageCommands(cache, store, pulling, collector, clock).table(),
                 **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
             },

@@ -19,6 +19,10 @@ from sri_libvirt import failpoints
 from sri_libvirt.errors import HypervisorError, Unreachable
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.records import SECOND
+from sri_libvirt.traces import Lap
+
+LOOK = "Look"
+"""What a look is called, beside the actions."""
 
 SLOW = frozenset({"connect", "define", "start", "destroy", "undefine", "offer"})
 """Calls that may take the whole deadline: QEMU is started, probed or ended."""
@@ -36,13 +40,14 @@ call by a usual one."""
 class Call:
     """A call under way, or an action: one begins with a small letter, the other with a capital.
 
-    `begun` and `deadline` are seconds of `time.monotonic`.
+    `begun` and `deadline` are seconds of `time.monotonic`. `device` is the alias of the device that an action is for.
     """
 
     name: str
     machine_id: str
     begun: float
     deadline: float
+    device: str = ""
 
 
 class Calls:
@@ -57,10 +62,13 @@ class Calls:
         self._machine_id = ""
         self._under_way: list[Call] = []  # the outer first
         self._given_up: Call | None = None
+        self.laps: list[Lap] = []
+        """What was done since the machine was named, the inner of two before the outer."""
 
     def of_machine(self, machine_id: str) -> None:
         """What is done from here on is on behalf of this machine."""
         self._machine_id = machine_id
+        self.laps = []
 
     @contextmanager
     def making(self, name: str) -> Iterator[None]:
@@ -77,10 +85,10 @@ class Calls:
             self._end()
 
     @contextmanager
-    def acting(self, name: str) -> Iterator[None]:
+    def acting(self, name: str, device: str = "") -> Iterator[None]:
         """An action, or a look, is under way within: its calls, its files, its programs, its driver."""
         with self._lock:
-            self._begin(name, "whole")
+            self._begin(name, "whole", device)
         try:
             yield
         finally:
@@ -111,13 +119,15 @@ class Calls:
         with self._lock:
             return any(is_call(each.name) for each in self._under_way)
 
-    def _begin(self, name: str, share: str) -> None:
+    def _begin(self, name: str, share: str, device: str = "") -> None:
         begun = time.monotonic()
-        self._under_way.append(Call(name, self._machine_id, begun, begun + self._limit * SHARES[share]))
+        self._under_way.append(Call(name, self._machine_id, begun, begun + self._limit * SHARES[share], device))
 
     def _end(self) -> None:
         with self._lock:
-            self._under_way.pop()
+            ended = self._under_way.pop()
+        kind = "call" if is_call(ended.name) else "look" if ended.name == LOOK else "action"
+        self.laps.append(Lap(kind, ended.name, ended.begun, time.monotonic(), ended.device))
 
 
 def is_call(name: str) -> bool:

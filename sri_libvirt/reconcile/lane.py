@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from sri_libvirt import failpoints
+from sri_libvirt import failpoints, names
 from sri_libvirt.errors import HypervisorError, NotReady, SRIError, StoreError, Unreachable
 from sri_libvirt.hypervisor.base import Connection, Hypervisor
 from sri_libvirt.jobs import UNDER_WAY
@@ -33,7 +33,7 @@ from sri_libvirt.reconcile.actions import (
     ResolveImage,
     Start,
 )
-from sri_libvirt.reconcile.calls import Calls, is_call, watched
+from sri_libvirt.reconcile.calls import LOOK, Calls, is_call, watched
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.perform import Performer
 from sri_libvirt.reconcile.plan import Plan, plan
@@ -41,13 +41,11 @@ from sri_libvirt.reconcile.queue import WakeQueue
 from sri_libvirt.reconcile.view import NotSeen, Observed, Policy
 from sri_libvirt.records import SECOND, Event, Key, Machine, Reason
 from sri_libvirt.store.store import Store
+from sri_libvirt.traces import Lap, Traces
 
 log = structlog.get_logger(__name__)
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-
-LOOK = "Look"
-"""What a look is called, beside the actions."""
 
 LOOKS = frozenset({LOOK, "connect", "offer", "snapshot", "last_words", "disk_errors"})
 """Calls of a look, and the whole of it: where one of them hangs, another look would too."""
@@ -108,6 +106,7 @@ class Loop:
     clock: Callable[[], int]
     call_deadline: int = 120 * SECOND
     said: Said = field(default_factory=Said)
+    traces: Traces = field(default_factory=lambda: Traces(time.time_ns))
 
 
 class Lane(threading.Thread):
@@ -128,6 +127,7 @@ class Lane(threading.Thread):
         queue = self._loop.queue
         while (machine_id := queue.take(self.urgent)) is not None:
             begun, self._outcome = time.monotonic(), "ok"
+            waited = (self._loop.clock() - queue.since(machine_id)) / SECOND
             try:
                 wake_at = self.reconcile(machine_id)
             except StoreError as error:
@@ -139,6 +139,9 @@ class Lane(threading.Thread):
                 self._tell(machine_id, why.bug(error))
                 wake_at, self._outcome = self._loop.clock() + BUG_RETRY, "bug"
             self._loop.metrics.loop_pass(self._outcome, time.monotonic() - begun)
+            if any(lap.kind == "action" for lap in self.calls.laps):
+                waiting = Lap("wait", "for a lane", begun - waited, begun)
+                self._loop.traces.add(machine_id, [waiting, *self.calls.laps])
             if self.calls.given_up:
                 self._leave(machine_id)
                 break
@@ -242,10 +245,12 @@ class Lane(threading.Thread):
             if isinstance(action, PlugDevice) and action.key in unprepared:
                 continue
             name, begun, outcome = type(action).__name__, time.monotonic(), "bug"
-            which = (name, getattr(action, "key", None))
+            key: Key | None = getattr(action, "key", None)
+            which = (name, key)
             try:
                 connection = self._connect()
-                with self.calls.acting(name), failpoints.around(f"perform.{name}", HypervisorError):
+                device = names.alias(*key) if key else ""
+                with self.calls.acting(name, device), failpoints.around(f"perform.{name}", HypervisorError):
                     performer.perform(action, machine, connection)
                 outcome = "ok"
                 if not isinstance(action, AGAIN):

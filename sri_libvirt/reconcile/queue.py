@@ -49,6 +49,7 @@ class WakeQueue:
         self._busy: set[str] = set()
         self._held: dict[str, list[str]] = {}
         self._rests: dict[str, int] = {}
+        self._since: dict[str, int] = {}
         self._counter = 0
         self._closed = False
 
@@ -76,18 +77,24 @@ class WakeQueue:
             while not self._closed:
                 wait = self._next_due(urgent_only)
                 if isinstance(wait, str):
-                    del self._due[wait]
+                    self._since[wait] = self._due.pop(wait).since
                     self._rests.pop(wait, None)
                     self._busy.add(wait)
                     return wait
                 mine.changed.wait(wait)
             return None
 
+    def since(self, machine_id: str) -> int:
+        """From when on a machine that is handed out could have been; now of another."""
+        with self._lock:
+            return self._since.get(machine_id) or self._clock()
+
     def done(self, machine_id: str) -> None:
         """The machine may be handed out again."""
         urgent = self.urgent(machine_id)
         with self._lock:
             self._busy.discard(machine_id)
+            self._since.pop(machine_id, None)
             if machine_id in self._due:
                 self._push(machine_id, _Due(self._due[machine_id].time, urgent))
 

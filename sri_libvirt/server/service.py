@@ -7,8 +7,9 @@ RPC decides only what should be and answers in milliseconds; effects, libvirt an
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -27,8 +28,12 @@ from sri_libvirt.records import MachineClass, class_name
 from sri_libvirt.server import intents, validate
 from sri_libvirt.server.validate import Plugins
 from sri_libvirt.store import Store, Transaction, frames
+from sri_libvirt.traces import Lap
 
 T = TypeVar("T")
+Trace = Callable[[str, Sequence[Lap]], None]
+"""Told of a machine and what was done for it."""
+
 Observe = Callable[[str, str, float], None]
 """Told of each call: method, code, seconds."""
 
@@ -50,6 +55,8 @@ CODES: dict[type[errors.SRIError], grpc.StatusCode] = {
 
 _OF_THE_HOST = frozenset({"Version", "Status"})
 """What tells of the host and not of machines; who drives us asks for it once, or seldom (contract A.9, G.6)."""
+
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 _READS = frozenset({"Version", "ListMachines", "Status"})
 _MESSAGE_BYTES = 2000  # a longer one would not fit into HTTP/2 trailers
@@ -286,12 +293,15 @@ def _prefix(length: int) -> bytes:
 
 
 def handlers(
-    runtime: MachineRuntime, observe: Observe = lambda *_: None, doubt: Callable[[], str] = lambda: ""
+    runtime: MachineRuntime,
+    observe: Observe = lambda *_: None,
+    doubt: Callable[[], str] = lambda: "",
+    trace: Trace = lambda *_: None,
 ) -> grpc.GenericRpcHandler[bytes, Any]:
     """All methods of the service as one handler; bytes in, bytes or a message out.
 
     `doubt` says why nothing of machines may be told or changed, because the store may be the wrong one; "" when all
-    may.
+    may. `trace` is told of what has changed a machine.
     """
     service = pb.DESCRIPTOR.services_by_name["MachineRuntime"]
     calls: dict[str, Callable[[Any], Awaitable[Message | bytes]]] = {
@@ -317,6 +327,7 @@ def handlers(
                     calls[method.name],
                     GetMessageClass(method.input_type),
                     observe,
+                    trace,
                     (lambda: "") if method.name in _OF_THE_HOST else doubt,
                 ),
                 response_serializer=_serialise,
@@ -335,12 +346,13 @@ def _wrap(
     call: Callable[[Any], Awaitable[Message | bytes]],
     request_type: type[Message],
     observe: Observe,
+    trace: Trace,
     doubt: Callable[[], str],
 ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message | bytes]]:
     """The one wrapper around every RPC."""
 
     async def run(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message | bytes:
-        started = time.perf_counter()
+        started = time.monotonic()
         code, message, machine = grpc.StatusCode.OK, "", ""
         try:
             if because := doubt():
@@ -357,7 +369,10 @@ def _wrap(
         except Exception as error:
             code, message = _verdict(method, error)
         finally:
-            took = time.perf_counter() - started
+            ended = time.monotonic()
+            took = ended - started
+            if machine and code is grpc.StatusCode.OK and method not in _READS:
+                trace(machine, [Lap("rpc", method, started, ended, parent=_parent(context))])
             observe(method, code.name, took)
             tell = log.debug if method in _READS and code is grpc.StatusCode.OK else log.info
             tell("rpc", method=method, machine=machine, code=code.name, message=message, ms=round(took * 1e3, 2))
@@ -365,6 +380,12 @@ def _wrap(
         raise AssertionError("abort raises")
 
     return run
+
+
+def _parent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """What the caller calls his own span, "" if he does not or not in the form."""
+    told = dict(context.invocation_metadata() or ()).get("traceparent", "")
+    return told if isinstance(told, str) and _TRACE_PARENT.fullmatch(told) else ""
 
 
 def _parse(request_type: type[Message], raw: bytes) -> Message:

@@ -7,11 +7,14 @@ import json
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.records import Event
-from tests.contract.loop import serving_loop, spec_of
+from tests.contract.loop import serving_loop, spec_of, until
 
 PATIENCE = 30.0
 STOPPED = "the provider has ended: waiting for it"
@@ -169,3 +172,38 @@ async def text(command: Command) -> str:
         out, told = await command.process.communicate()
     assert command.process.returncode == 0, told
     return out.decode()
+
+
+async def test_where_the_time_of_a_machine_went(tmp_path: Path) -> None:
+    """Of each thing that was asked for, with what its caller calls it; also once the machine is gone."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    async def told(*words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(await text(await Command.begin(tmp_path, "trace", *words, "-o", "json")))
+        return found
+
+    async with serving_loop(tmp_path, FakeHypervisor()) as loop:
+        request = pb.CreateMachineRequest(machine=pb.Machine(spec=spec_of(disks=("data",))))
+        reply = await loop.stub.CreateMachine(request, metadata=(("traceparent", parent), ("traceparents", "x")))
+        machine_id = reply.machine.metadata.id
+        await loop.state(machine_id, "RUNNING")
+        await until("the pass", lambda: any(each.name == "Start" for each in loop.provider.traces.of(machine_id)))
+        made = await told(machine_id)
+        assert (made["cause"], made["spans"][0]["parent"]) == ("CreateMachine", parent)
+        names = [each["name"] for each in made["spans"]]
+        assert {"Look", "PrepareDevice", "Define", "Start"} <= set(names)
+        assert sum(each["seconds"] for each in made["spans"]) == pytest.approx(made["total_seconds"])
+        (prepared,) = {each["device"] for each in made["spans"] if each["name"] == "PrepareDevice"}
+        assert prepared == loop.stored(machine_id).attachments[0].alias
+        assert {"snapshot", "define", "start"} <= {each["name"] for each in made["calls"]}
+        assert "the machine is running" in [each["message"] for each in made["events"]]
+        await loop.stub.DeleteMachine(pb.DeleteMachineRequest(machine_id=machine_id), metadata=(("traceparent", "x"),))
+        await loop.gone(machine_id)
+        await until("the pass", lambda: any(each.name == "Forget" for each in loop.provider.traces.of(machine_id)))
+        gone = await told(machine_id)
+        assert (gone["cause"], gone["spans"][0]["parent"], gone["spans"][-1]["name"]) == (
+            "DeleteMachine",
+            None,
+            "Forget",
+        )
+        assert (await told(machine_id, "--run", "2"))["cause"] == "CreateMachine"

@@ -152,8 +152,20 @@ def provider(
     store.close()
 
 
+_others: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _only_this_test() -> None:
+    """Threads of tests before this one may end late."""
+    _others.clear()
+    _others.update(threading.enumerate())
+
+
 def lanes() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("lane-", "resync"))]
+    """This test's own."""
+    ours = set(threading.enumerate()) - _others
+    return sorted(thread.name for thread in ours if thread.name.startswith(("lane-", "resync")))
 
 
 @pytest.mark.rule("R-G6-2")

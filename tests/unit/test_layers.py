@@ -40,6 +40,7 @@ STOREYS = (
         "records",
         "resources",
         "statedir",
+        "traces",
         "userdata",
     },
     {"host", "hypervisor"},

@@ -13,6 +13,7 @@ COMMANDS = {
     "get": (f"{_ROOM}.get:get", "Show one machine with its devices."),
     "describe": (f"{_ROOM}.describe:describe", "Show all of one machine on a page, also of one that is gone."),
     "events": (f"{_ROOM}.events:events", "Show a machine's timeline."),
+    "trace": (f"{_ROOM}.trace:trace", "Show where the time of what was asked of a machine went."),
     "xml": (f"{_ROOM}.domain_xml:domain_xml", "Print a machine's domain XML, or in what wish and reality differ."),
     "wait": (f"{_ROOM}.wait:wait", "Wait until a machine runs, is off, is gone, or has a device."),
     "create": (f"{_ROOM}.hands:create", "Create a machine of a file."),
