@@ -91,6 +91,10 @@ class DescriptorRefused(HypervisorError):
     """The host's security module (AppArmor) keeps a QEMU from taking what libvirt has opened for it."""
 
 
+class DiskLocked(HypervisorError):
+    """Another program has a disk's file open in a way that keeps QEMU from it."""
+
+
 class NoConsole(HypervisorError):
     """The machine has no console: its QEMU does not run, or it has no domain."""
 

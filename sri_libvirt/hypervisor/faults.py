@@ -6,9 +6,19 @@ belong here.
 
 from __future__ import annotations
 
+import re
+
 import libvirt
 
-from sri_libvirt.errors import ConsoleHeld, DescriptorRefused, HypervisorError, NoConsole, Unreachable, UnusableSave
+from sri_libvirt.errors import (
+    ConsoleHeld,
+    DescriptorRefused,
+    DiskLocked,
+    HypervisorError,
+    NoConsole,
+    Unreachable,
+    UnusableSave,
+)
 
 _LOST_CODES = frozenset(
     {
@@ -69,12 +79,18 @@ def is_lost(error: libvirt.libvirtError, alive: bool) -> bool:
     return not alive and code not in _ANSWERS
 
 
+_LOCKED = re.compile(r'Failed to (?:get|lock) (?:shared |exclusive )?(?:"[a-z ]+" lock|byte)|Is another process using')
+"""QEMU's words for a file on which another process holds a lock (block/file-posix.c)."""
+
+
 def translate(error: libvirt.libvirtError, doing: str, *, alive: bool = True) -> HypervisorError:
     """The error in our words; `doing` says what was tried, as in "start the domain"."""
     code, message = error.get_error_code(), _message(error)
     if is_lost(error, alive):
         return Unreachable(f"libvirt cannot be asked to {doing}: {message}", code)
     advice = _ADVICE.get(code)
+    if _LOCKED.search(message):
+        return DiskLocked(f"libvirt could not {doing}: {message}", code)
     return HypervisorError(f"libvirt could not {doing}: {message}" + (f" ({advice})" if advice else ""), code)
 
 

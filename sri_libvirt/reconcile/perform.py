@@ -15,7 +15,7 @@ from typing import Protocol
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import Backing, DiskSource, NicBackend
 from sri_libvirt.domain import ports
-from sri_libvirt.errors import DescriptorRefused, HypervisorError, InvalidSpec, NotReady
+from sri_libvirt.errors import DescriptorRefused, DiskLocked, HypervisorError, InvalidSpec, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.images import seed
 from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_directory, sync_directory
@@ -36,6 +36,10 @@ from sri_libvirt.volumes.base import VolumeDriver
 ROOM_ADVICE = (
     "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity "
     "--by machine` shows who has what."
+)
+LOCKED_ADVICE = (
+    "Another program has its file open: lslocks and fuser -v FILE tell which on this host, and of a shared file system "
+    "it may be on another one. It is tried again by itself."
 )
 GONE_ADVICE = "Install the driver's package on this host again and restart the provider."
 
@@ -195,6 +199,8 @@ class Performer:
         advice, code = (error.advice, error.code) if isinstance(error, NotReady) else ("", "")
         if isinstance(error, InvalidSpec):
             advice = GONE_ADVICE
+        elif isinstance(error, DiskLocked):
+            advice, code = LOCKED_ADVICE, "in-use"
         now = self.clock()
         self._note(
             lambda tx: tx.set_backing(

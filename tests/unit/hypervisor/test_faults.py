@@ -5,7 +5,7 @@ from __future__ import annotations
 import libvirt
 import pytest
 
-from sri_libvirt.errors import HypervisorError, Unreachable
+from sri_libvirt.errors import DiskLocked, HypervisorError, Unreachable
 from sri_libvirt.hypervisor import faults
 
 
@@ -54,6 +54,20 @@ def test_an_answer_stays_an_answer_though_the_connection_died_since() -> None:
 
 def test_a_hung_qemu_comes_with_advice() -> None:
     assert "destroying it" in str(faults.translate(BUSY, "press the button"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "internal error: unable to execute QEMU command 'blockdev-add': Failed to get \"write\" lock",
+        "internal error: unable to execute QEMU command 'device_add': Failed to get shared \"write\" lock",
+        "internal error: process exited while connecting to monitor: Is another process using the image [/srv/a.raw]?",
+    ],
+)
+def test_a_file_that_another_program_holds_is_told_from_other_refusals(message: str) -> None:
+    fault = faults.translate(Fault(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, message), "attach the disk")
+    assert type(fault) is DiskLocked
+    assert message in str(fault)
 
 
 def test_nothing_is_gone_because_the_line_is() -> None:

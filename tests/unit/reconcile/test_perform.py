@@ -10,7 +10,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSettings, DiskSource, NicBackend
-from sri_libvirt.errors import AddressHeld, DescriptorRefused, HypervisorError, NotReady
+from sri_libvirt.errors import AddressHeld, DescriptorRefused, DiskLocked, HypervisorError, NotReady
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.paths import StatePaths
@@ -738,6 +738,19 @@ def test_a_guest_that_is_kept_from_the_kernels_help_has_its_nic_without_it_and_i
     assert '<driver name="qemu"/>' in domain.live_xml
     assert any("carried by QEMU alone" in event.message for event in bench.store.events(ID))
     assert bench.row("eth").plugged_at
+
+
+def test_a_disk_that_another_program_holds_is_in_use_and_its_user_is_told_how_to_find_it(bench: Bench) -> None:
+    row = volume_row("data")
+    bench.put(machine(row))
+    bench.do(act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start(), act.PrepareDevice(row.key))
+    bench.hypervisor.fail_next("attach_device", DiskLocked('Failed to get "write" lock'))
+    with pytest.raises(DiskLocked) as caught:
+        bench.do(act.PlugDevice(row.key))
+    assert bench.fail(act.PlugDevice(row.key), caught.value)
+    found = bench.row("data")
+    assert found.problem_code == "in-use"
+    assert "lslocks" in found.problem_advice
 
 
 def test_a_disk_that_its_guest_is_kept_from_is_not_tried_in_another_way(bench: Bench) -> None:

@@ -22,6 +22,7 @@ NEVER_ANSWERED = {
     errors.ConsoleHeld,
     errors.ConsoleLost,
     errors.DescriptorRefused,
+    errors.DiskLocked,
     errors.SRIError,
     errors.HypervisorError,
     errors.UnusableSave,
