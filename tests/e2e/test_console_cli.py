@@ -24,8 +24,8 @@ class User:
         self.sessions: list[Person] = []
 
     def argv(self, *words: str) -> list[str]:
-        places = ["--state-dir", str(self.provider.state), "--libvirt-uri", self.provider.libvirt.uri]
-        return [sys.executable, "-m", "sri_libvirt", "console", *words, *places]
+        places = ["--state-dir", str(self.provider.state)]
+        return self.provider.libvirt.inside([sys.executable, "-m", "sri_libvirt", "console", *words, *places])
 
     def at_terminal(self, *words: str) -> Person:
         self.sessions.append(Person(self.argv(*words)))
