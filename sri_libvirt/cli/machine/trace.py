@@ -113,7 +113,9 @@ def _rows(
     for span in whole:
         lines.append((span.begin, 0, _row(span, span.name, begin, end)))
     for call in calls:
-        lines.append((call.begin, 1, _row(call, f"  libvirt: {call.name}", begin, end)))
+        # Of two outer spans at a time the later one is cut at the front, and so might begin after its first call.
+        within = next((each.begin for each in whole if each.begin < call.end <= each.end), call.begin)
+        lines.append((max(call.begin, within), 1, _row(call, f"  libvirt: {call.name}", begin, end)))
     for event in events:
         lines.append((event.time, 2, (_after(event.time, begin), "", f"* {event.message}", "", "")))
     for _, _, cells in sorted(lines, key=lambda line: line[:2]):

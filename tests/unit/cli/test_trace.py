@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict
 from itertools import pairwise
@@ -94,6 +95,21 @@ def test_a_table_and_data(cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatc
     assert sum(each["seconds"] for each in found["spans"]) == pytest.approx(0.5)
     assert [each["name"] for each in found["calls"]] == ["snapshot", "start"]
     assert found["spans"][3]["device"] == "ua-vol-a-1"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_call_stands_below_its_span_though_that_is_cut_at_the_front(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = [
+        span("rpc", "CreateMachine", 0, 17),
+        span("look", "Look", 10, 28),
+        span("call", "connect", 16, 24),
+        span("action", "Start", 28, 100),
+    ]
+    monkeypatch.setattr(admin, "ask", lambda *_: [asdict(each) for each in spans])
+    lines = cli("machine", "trace", WEB).out.splitlines()[2:]
+    assert [re.split(r"  +", line)[2] for line in lines] == ["CreateMachine", "Look", "libvirt: connect", "Start"]
 
 
 def test_traces_keep_the_newest_of_all_by_the_steady_clock() -> None:
