@@ -6,6 +6,7 @@ keeping for longer is in the machines' timelines. How it is shown does not belon
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -51,6 +52,7 @@ class Traces:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._spans: deque[tuple[str, Span]] = deque(maxlen=MOST)
 
     def add(self, machine_id: str, laps: Iterable[Lap]) -> None:
@@ -58,9 +60,11 @@ class Traces:
         ahead = self._clock() - int(time.monotonic() * SECOND)
         for lap in laps:
             begin, end = (ahead + int(each * SECOND) for each in (lap.begun, lap.ended))
-            self._spans.append((machine_id, Span(lap.kind, lap.name, begin, end, lap.device, lap.parent)))
+            with self._lock:
+                self._spans.append((machine_id, Span(lap.kind, lap.name, begin, end, lap.device, lap.parent)))
 
     def of(self, machine_id: str) -> list[Span]:
         """A machine's, in the order of their beginnings, the outer of two first."""
-        found = [span for each, span in list(self._spans) if each == machine_id]
+        with self._lock:
+            found = [span for each, span in self._spans if each == machine_id]
         return sorted(found, key=lambda span: (span.begin, -span.end))
