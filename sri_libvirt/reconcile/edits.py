@@ -26,8 +26,10 @@ class Edits:
     _known: dict[str, tuple[_Of, tuple[str, ...]]] = field(default_factory=dict)
 
     def found(self, machine: Machine, persistent: str) -> tuple[str, ...]:
-        """What the next define puts back, in words; nothing of a machine without hardware, or of unknown XML."""
-        if machine.profile is None or not persistent:
+        """What the next define puts back, in words; nothing of a machine without hardware or without a domain (""), nor
+        of one that is being deleted, of which nothing is remembered.
+        """
+        if machine.profile is None or machine.deleted_at or not persistent:
             self._known.pop(machine.id, None)
             return ()
         of = (hash(persistent), machine.generation)

@@ -41,7 +41,7 @@ class Observer:
     `ended(boot id)` is when an earlier boot ended, if known. `ask(row)` looks at a plugged volume's backend: None where
     nobody can, NotReady where it does not answer, or not yet. `failed(machine id)` has the aliases of the disks at
     which QEMU has paused its guest, and whether for want of space; none if that was not seen. `edits(machine, XML)` is
-    what of its persistent XML somebody else has changed, in words.
+    what of its persistent XML ("" if it has none, or not of ours) somebody else has changed, in words.
     """
 
     instance: str
@@ -95,7 +95,7 @@ class Observer:
             strangers=_strangers(domain.live_xml, strangers) if domain and strangers else (),
             stuck=stuck,
             failed_disks=failed,
-            edits=() if foreign or domain is None else self.edits(machine, domain.persistent_xml),
+            edits=self.edits(machine, "" if foreign or domain is None else domain.persistent_xml),
         )
 
     def _failed_disks(

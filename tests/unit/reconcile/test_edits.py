@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,9 +52,18 @@ def test_what_is_as_it_was_defined_is_looked_at_once(machine: Machine, tmp_path:
     assert compiler.asked == 2
     edits.found(replace(machine, generation=machine.generation + 1), changed)
     assert compiler.asked == 3, "what would be defined may be otherwise now"
-    assert edits.found(replace(machine, profile=None), changed) == ()
     assert edits.found(machine, "") == ()
     assert not edits._known, "nothing is kept of a machine that has no domain"
+
+
+@pytest.mark.parametrize("last", [{"profile": None}, {"deleted_at": 1}], ids=["without hardware", "deleted"])
+def test_nothing_is_kept_of_a_machine_that_goes(machine: Machine, tmp_path: Path, last: dict[str, Any]) -> None:
+    compiler = Compiler()
+    edits, text = Edits(compiler, StatePaths(tmp_path)), defined(machine, compiler, tmp_path)
+    changed = text.replace("</vcpu>", "0</vcpu>")
+    assert edits.found(machine, changed)
+    assert edits.found(replace(machine, **last), changed) == ()
+    assert not edits._known
 
 
 def test_what_an_operators_template_adds_is_no_edit(machine: Machine, tmp_path: Path) -> None:

@@ -63,6 +63,28 @@ def test_no_domain(bench: Bench) -> None:
     assert bench.refreshed == 1
 
 
+def test_who_looks_for_edits_hears_of_a_domain_that_is_gone_or_not_ours(bench: Bench) -> None:
+    """So that nothing is remembered of it."""
+    heard: list[str] = []
+
+    def connect() -> Any:
+        return bench.said
+
+    def edits(_machine: Machine, persistent: str) -> tuple[str, ...]:
+        heard.append(persistent)
+        return ()
+
+    observer = Observer(INSTANCE, bench.host, bench.refresh, edits=edits)
+    observer.look(machine(), connect)
+    bench.define(instance="somebody-else")
+    observer.look(machine(), connect)
+    assert heard == ["", ""]
+    bench.hypervisor.connect().undefine(ID)
+    bench.define()
+    observer.look(machine(), connect)
+    assert ID in heard[-1]
+
+
 def test_what_is_plugged_now_and_at_the_next_start(bench: Bench) -> None:
     bench.define("ua-vol-a-1", "ua-vol-b-1")
     bench.start()
