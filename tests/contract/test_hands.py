@@ -107,6 +107,11 @@ async def test_what_is_wrong_the_provider_says(tmp_path: Path) -> None:
         assert (status, out) == (1, "")
         assert told.startswith("sri-libvirt: INVALID_ARGUMENT: ")
         assert "machine.spec.class" in told
+        good = user.file("good", MACHINE)
+        for words, why in ((("--wait", "--timeout", "soon"), "'soon'"), (("--timeout", "3s"), "give --wait, too")):
+            status, out, told = await user.run("create", "-f", good, *words)
+            assert (status, out, why in told) == (2, "", True), told
+        assert await loop.machines() == []
         machine_id = await made(user, image={"image": f"{tmp_path}/images/none.raw"}, power="POWER_OFF")
         status, _, told = await user.run("start", machine_id, "--wait", "--timeout", "300ms")
         assert (status, "is not running after 300ms; see: sri-libvirt machine why" in told) == (1, True)

@@ -6,7 +6,8 @@ Whether what is asked is right the provider says, in its own words. How it is re
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TextIO, TypeVar
+from functools import wraps
+from typing import Any, Literal, TextIO, TypeVar, cast
 
 import click
 
@@ -27,10 +28,17 @@ _file = click.option(
 
 
 def _waits(command: F) -> F:
-    command = click.option("--timeout", metavar="DURATION", help="How long --wait waits, as 90s; for ever by default.")(
-        command
-    )
-    return click.option("--wait", is_flag=True, help="End once it is so.")(command)
+    @wraps(command)
+    def checked(*arguments: Any, wait: bool, timeout: str | None, **options: Any) -> Any:
+        if timeout is not None:  # before anything is asked of the provider
+            if not wait:
+                raise click.UsageError("--timeout is how long --wait waits: give --wait, too")
+            sri.seconds(timeout)
+        return command(*arguments, wait=wait, timeout=timeout, **options)
+
+    timed = click.option("--timeout", metavar="DURATION", help="How long --wait waits, as 90s; for ever by default.")
+    waiting = click.option("--wait", is_flag=True, help="End once it is so.")
+    return cast(F, waiting(timed(checked)))
 
 
 @click.command()

@@ -65,7 +65,7 @@ class Client:
 
     def wait(self, machine_id: str, what: str, met: Met, timeout: str | None) -> None:
         """Until it is so. Raises FailedPrecondition when the time is over, or it cannot become so any more."""
-        end = None if timeout is None else time.monotonic() + _seconds(timeout)
+        end = None if timeout is None else time.monotonic() + seconds(timeout)
         while not met(machine := self.get(machine_id)):
             if machine is None:
                 raise FailedPrecondition(f"machine {machine_id} is gone")
@@ -103,6 +103,14 @@ def settled(state: pb.MachineState) -> Met:
     return met
 
 
+def seconds(text: str) -> float:
+    """Of a `--timeout`. Raises click.UsageError."""
+    try:
+        return config.duration(text) / SECOND
+    except ValueError as error:
+        raise click.UsageError(f"--timeout: {error}") from None
+
+
 def _names(machine: pb.Machine) -> tuple[str, str]:
     name = machine.metadata.labels.get(LABEL_NAME, "")
     return name, full_name(machine.metadata.labels.get(LABEL_NAMESPACE, ""), name)
@@ -115,10 +123,3 @@ def _failed(error: grpc.RpcError, address: str) -> Exception:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unavailable(f"the provider at {address} has not answered within {CALL_SECONDS:g} s")
     return FailedPrecondition(f"{code.name}: {words}")
-
-
-def _seconds(text: str) -> float:
-    try:
-        return config.duration(text) / SECOND
-    except ValueError as error:
-        raise click.UsageError(f"--timeout: {error}") from None
