@@ -14,7 +14,7 @@ from sri_libvirt.errors import FailedPrecondition, Unavailable
 from sri_libvirt.paths import StatePaths
 
 AWAY_SECONDS = 1.0
-"""How often it is looked whether a daemon that has ended is there again, as after an upgrade."""
+"""How often a daemon that has ended is asked for again, as after an upgrade."""
 
 
 def changes(paths: StatePaths) -> Iterator[frozenset[str] | None]:
@@ -26,15 +26,16 @@ def changes(paths: StatePaths) -> Iterator[frozenset[str] | None]:
 
     if statedir.is_held(paths) is False:
         raise FailedPrecondition("the provider does not run, so nothing will change")
-    began = False
+    began, away = False, False
     while True:
         try:
             for number, changed in enumerate(admin.follow(paths.admin_socket)):
-                began = True
+                began, away = True, False
                 yield changed if number else None
-        except Unavailable:
+        except Unavailable:  # a daemon that was killed leaves its socket there
             if not began:
                 raise
-        out.warn("the provider has ended: waiting for it")
-        while not paths.admin_socket.exists():
-            time.sleep(AWAY_SECONDS)
+        if not away:
+            out.warn("the provider has ended: waiting for it")
+            away = True
+        time.sleep(AWAY_SECONDS)
