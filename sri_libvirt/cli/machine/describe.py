@@ -7,7 +7,7 @@ with. What cannot be known at the moment is named, and holds nothing else up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,10 @@ def _here(reader: Reader, machine: Machine, settings: Settings) -> dict[str, Any
     full = show.full(machine, clock, heard_of(machine, paths))
     files = paths.machine(machine.id)
     backings = {row.alias: row.backing for row in machine.attachments}
+    taken = _real_sizes(backings.values())
     for device in full["devices"]:
-        device["file"], device["real_bytes"] = _file(backings[device["alias"]])
+        device["file"] = path = _file(backings[device["alias"]])
+        device["real_bytes"] = taken.get(path)
     process = live.process(settings, machine.id)
     timeline = reader.events(machine.id)
     state = next((each for each in reversed(timeline) if each.kind == "state"), None)
@@ -90,15 +92,24 @@ def _gone(reader: Reader, departed: Departed) -> dict[str, Any]:
     }
 
 
-def _file(backing: object) -> tuple[str | None, int | None]:
-    """The file of this host behind a device, and what it really takes."""
-    if not isinstance(backing, DiskSource) or not backing.path:
-        return None, None
-    try:
-        status = Path(backing.path).stat()
-    except OSError:
-        return backing.path, None
-    return backing.path, status.st_blocks * 512
+def _file(backing: object) -> str | None:
+    """The file of this host behind a device."""
+    return (backing.path or None) if isinstance(backing, DiskSource) else None
+
+
+def _real_sizes(backings: Iterable[object]) -> dict[str | None, int]:
+    """What files really take, by path; without those of which nobody says it in time, as of a server that hangs."""
+    taken: dict[str | None, int] = {}
+
+    def look() -> None:
+        for backing in backings:
+            if isinstance(backing, DiskSource) and backing.kind == "file":
+                with suppress(OSError):
+                    taken[backing.path] = Path(backing.path).stat().st_blocks * 512
+
+    with suppress(TimeoutError):
+        live.within(live.SECONDS, look)
+    return dict(taken)
 
 
 def _console(files: MachinePaths) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as LateError
 from typing import Any, TypeVar
 
 from sri_libvirt.clock import boottime
@@ -45,7 +44,7 @@ def snapshot(settings: Settings, machine_id: str) -> DomainSnapshot | None:
     """Its domain, None if it has none. Raises HypervisorError, also when libvirt does not answer in time."""
     try:
         return within(SECONDS, lambda: _snapshot(settings, machine_id))
-    except LateError:
+    except TimeoutError:
         raise HypervisorError(f"libvirt has not answered within {SECONDS:g} s") from None
 
 

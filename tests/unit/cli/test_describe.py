@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sri_libvirt.cli.machine import describe, live
+from sri_libvirt.devices import DiskSource
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import SECOND, Event
 from sri_libvirt.resources import CPU, MEMORY, Claim
@@ -128,6 +131,27 @@ def test_what_hangs_or_fails_is_named_and_holds_nothing_up(monkeypatch: pytest.M
     told = live.domain(None, WEB)  # type: ignore[arg-type]
     assert (told["state"], told["problem"]) == (None, "libvirt has not answered within 0.05 s")
     hangs.set()
+
+
+def test_what_files_take_is_asked_of_files_alone_and_of_a_server_that_hangs_not_for_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hangs, stat = threading.Event(), Path.stat
+
+    def late(path: Path, **options: Any) -> Any:
+        if path.name == "hangs":
+            hangs.wait(60)
+        return stat(path, **options)
+
+    (tmp_path / "good").write_bytes(b"x")
+    good = DiskSource("h", str(tmp_path / "good"), "raw", 1)
+    volume = replace(good, kind="network", protocol="rbd", path=str(tmp_path / "good"))
+    assert describe._real_sizes([volume, None, replace(good, path="/nowhere")]) == {}
+    monkeypatch.setattr(live, "SECONDS", 0.05)
+    monkeypatch.setattr(Path, "stat", late)
+    taken = describe._real_sizes([good, replace(good, path=str(tmp_path / "hangs")), replace(good, path="/etc")])
+    hangs.set()
+    assert list(taken) == [good.path]
 
 
 def test_within_gives_what_the_work_gives() -> None:
