@@ -22,6 +22,9 @@ BAR = 40
 AFTER = SECOND
 """How long after the last span its outcome may be told."""
 
+ASK_SECONDS = 10.0
+"""How long a daemon that is busy may take to say what it has in its memory."""
+
 IDLE = "idle"
 """The kind of a time in which nothing was done."""
 
@@ -43,7 +46,8 @@ def trace(machine: str, number: int, settings: Settings, output: str) -> None:
 
     with open_store(settings) as reader:
         machine_id, clock = _id(reader, machine), reader.clock()
-        told = admin.ask(StatePaths(settings.state_dir).admin_socket, "trace", {"machine": machine_id})
+        door = StatePaths(settings.state_dir).admin_socket
+        told = admin.ask(door, "trace", {"machine": machine_id}, seconds=ASK_SECONDS)
         events = reader.events(machine_id)
     spans = chosen([Span(**each) for each in told], number)
     whole = partitioned(spans)

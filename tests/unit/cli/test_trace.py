@@ -73,7 +73,7 @@ def test_spans_add_up_to_the_whole(given_spans: list[tuple[int, int, str]]) -> N
 def test_a_table_and_data(cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def ask(_path: object, command: str, arguments: object) -> list[dict[str, Any]]:
+    def ask(_path: object, command: str, arguments: object, *, seconds: float) -> list[dict[str, Any]]:
         asked.append((command, arguments))
         return [asdict(each) for each in START]
 
@@ -107,7 +107,7 @@ def test_a_call_stands_below_its_span_though_that_is_cut_at_the_front(
         span("call", "connect", 16, 24),
         span("action", "Start", 28, 100),
     ]
-    monkeypatch.setattr(admin, "ask", lambda *_: [asdict(each) for each in spans])
+    monkeypatch.setattr(admin, "ask", lambda *_, **__: [asdict(each) for each in spans])
     lines = cli("machine", "trace", WEB).out.splitlines()[2:]
     assert [re.split(r"  +", line)[2] for line in lines] == ["CreateMachine", "Look", "libvirt: connect", "Start"]
 
