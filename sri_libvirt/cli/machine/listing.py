@@ -89,15 +89,15 @@ def list_machines(
         shorten = "" if output == "wide" else "WHY"
         out.table(headings, rows, shorten=shorten, titled=not no_headers, colours=COLOURS)
     if watch:
-        _watch(settings, asked, output)
+        _watch(settings, asked, output, machines)
 
 
-def _watch(settings: Settings, asked: Mapping[str, str | None], output: str) -> None:
-    """A line for each machine that changes, also for the last time."""
+def _watch(settings: Settings, asked: Mapping[str, str | None], output: str, listed: Iterable[Machine]) -> None:
+    """A line for each machine that is asked for and is not as it was listed or shown last, also for the last time."""
     headings = WIDE if output == "wide" else HEADINGS
     out.flush()
+    shown = {each.id: _row(each, 0, headings, "") for each in listed}
     with open_store(settings) as reader:
-        shown = {each.id: _row(each, 0, headings, "") for each in reader.readable()[0]}
         for changed in changes(StatePaths(settings.state_dir)):
             for machine_id in sorted(changed if changed is not None else set(reader.machine_ids()) | set(shown)):
                 _show_change(reader, machine_id, asked, headings, shown, bare=output == "name")
@@ -119,9 +119,12 @@ def _show_change(
             out.row([machine_id] if bare else [machine_id, "GONE"])
         return
     now = _row(machine, 0, headings, "")  # without its age, which is no change
-    if shown.get(machine_id) != now and _fits(machine, asked):
+    if not _fits(machine, asked):
+        if machine_id in shown:
+            shown[machine_id] = []  # it is shown again when it is as before
+    elif shown.get(machine_id) != now:
         out.row([machine_id] if bare else _row(machine, reader.clock().wall(), headings, ""))
-    shown[machine_id] = now
+        shown[machine_id] = now
 
 
 def _departed(settings: Settings, asked: Mapping[str, str | None], output: str, *, titled: bool) -> None:
