@@ -48,6 +48,17 @@ def find(reader: Reader, word: str) -> Machine:
     raise NotFound(f"{word!r} means {len(matching)} machines ({ids}): give more of the id, or namespace/name")
 
 
+def find_ever(reader: Reader, word: str) -> str:
+    """The id of the machine that `find` finds, or of one that is no more. Raises NotFound."""
+    try:
+        return find(reader, word).id
+    except NotFound:
+        gone = find_gone(reader, word)
+        if gone is None:
+            raise
+        return gone.id
+
+
 def find_gone(reader: Reader, word: str) -> Departed | None:
     """The machine that is no more with this id, unique beginning of one, `namespace/name` or name; of those of one name
     that which went last. None if there is none.

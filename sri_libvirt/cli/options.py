@@ -34,6 +34,18 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in click's 
             self.fail(str(error), param, ctx)
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in click's types only
+    """A duration as settings have them (30s, 1m30s, 500ms), in nanoseconds."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return config.duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def settings(*wanted: str) -> Callable[[F], F]:
     """Give a command these flags (all when none is named: the daemon) and `--config`; it gets `settings`.
 

@@ -114,7 +114,7 @@ async def test_what_is_wrong_the_provider_says(tmp_path: Path) -> None:
         assert await loop.machines() == []
         machine_id = await made(user, image={"image": f"{tmp_path}/images/none.raw"}, power="POWER_OFF")
         status, _, told = await user.run("start", machine_id, "--wait", "--timeout", "300ms")
-        assert (status, "is not running after 300ms; see: sri-libvirt machine why" in told) == (1, True)
+        assert (status, "is not running after 300 ms; see: sri-libvirt machine why" in told) == (1, True)
         assert (await user.run("detach", machine_id, "none"))[2].endswith("has no volume or nic 'none'\n")
         same = {"name": "same", "network_id": ""}
         await user.run("attach", machine_id, "-f", user.file("same", same))

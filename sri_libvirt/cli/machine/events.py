@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from sri_libvirt import config, printable
+from sri_libvirt import printable
 from sri_libvirt.cli import output as out
 from sri_libvirt.cli import show
-from sri_libvirt.cli.find import find, find_gone, open_store
+from sri_libvirt.cli.find import find_ever, open_store
 from sri_libvirt.cli.machine.following import changes
+from sri_libvirt.cli.options import Duration
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.clock import SteadyClock
 from sri_libvirt.config import Settings
-from sri_libvirt.errors import NotFound
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import SECOND, Event
 from sri_libvirt.store import Reader
@@ -30,11 +30,11 @@ OF_ALL = ("TIME", "MACHINE", "REASON", "TOOK", "MESSAGE")
 @click.argument("machine", required=False)
 @click.option("-A", "--all", "everybody", is_flag=True, help="Of all machines, also of those that are gone.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--since", metavar="DURATION", help="Only of the last, as 10m or 2h.")
+@click.option("--since", type=Duration(), help="Only of the last, as 10m or 2h.")
 @settings_options("state_dir")
 @out.form("table", "json", "yaml")
 def events(
-    machine: str | None, *, everybody: bool, follow: bool, since: str | None, settings: Settings, output: str
+    machine: str | None, *, everybody: bool, follow: bool, since: int | None, settings: Settings, output: str
 ) -> None:
     """Show a machine's timeline, or those of all, oldest first.
 
@@ -46,33 +46,15 @@ def events(
     if follow and output == "yaml":
         raise click.UsageError("--follow goes with a table or with -o json")
     with open_store(settings) as reader:
-        machines = [_id(reader, machine)] if machine is not None else None
+        machines = [find_ever(reader, machine)] if machine is not None else None
         clock = reader.clock()
-        least = max(clock() - _duration(since), 0) if since is not None else 0
+        least = max(clock() - since, 0) if since is not None else 0
         if not follow:
             found = [event for _, event in reader.timelines(machines, since=least)]
             _print(found, clock, output, of_all=everybody)
             return
         for each in _followed(reader, StatePaths(settings.state_dir), machines, least):
             _print_line(each, clock, output, of_all=everybody)
-
-
-def _id(reader: Reader, word: str) -> str:
-    """Of a machine that is here, or that was."""
-    try:
-        return find(reader, word).id
-    except NotFound:
-        gone = find_gone(reader, word)
-        if gone is None:
-            raise
-        return gone.id
-
-
-def _duration(text: str) -> int:
-    try:
-        return config.duration(text)
-    except ValueError as error:
-        raise click.UsageError(f"--since: {error}") from None
 
 
 def _followed(reader: Reader, paths: StatePaths, machines: Sequence[str] | None, since: int) -> Iterator[Event]:

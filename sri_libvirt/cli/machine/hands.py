@@ -15,6 +15,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli import manifest
 from sri_libvirt.cli import output as out
 from sri_libvirt.cli.machine import sri
+from sri_libvirt.cli.options import Duration
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import ConfigError, FailedPrecondition, NotFound
@@ -29,14 +30,12 @@ _file = click.option(
 
 def _waits(command: F) -> F:
     @wraps(command)
-    def checked(*arguments: Any, wait: bool, timeout: str | None, **options: Any) -> Any:
-        if timeout is not None:  # before anything is asked of the provider
-            if not wait:
-                raise click.UsageError("--timeout is how long --wait waits: give --wait, too")
-            sri.seconds(timeout)
+    def checked(*arguments: Any, wait: bool, timeout: int | None, **options: Any) -> Any:
+        if timeout is not None and not wait:
+            raise click.UsageError("--timeout is how long --wait waits: give --wait, too")
         return command(*arguments, wait=wait, timeout=timeout, **options)
 
-    timed = click.option("--timeout", metavar="DURATION", help="How long --wait waits, as 90s; for ever by default.")
+    timed = click.option("--timeout", type=Duration(), help="How long --wait waits, as 90s; for ever by default.")
     waiting = click.option("--wait", is_flag=True, help="End once it is so.")
     return cast(F, waiting(timed(checked)))
 
@@ -45,7 +44,7 @@ def _waits(command: F) -> F:
 @_file
 @_waits
 @settings_options("address")
-def create(file: TextIO, *, wait: bool, timeout: str | None, settings: Settings) -> None:
+def create(file: TextIO, *, wait: bool, timeout: int | None, settings: Settings) -> None:
     """Create the machine that a file describes; prints its id.
 
     A poollet beside this provider knows nothing of it, and leaves it alone as long as it has none of the poollet's
@@ -66,7 +65,7 @@ def create(file: TextIO, *, wait: bool, timeout: str | None, settings: Settings)
 @click.argument("machine")
 @_waits
 @settings_options("address")
-def start(machine: str, *, wait: bool, timeout: str | None, settings: Settings) -> None:
+def start(machine: str, *, wait: bool, timeout: int | None, settings: Settings) -> None:
     """Set a machine's power ON."""
     _power(machine, pb.POWER_ON, settings, timeout, wait=wait)
 
@@ -75,12 +74,12 @@ def start(machine: str, *, wait: bool, timeout: str | None, settings: Settings) 
 @click.argument("machine")
 @_waits
 @settings_options("address")
-def stop(machine: str, *, wait: bool, timeout: str | None, settings: Settings) -> None:
+def stop(machine: str, *, wait: bool, timeout: int | None, settings: Settings) -> None:
     """Set a machine's power OFF: its guest is asked to shut down, and ended after the grace time."""
     _power(machine, pb.POWER_OFF, settings, timeout, wait=wait)
 
 
-def _power(word: str, power: pb.Power, settings: Settings, timeout: str | None, *, wait: bool) -> None:
+def _power(word: str, power: pb.Power, settings: Settings, timeout: int | None, *, wait: bool) -> None:
     with sri.connected(settings) as client:
         found = client.find(word)
         client.call("UpdateMachinePower", pb.UpdateMachinePowerRequest(machine_id=found.metadata.id, power=power))
@@ -95,7 +94,7 @@ def _power(word: str, power: pb.Power, settings: Settings, timeout: str | None, 
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_waits
 @settings_options("address")
-def delete(machine: str, *, yes: bool, wait: bool, timeout: str | None, settings: Settings) -> None:
+def delete(machine: str, *, yes: bool, wait: bool, timeout: int | None, settings: Settings) -> None:
     """Delete a machine, with its disks: its image's and the empty ones. Volumes of backends stay."""
     with sri.connected(settings) as client:
         found = client.find(machine)
@@ -111,7 +110,7 @@ def delete(machine: str, *, yes: bool, wait: bool, timeout: str | None, settings
 @_file
 @_waits
 @settings_options("address")
-def attach(machine: str, file: TextIO, *, wait: bool, timeout: str | None, settings: Settings) -> None:
+def attach(machine: str, file: TextIO, *, wait: bool, timeout: int | None, settings: Settings) -> None:
     """Attach the volume or network interface that a file describes: what has a network_id is an interface."""
     text = _text(file)
     kind: Kind = "nic" if manifest.has_key(text, "network_id") else "volume"
@@ -136,7 +135,7 @@ def attach(machine: str, file: TextIO, *, wait: bool, timeout: str | None, setti
 @click.option("--kind", type=click.Choice(("volume", "nic")), help="Which, where both have the name.")
 @_waits
 @settings_options("address")
-def detach(machine: str, name: str, *, kind: Kind | None, wait: bool, timeout: str | None, settings: Settings) -> None:
+def detach(machine: str, name: str, *, kind: Kind | None, wait: bool, timeout: int | None, settings: Settings) -> None:
     """Detach a volume or network interface. What is on an empty disk stays until the machine is deleted."""
     with sri.connected(settings) as client:
         found = client.find(machine)

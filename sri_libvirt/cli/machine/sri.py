@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
 import grpc
 
-from sri_libvirt import config
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
-from sri_libvirt.cli.show import full_name
+from sri_libvirt.cli.show import full_name, took
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import FailedPrecondition, NotFound, Unavailable
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, SECOND
@@ -63,15 +61,19 @@ class Client:
         found = self.call("ListMachines", request).machines
         return found[0] if found else None
 
-    def wait(self, machine_id: str, what: str, met: Met, timeout: str | None) -> None:
-        """Until it is so. Raises FailedPrecondition when the time is over, or it cannot become so any more."""
-        end = None if timeout is None else time.monotonic() + seconds(timeout)
+    def wait(self, machine_id: str, what: str, met: Met, timeout: int | None) -> None:
+        """Until it is so, for at most so many nanoseconds.
+
+        Raises FailedPrecondition when the time is over, or it cannot become so any more.
+        """
+        begun = time.monotonic()
         while not met(machine := self.get(machine_id)):
             if machine is None:
                 raise FailedPrecondition(f"machine {machine_id} is gone")
-            if end is not None and time.monotonic() >= end:
+            if timeout is not None and time.monotonic() - begun >= timeout / SECOND:
+                waited = f" after {took(timeout)}" if timeout else ""
                 raise FailedPrecondition(
-                    f"machine {machine_id} is not {what} after {timeout}; see: sri-libvirt machine why {machine_id}"
+                    f"machine {machine_id} is not {what}{waited}; see: sri-libvirt machine why {machine_id}"
                 )
             time.sleep(LOOK_SECONDS)
 
@@ -101,14 +103,6 @@ def settled(state: pb.MachineState) -> Met:
         )
 
     return met
-
-
-def seconds(text: str) -> float:
-    """Of a `--timeout`. Raises click.UsageError."""
-    try:
-        return config.duration(text) / SECOND
-    except ValueError as error:
-        raise click.UsageError(f"--timeout: {error}") from None
 
 
 def _names(machine: pb.Machine) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import click
 
 from sri_libvirt.cli import output as out
 from sri_libvirt.cli import show
-from sri_libvirt.cli.find import find, find_gone, open_store
+from sri_libvirt.cli.find import find_ever, open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import NotFound
@@ -45,7 +45,7 @@ def trace(machine: str, number: int, settings: Settings, output: str) -> None:
     from sri_libvirt.server import admin  # slow to load, and seldom wanted
 
     with open_store(settings) as reader:
-        machine_id, clock = _id(reader, machine), reader.clock()
+        machine_id, clock = find_ever(reader, machine), reader.clock()
         door = StatePaths(settings.state_dir).admin_socket
         told = admin.ask(door, "trace", {"machine": machine_id}, seconds=ASK_SECONDS)
         events = reader.events(machine_id)
@@ -72,16 +72,6 @@ def trace(machine: str, number: int, settings: Settings, output: str) -> None:
     out.say(f"{whole[0].name} at {show.timestamp(clock.to_wall(begin))}, {show.took(end - begin)} in all")
     rows = list(_rows(whole, [each for each in spans if each.kind == "call"], seen, begin, end))
     out.table(("AFTER", "TOOK", "WHAT", "DEVICE", ""), rows)
-
-
-def _id(reader: Any, word: str) -> str:
-    try:
-        return find(reader, word).id
-    except NotFound:
-        gone = find_gone(reader, word)
-        if gone is None:
-            raise
-        return gone.id
 
 
 def chosen(spans: Sequence[Span], number: int) -> list[Span]:

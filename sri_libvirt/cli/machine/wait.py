@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import click
 
-from sri_libvirt import config, statedir
+from sri_libvirt import statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli.find import find, find_gone, open_store
 from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.machine.why import sentences
+from sri_libvirt.cli.options import Duration
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import FailedPrecondition, NotFound
@@ -37,14 +38,14 @@ class Condition(click.ParamType):  # type: ignore[type-arg]  # generic in click'
 @click.command()
 @click.argument("machine")
 @click.option("--for", "wanted", type=Condition(), required=True, help="What to wait for.")
-@click.option("--timeout", metavar="DURATION", help="How long, as 90s; for ever by default.")
+@click.option("--timeout", type=Duration(), help="How long, as 90s; for ever by default.")
 @settings_options("state_dir")
-def wait(machine: str, *, wanted: tuple[str, str], timeout: str | None, settings: Settings) -> None:
+def wait(machine: str, *, wanted: tuple[str, str], timeout: int | None, settings: Settings) -> None:
     """Wait until a machine runs, is off, is gone, or has a volume or network interface attached.
 
     The status is 0 once it is so, and 1 when the time is over, or when it cannot become so any more: then why is said.
     """
-    seconds = _seconds(timeout)
+    seconds = None if timeout is None else timeout / SECOND
     with open_store(settings) as reader:
         try:
             machine_id = find(reader, machine).id
@@ -116,10 +117,3 @@ def _why(reader: Reader, machine_id: str, settings: Settings) -> str:
         return "The machine is gone."
     running = statedir.is_held(StatePaths(settings.state_dir))
     return " ".join(line.strip() for line in sentences(machine, None, running, reader.clock()()))
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return None if text is None else config.duration(text) / SECOND
-    except ValueError as error:
-        raise click.UsageError(f"--timeout: {error}") from None
