@@ -82,16 +82,21 @@ def is_lost(error: libvirt.libvirtError, alive: bool) -> bool:
 _LOCKED = re.compile(r'Failed to (?:get|lock) (?:shared |exclusive )?(?:"[a-z ]+" lock|byte)|Is another process using')
 """QEMU's words for a file on which another process holds a lock (block/file-posix.c)."""
 
+_WHO_LOCKS = (
+    "another program has its file open: lslocks and fuser -v FILE tell which on this host, and of a shared file system "
+    "it may be on another one"
+)
+
 
 def translate(error: libvirt.libvirtError, doing: str, *, alive: bool = True) -> HypervisorError:
     """The error in our words; `doing` says what was tried, as in "start the domain"."""
     code, message = error.get_error_code(), _message(error)
     if is_lost(error, alive):
         return Unreachable(f"libvirt cannot be asked to {doing}: {message}", code)
-    advice = _ADVICE.get(code)
-    if _LOCKED.search(message):
-        return DiskLocked(f"libvirt could not {doing}: {message}", code)
-    return HypervisorError(f"libvirt could not {doing}: {message}" + (f" ({advice})" if advice else ""), code)
+    locked = bool(_LOCKED.search(message))
+    advice = _WHO_LOCKS if locked else _ADVICE.get(code)
+    words = f"libvirt could not {doing}: {message}" + (f" ({advice})" if advice else "")
+    return DiskLocked(words, code) if locked else HypervisorError(words, code)
 
 
 def not_connected(error: libvirt.libvirtError, uri: str) -> Unreachable:

@@ -37,10 +37,6 @@ ROOM_ADVICE = (
     "It is tried again every few seconds. Delete machines, or give the host more room; `sri-libvirt capacity "
     "--by machine` shows who has what."
 )
-LOCKED_ADVICE = (
-    "Another program has its file open: lslocks and fuser -v FILE tell which on this host, and of a shared file system "
-    "it may be on another one. It is tried again by itself."
-)
 GONE_ADVICE = "Install the driver's package on this host again and restart the provider."
 
 
@@ -200,7 +196,7 @@ class Performer:
         if isinstance(error, InvalidSpec):
             advice = GONE_ADVICE
         elif isinstance(error, DiskLocked):
-            advice, code = LOCKED_ADVICE, "in-use"
+            code = "in-use"
         now = self.clock()
         self._note(
             lambda tx: tx.set_backing(

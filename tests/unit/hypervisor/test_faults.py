@@ -68,6 +68,7 @@ def test_a_file_that_another_program_holds_is_told_from_other_refusals(message: 
     fault = faults.translate(Fault(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU, message), "attach the disk")
     assert type(fault) is DiskLocked
     assert message in str(fault)
+    assert "lslocks and fuser -v FILE tell which" in str(fault), "also of a start, whose reason has these words alone"
 
 
 def test_nothing_is_gone_because_the_line_is() -> None:

