@@ -23,7 +23,7 @@ from bench.table import Figure, Report, median, p99
 from bench.world import World, world
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.hypervisor.base import EventKind
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 from tests import guest
 from tests.backends import artifacts
 from tests.backends.registry import Registry
@@ -165,7 +165,7 @@ def _rpcs(bench: Bench, report: Report, _: int) -> None:
     acts: dict[str, Callable[[], object]] = {"ListMachines": served.machines, "UpdateMachineAnnotations": note}
     quiet = _timed(acts, lambda: False, least=200)
     references = [bench.push(_random(bench, number)) for number in (10, 11)]
-    busy = _timed(acts, lambda: not all(admin.ask(socket, "images-pull", {"image": r})["ready"] for r in references))
+    busy = _timed(acts, lambda: not all(asking.ask(socket, "images-pull", {"image": r})["ready"] for r in references))
     for name in acts:
         report.figures.append(
             Figure(
@@ -257,7 +257,7 @@ def _settled(served: Provider) -> int:
 def _pull(served: Provider, reference: str) -> None:
     """Have a provider fetch it, as `sri-libvirt images pull` does."""
     socket = served.root / "state" / "admin.sock"
-    until(reference, lambda: admin.ask(socket, "images-pull", {"image": reference})["ready"], 0.05)
+    until(reference, lambda: asking.ask(socket, "images-pull", {"image": reference})["ready"], 0.05)
 
 
 def _skopeo(bench: Bench, reference: str) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -62,6 +63,7 @@ from sri_libvirt.reconcile.boots import Boots
 from sri_libvirt.reconcile.diskio import DiskIo
 from sri_libvirt.reconcile.edits import Edits
 from sri_libvirt.reconcile.elsewhere import Elsewhere
+from sri_libvirt.reconcile.firstbyte import FirstBytes
 from sri_libvirt.reconcile.growth import Growth, Rescan
 from sri_libvirt.reconcile.lane import Loop
 from sri_libvirt.reconcile.observe import HostSigns, Observer
@@ -78,14 +80,16 @@ from sri_libvirt.reconcile.virtualisation import Virtualisation
 from sri_libvirt.reconcile.watchdog import Watchdog
 from sri_libvirt.records import SECOND, Event, MachineClass
 from sri_libvirt.resources import Claim
-from sri_libvirt.server.admin import AdminSocket
+from sri_libvirt.server.admin import CommandSocket
 from sri_libvirt.server.confirming import Confirmation
 from sri_libvirt.server.cordon import CordonKeeper
 from sri_libvirt.server.listener import Listener
 from sri_libvirt.server.service import MachineRuntime, handlers
 from sri_libvirt.store.automatic import AutomaticBackups
+from sri_libvirt.store.reader import Reader
 from sri_libvirt.store.store import Store
 from sri_libvirt.traces import Traces
+from sri_libvirt.views.machines import QUESTIONS, Views
 from sri_libvirt.volumes import empty_disk
 from sri_libvirt.volumes.probe import probe
 from sri_libvirt.volumes.probing import Probing
@@ -212,6 +216,7 @@ class Provider:
             self.metrics,
         )
         self.traces = Traces(clock)
+        self._first_bytes = FirstBytes(lambda machine_id: paths.machine(machine_id).console_log, self.traces)
         runtime = MachineRuntime(
             store,
             self.pool,
@@ -249,6 +254,7 @@ class Provider:
             lend=Lending(store.instance, loans, plugins.secrets_of, lambda: self._survey.poke()).lend,
             settle=DiskIo(looks, settings.procfs).settle,
             vhost_net=link.has_vhost_net,
+            listen=self._first_bytes.of,
         )
         self._arrivals = Arrivals(store, partial(link.up, settings.sysfs), self.queue.wake)
         policy = Policy(
@@ -319,18 +325,36 @@ class Provider:
         orphans = Orphans(store, paths, self._hypervisor.connect, loans)
         self._census = Census(orphans, self.metrics.orphans, RESYNC_SECONDS)
         self._backups = AutomaticBackups(paths, settings.backup_period, settings.backups, clock)
-        self.admin = AdminSocket(
+        of_images = ImageCommands(cache, store, pulling, collector, clock).table()
+        told: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+            "volumes": rescan.glance,
+            "spans": lambda arguments: [asdict(span) for span in self.traces.of(str(arguments["machine"]))],
+            "images": of_images["images"],
+        }
+        self.admin = CommandSocket(
             paths.admin_socket,
             {
                 "sweep": partial(sweep, orphans),
                 "confirm": self._confirmation.command,
                 "rescan": rescan.rescan,
-                "volumes": rescan.glance,
-                "trace": lambda arguments: [asdict(span) for span in self.traces.of(str(arguments["machine"]))],
-                **ImageCommands(cache, store, pulling, collector, clock).table(),
+                **told,
+                **of_images,
                 **{name: partial(self.cordon.command, name) for name in ("cordon", "uncordon", "drain")},
             },
             store.follow,
+        )
+        reader = Reader(paths.database)
+        self._stack.callback(reader.close)
+        views = Views(
+            reader, settings, lambda name, arguments: told[name](arguments), self._hypervisor.connect, Looks()
+        )
+        self.reading = CommandSocket(
+            paths.reading_socket,
+            {question: partial(views.answer, question) for question in QUESTIONS},
+            store.follow,
+            mode=settings.socket_mode,
+            group=settings.socket_group,
+            told=False,
         )
 
     async def start(self) -> None:
@@ -355,12 +379,15 @@ class Provider:
         self._tell()
         await self.listener.start()
         await self.admin.start()
+        await self.reading.start()
         self._manager.ready(self._status())
         self._event_loop = asyncio.get_running_loop()
         self._heart.start()
         await asyncio.to_thread(self._virtualisation.probe)
         self._boots.start()
         self._stack.callback(self._boots.stop)
+        self._first_bytes.start()
+        self._stack.callback(self._first_bytes.stop)
         self._watchdog.start()
         self._stack.callback(self._watchdog.stop)
         self._survey.start()
@@ -395,7 +422,7 @@ class Provider:
         self._manager.stopping()
         self._heart.stop()
         await asyncio.gather(self.listener.stop(STOP_SECONDS), self._entrance.stop())
-        await self.admin.stop(STOP_SECONDS)
+        await asyncio.gather(self.admin.stop(STOP_SECONDS), self.reading.stop(STOP_SECONDS))
         self.queue.close()
         await asyncio.to_thread(self._stop_threads)
 

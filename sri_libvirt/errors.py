@@ -43,6 +43,13 @@ class Unavailable(SRIError):
     """Not now; the same request may succeed later."""
 
 
+UNDER_WAY = "under-way"
+"""Code of `NotReady` of slow work that goes on."""
+
+TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "in-use", "image-unreachable", "image-refused"})
+"""Codes of `NotReady` of which their raiser knows when to try again, and says so when it is asked."""
+
+
 class NotReady(SRIError):
     """A resource that a machine needs is not there yet; the machine waits and tries again.
 

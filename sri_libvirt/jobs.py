@@ -29,10 +29,6 @@ THREADS = 8
 MOST = 4096
 """Jobs that wait or run: more than a host has devices."""
 
-UNDER_WAY = "under-way"
-TIMED = frozenset({UNDER_WAY, "backend-silent", "volume-refused", "in-use", "image-unreachable", "image-refused"})
-"""Codes of `NotReady` of which their raiser knows when to try again, and says so when it is asked."""
-
 
 @dataclass(slots=True)
 class _Job:

@@ -197,6 +197,11 @@ class StatePaths:
     def admin_socket(self) -> Path:
         return self.root / "admin.sock"
 
+    @property
+    def reading_socket(self) -> Path:
+        """For the group of the SRI's socket, which may pass the directory and read nothing in it."""
+        return self.root / "read.sock"
+
     def machine(self, machine_id: str) -> MachinePaths:
         """Paths of one machine. The id must be a UUID: it becomes a directory that deletion removes whole."""
         if str(uuid.UUID(machine_id)) != machine_id:

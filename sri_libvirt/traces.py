@@ -22,7 +22,8 @@ MOST = 4096
 class Span:
     """Something that was done for a machine, from `begin` to `end` (steady time, nanoseconds).
 
-    `kind` is "rpc", "wait" (for a lane), "look", "action" or "call" (of libvirt, within one of the two before);
+    `kind` is "rpc", "wait" (for a lane), "look", "action", "call" (of libvirt, within one of the two before) or "guest"
+    (from the end of its start until its console's first byte, whatever else is done meanwhile);
     `device` is the alias of the device that an action is for, `parent` what an RPC's caller has called his own span
     (traceparent, www.w3.org/TR/trace-context).
     """

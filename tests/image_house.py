@@ -16,7 +16,7 @@ from sri_libvirt.capacity.budget import Budget, Hardware, Reserves, Resources, b
 from sri_libvirt.capacity.pool import Pool
 from sri_libvirt.capacity.pulls import PullRoom
 from sri_libvirt.devices import DiskSource, ImagePin
-from sri_libvirt.errors import NotReady
+from sri_libvirt.errors import UNDER_WAY, NotReady
 from sri_libvirt.images import boot
 from sri_libvirt.images.base import Base
 from sri_libvirt.images.cache import Cache
@@ -26,7 +26,7 @@ from sri_libvirt.images.overlay import Overlays
 from sri_libvirt.images.pulling import Fetching, Pulling, Room
 from sri_libvirt.images.registry import ImageAccess, ImageRegistry
 from sri_libvirt.images.rules import Rules
-from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.looks import Looks
 from sri_libvirt.paths import MachinePaths, StatePaths
 from sri_libvirt.process import Cancel

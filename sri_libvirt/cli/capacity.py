@@ -82,8 +82,8 @@ def capacity(explained: str | None, seconds: float | None, by: str | None, setti
 
 
 def _by_machine(settings: Settings, output: str) -> None:
-    from sri_libvirt.cli.find import open_store  # machines are no small thing to load
-    from sri_libvirt.cli.report import shares
+    from sri_libvirt.cli.reading import open_store  # machines are no small thing to load
+    from sri_libvirt.views import shares
 
     with open_store(settings) as reader:
         found = shares.gather(reader)

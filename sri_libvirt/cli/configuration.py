@@ -8,10 +8,10 @@ from sri_libvirt import config, effective
 from sri_libvirt.cli import output as out
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.options import words
-from sri_libvirt.cli.show import timestamp
 from sri_libvirt.config import Settings
 from sri_libvirt.effective import Effective
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.views.show import timestamp
 
 
 @click.command("config")

@@ -14,19 +14,18 @@ import click
 from sri_libvirt import statedir
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.server import asking
 
 
 def through(paths: StatePaths, command: str, arguments: Mapping[str, Any], here: Callable[[], Any]) -> Any:
     """The result of an admin command of the daemon, or of `here` under the lock when no daemon holds it."""
-    from sri_libvirt.server import admin  # grpc takes a third of a second to load
-
     if not paths.root.is_dir():
         raise click.ClickException(f"there is no state directory {paths.root}; see --state-dir")
     with _for_root(paths), ExitStack() as stack:
         try:
             stack.enter_context(statedir.lock(paths))
         except ConfigError:
-            return admin.ask(paths.admin_socket, command, arguments)
+            return asking.ask(paths.admin_socket, command, arguments)
         _log_to_standard_error()
         return here()
 

@@ -12,8 +12,8 @@ from sri_libvirt import printable
 from sri_libvirt.capacity import classes, ladder
 from sri_libvirt.cli import manifest, planned
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import open_store
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import ports
 from sri_libvirt.domain.compiler import DomainCompiler
@@ -24,6 +24,7 @@ from sri_libvirt.nics.registry import LinkAccess
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.reconcile.plugins import PluginTables
 from sri_libvirt.records import Attachment
+from sri_libvirt.views.find import find
 from sri_libvirt.volumes.registry import HostAccess
 
 NO_INSTANCE = "00000000-0000-0000-0000-000000000000"

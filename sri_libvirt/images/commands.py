@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sri_libvirt.errors import FailedPrecondition, InvalidSpec, NotReady
+from sri_libvirt.errors import UNDER_WAY, FailedPrecondition, InvalidSpec, NotReady
 from sri_libvirt.images.cache import Books, Cache
 from sri_libvirt.images.collecting import Collector
 from sri_libvirt.images.parts import parts_of
 from sri_libvirt.images.pulling import Pulling
 from sri_libvirt.images.reference import parse
-from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.records import SECOND
 
 NOBODY = ""

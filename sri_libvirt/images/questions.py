@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import structlog
 
 from sri_libvirt.devices import ImagePin
-from sri_libvirt.errors import NotReady, SRIError
+from sri_libvirt.errors import UNDER_WAY, NotReady, SRIError
 from sri_libvirt.images.fetch.job import Code, Failure
-from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.process import Cancelled
 from sri_libvirt.records import SECOND
 

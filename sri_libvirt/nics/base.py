@@ -6,9 +6,9 @@ says. `mac` is the interface's, which no driver chooses; `networks` is how a dri
 networks. What `prepare` has had reserved for the interface `release` gives up, after the guest's device is gone, and
 also where `prepare` never came to its end; `made` is what it has given, if it did. `then` is the interface of the same
 name that comes after it, if one does: what that one has reserved as well may stay. Either raises `NotReady` of the code
-`jobs.UNDER_WAY` for slow work; such a driver has `busy_until(mac)`, pure: until when it is of no use to ask again, None
-where nothing is under way. `is_lost(mac)`, pure as well, says whether what was reserved is gone by somebody else's
-doing: then `prepare` is asked again, also while a guest has the interface.
+`errors.UNDER_WAY` for slow work; such a driver has `busy_until(mac)`, pure: until when it is of no use to ask again, or
+None where nothing is under way. `is_lost(mac)`, pure as well, says whether what was reserved is gone by somebody
+else's doing: then `prepare` is asked again, also while a guest has the interface.
 What of the host is on the guest's link is part of what a backend promises:
 
 - a libvirt network is the operator's, and so is the host's place on it (its bridge has the addresses, the DHCP server

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from sri_libvirt.errors import HypervisorError, NotReady
+from sri_libvirt.errors import UNDER_WAY, HypervisorError, NotReady
 from sri_libvirt.hypervisor.networks import SLOW_TO_CHANGE, Address, Network, Networks
-from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.records import SECOND
 
 BACKSTOP = 60 * SECOND

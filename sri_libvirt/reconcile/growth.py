@@ -17,8 +17,7 @@ import structlog
 from sri_libvirt import printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource
-from sri_libvirt.errors import InvalidSpec, NotFound, NotReady, StoreError
-from sri_libvirt.jobs import UNDER_WAY
+from sri_libvirt.errors import UNDER_WAY, InvalidSpec, NotFound, NotReady, StoreError
 from sri_libvirt.reconcile import disks
 from sri_libvirt.records import Attachment, Key, Machine
 from sri_libvirt.resources import byte_words

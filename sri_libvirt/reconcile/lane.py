@@ -18,9 +18,8 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from sri_libvirt import failpoints, names
-from sri_libvirt.errors import HypervisorError, NotReady, SRIError, StoreError, Unreachable
+from sri_libvirt.errors import UNDER_WAY, HypervisorError, NotReady, SRIError, StoreError, Unreachable
 from sri_libvirt.hypervisor.base import Connection, Hypervisor
-from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.metrics import Metrics
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile import stopping

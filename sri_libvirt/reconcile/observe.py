@@ -12,9 +12,8 @@ from typing import Protocol
 from sri_libvirt import names
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.domain import observed as domain_view
-from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
+from sri_libvirt.errors import UNDER_WAY, HypervisorError, NotReady, Unreachable
 from sri_libvirt.hypervisor.base import Connection, DiskError, DomainSnapshot, DomainState, LastWords
-from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.reconcile.view import FailedDisk, Heard, NotSeen, Observed
 from sri_libvirt.records import Attachment, Machine, Stranger
 

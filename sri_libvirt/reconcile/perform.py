@@ -22,6 +22,7 @@ from sri_libvirt.paths import TRAVERSABLE, MachinePaths, StatePaths, make_direct
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import disks, plugging
 from sri_libvirt.reconcile.actions import Action
+from sri_libvirt.reconcile.firstbyte import Listen, nobody_listens
 from sri_libvirt.reconcile.imaging import ChooseProfile, Images, MachineImage
 from sri_libvirt.reconcile.linking import Links, MachineLink
 from sri_libvirt.reconcile.power import GuestPower
@@ -99,6 +100,8 @@ class Performer:
     """Gives a disk the settings that it is opened with. Raises NotReady."""
     vhost_net: Callable[[], bool] = lambda: False
     """Whether the host's kernel carries the queues of network interfaces."""
+    listen: Listen = nobody_listens
+    """Listens for what guests print from their start on."""
 
     def perform(self, action: Action, seen: Machine, connection: Connection) -> None:
         """Carry one action out. Raises NotReady, HypervisorError, InvalidSpec, Unreachable or OSError.
@@ -166,7 +169,7 @@ class Performer:
 
     @property
     def _power(self) -> GuestPower:
-        return GuestPower(self.store, self.clock, self.boot_id, self.lend)
+        return GuestPower(self.store, self.clock, self.boot_id, self.lend, self.listen)
 
     def independent(self, action: Action) -> bool:
         """Whether an action may go on after one before it failed: every device says by itself what it lacks."""

@@ -13,6 +13,7 @@ from sri_libvirt.errors import HypervisorError, Unreachable, UnusableSave
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import brake, starting
+from sri_libvirt.reconcile.firstbyte import Listen, nobody_listens
 from sri_libvirt.reconcile.reasons import SAVE_DROPPED
 from sri_libvirt.reconcile.secrets import Lend, lend_nothing
 from sri_libvirt.records import SECOND, Event, Machine, Run, StopCause
@@ -28,13 +29,14 @@ class GuestPower:
     clock: Callable[[], int]
     boot_id: Callable[[], str]
     lend: Lend = lend_nothing
+    listen: Listen = nobody_listens
 
     def start(self, machine: Machine, connection: Connection, action: act.Start) -> None:
         """Start it cold or from its managed save, and tell which of both it was."""
         begun = self.clock()
         # A save may also hold a disk that was being unplugged when it was made.
         rows = machine.attachments if action.restore else ports.in_domain(machine.attachments)
-        with self.lend(connection, rows):
+        with self.lend(connection, rows), self.listen(machine.id):
             restored = connection.start(machine.id, force_boot=not action.restore) and action.restore
         now = self.clock()
         behind = max(now - machine.run.stopped_at, 1) if restored else 0

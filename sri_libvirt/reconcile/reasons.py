@@ -7,7 +7,7 @@ of it all the same is a note. When a reason applies does not belong here (that i
 from __future__ import annotations
 
 from sri_libvirt import printable, userdata
-from sri_libvirt.jobs import UNDER_WAY
+from sri_libvirt.errors import UNDER_WAY
 from sri_libvirt.records import SECOND, Attachment, Event, Machine, Reason, StopCause, Stranger
 
 WORDS = {"image": "the image", "seed": "the cloud-init seed", "volume": "volume", "nic": "network interface"}

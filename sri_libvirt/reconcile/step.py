@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sri_libvirt.jobs import TIMED
+from sri_libvirt.errors import TIMED
 from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.actions import Action, ReleaseDevice
 from sri_libvirt.reconcile.view import Policy

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import grp
 import os
 import re
 import socket
@@ -25,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.config import is_loopback
 from sri_libvirt.errors import ConfigError
+from sri_libvirt.server.groups import group_id
 
 RECEIVE_BYTES = 16 * 1024 * 1024
 """The largest request: ignition data of 1 MiB and much else; grpc's own limit is 4 MiB."""
@@ -107,7 +107,7 @@ class Listener:
         self._binding = parse_address(address, insecure_tcp=insecure_tcp)
         self._service = service
         self._mode = socket_mode
-        self._group = _group_id(socket_group)
+        self._group = group_id(socket_group)
         self._server: grpc.aio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
@@ -213,16 +213,6 @@ class Listener:
         serving = health_pb2.HealthCheckResponse
         for service, serves in (("", self._serves), (HYPERVISOR, self._reachable)):
             await self._health.set(service, serving.SERVING if serves else serving.NOT_SERVING)
-
-
-def _group_id(name: str) -> int | None:
-    """Id of a group by name or number; None for none."""
-    if not name:
-        return None
-    try:
-        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ConfigError(f"socket group {name!r}: there is no such group") from None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

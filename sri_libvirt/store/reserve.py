@@ -12,15 +12,11 @@ from pathlib import Path
 
 import structlog
 
+from sri_libvirt.store.room import BYTES, held
+
 log = structlog.get_logger(__name__)
 
-BYTES = 16 << 20
-"""Some times what the log takes between two checkpoints (4 MiB) and the largest machine's row (1.3 MiB) together. It is
-used over and over: a log that was folded into the database begins anew in the same blocks."""
-
 SLICE = 1 << 20
-
-_BLOCK = 512
 
 
 class Reserve:
@@ -62,42 +58,13 @@ class Reserve:
     def _refilled(self) -> bool:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            before = _held(fd)
+            before = held(fd)
             for at in range(before // SLICE * SLICE, BYTES, SLICE):
                 os.posix_fallocate(fd, at, SLICE)
-                if _held(fd) < at + SLICE:  # a file system that compresses, and knows no other way
+                if held(fd) < at + SLICE:  # a file system that compresses, and knows no other way
                     os.pwrite(fd, os.urandom(SLICE), at)
             if before < BYTES:
                 os.fsync(fd)
             return True
         finally:
             os.close(fd)
-
-
-def lacks(path: Path) -> bool:
-    """Whether a reserve has been given up in part, or could not be made; for readers. One that never was lacks not."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return _held(fd) < BYTES
-    finally:
-        os.close(fd)
-
-
-def unwritable(path: Path) -> str:
-    """Why nothing new may be on record beside this reserve, "" where nothing speaks for that; for readers."""
-    if lacks(path):
-        return "full"
-    try:
-        read_only = os.statvfs(path.parent).f_flag & os.ST_RDONLY
-    except OSError:
-        return ""
-    return "read-only" if read_only else ""
-
-
-def _held(fd: int) -> int:
-    """Bytes that the file really has."""
-    found = os.fstat(fd)
-    return min(found.st_size, found.st_blocks * _BLOCK)

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sri_libvirt.devices import DiskSource, SecretPurpose
-from sri_libvirt.errors import NotReady
-from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.errors import UNDER_WAY, NotReady
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.process import Cancelled
 from sri_libvirt.records import SECOND
 from sri_libvirt.volumes.base import Found

@@ -23,7 +23,7 @@ from sri_libvirt.errors import StoreError
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Event, Machine, MachineClass
-from sri_libvirt.store import Store, Transaction, reserve
+from sri_libvirt.store import Store, Transaction, room
 from tests.contract.loop import Loop, disk, serving_loop, spec_of, until
 
 
@@ -42,7 +42,7 @@ def fill(paths: StatePaths, file: Path) -> None:
 
 
 def whole(paths: StatePaths) -> bool:
-    return paths.reserve.stat().st_blocks * 512 >= reserve.BYTES
+    return paths.reserve.stat().st_blocks * 512 >= room.BYTES
 
 
 async def refused(call: Awaitable[object]) -> None:
@@ -69,14 +69,14 @@ async def full(loop: Loop, machines: list[str]) -> None:
     assert len(loop.live(detached).devices) == 1
     assert not whole(loop.paths), "the test has filled too little"
     assert loop.store.full()
-    assert reserve.lacks(loop.paths.reserve)
+    assert room.lacks(loop.paths.reserve)
     await refused(loop.create())
     await loop.delete(deleted)
     await loop.gone(deleted)
     await loop.delete(greedy)
     await loop.gone(greedy)
     await until("a whole reserve", lambda: whole(loop.paths) and not loop.store.full())
-    assert not reserve.lacks(loop.paths.reserve)
+    assert not room.lacks(loop.paths.reserve)
 
 
 async def again_and_again(root: Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from sri_libvirt.errors import FailedPrecondition, NotFound, Unavailable
-from sri_libvirt.server import admin
-from sri_libvirt.server.admin import AdminSocket
+from sri_libvirt.server import admin, asking
+from sri_libvirt.server.admin import CommandSocket
 from sri_libvirt.store.changes import Changes
 
 
@@ -57,8 +57,8 @@ def commands() -> Commands:
 
 
 @pytest.fixture
-async def served(path: Path, commands: Commands) -> AsyncIterator[AdminSocket]:
-    door = AdminSocket(path, commands.table(), commands.changes.follow)
+async def served(path: Path, commands: Commands) -> AsyncIterator[CommandSocket]:
+    door = CommandSocket(path, commands.table(), commands.changes.follow)
     await door.start()
     yield door
     commands.going_on.set()
@@ -66,7 +66,7 @@ async def served(path: Path, commands: Commands) -> AsyncIterator[AdminSocket]:
 
 
 async def ask(path: Path, command: str, **arguments: object) -> Any:
-    return await asyncio.to_thread(admin.ask, path, command, arguments)
+    return await asyncio.to_thread(asking.ask, path, command, arguments)
 
 
 def raw(path: Path, data: bytes) -> dict[str, Any]:
@@ -80,18 +80,18 @@ def raw(path: Path, data: bytes) -> dict[str, Any]:
         return answer
 
 
-async def test_who_has_no_time_is_not_kept(path: Path, served: AdminSocket, commands: Commands) -> None:
+async def test_who_has_no_time_is_not_kept(path: Path, served: CommandSocket, commands: Commands) -> None:
     with pytest.raises(Unavailable, match="cannot be asked"):
-        await asyncio.to_thread(admin.ask, path, "wait", {}, seconds=0.2)
+        await asyncio.to_thread(asking.ask, path, "wait", {}, seconds=0.2)
     commands.going_on.set()
 
 
-async def test_it_is_roots_alone(served: AdminSocket, path: Path) -> None:
+async def test_it_is_roots_alone(served: CommandSocket, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in path.parent.iterdir()] == ["admin.sock"]
 
 
-async def test_answers(served: AdminSocket, path: Path) -> None:
+async def test_answers(served: CommandSocket, path: Path) -> None:
     assert await ask(path, "echo", text="ünï", number=1) == {"text": "ünï", "number": 1}
     with pytest.raises(FailedPrecondition, match="there is no such thing; nothing was done"):
         await ask(path, "refuse")
@@ -99,7 +99,7 @@ async def test_answers(served: AdminSocket, path: Path) -> None:
         await ask(path, "nonsense")
 
 
-async def test_a_bug_is_told_without_its_words(served: AdminSocket, path: Path) -> None:
+async def test_a_bug_is_told_without_its_words(served: CommandSocket, path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="a bug of its own; its log says more") as refused:
         await ask(path, "break")
     assert "hunter2" not in str(refused.value)
@@ -120,18 +120,18 @@ async def test_a_bug_is_told_without_its_words(served: AdminSocket, path: Path) 
         b"\xff\xfe\n",
     ],
 )
-async def test_nonsense_is_refused(served: AdminSocket, path: Path, data: bytes) -> None:
+async def test_nonsense_is_refused(served: CommandSocket, path: Path, data: bytes) -> None:
     assert "request" in (await asyncio.to_thread(raw, path, data))["error"]
     assert await ask(path, "echo") == {}
 
 
-async def test_a_request_without_end_is_cut_off(served: AdminSocket, path: Path) -> None:
+async def test_a_request_without_end_is_cut_off(served: CommandSocket, path: Path) -> None:
     with pytest.raises(OSError, match=r"Broken pipe|reset"):
         await asyncio.to_thread(raw, path, b"x" * (admin.REQUEST_BYTES * 8))
     assert await ask(path, "echo") == {}
 
 
-async def test_a_slow_command_delays_no_other(served: AdminSocket, path: Path, commands: Commands) -> None:
+async def test_a_slow_command_delays_no_other(served: CommandSocket, path: Path, commands: Commands) -> None:
     slow = asyncio.create_task(ask(path, "wait"))
     assert await asyncio.to_thread(commands.entered.wait, 20)
     assert await ask(path, "echo", n=1) == {"n": 1}
@@ -139,7 +139,7 @@ async def test_a_slow_command_delays_no_other(served: AdminSocket, path: Path, c
     assert await slow == "waited"
 
 
-async def test_a_stop_answers_what_is_at_work(served: AdminSocket, path: Path, commands: Commands) -> None:
+async def test_a_stop_answers_what_is_at_work(served: CommandSocket, path: Path, commands: Commands) -> None:
     slow = asyncio.create_task(ask(path, "wait"))
     assert await asyncio.to_thread(commands.entered.wait, 20)
     stopping = asyncio.create_task(served.stop(20))
@@ -154,7 +154,7 @@ async def test_a_stop_answers_what_is_at_work(served: AdminSocket, path: Path, c
 async def test_what_a_killed_daemon_left_is_replaced(path: Path, commands: Commands) -> None:
     path.touch()
     (path.parent / "admin.sock.new").touch()
-    door = AdminSocket(path, commands.table(), commands.changes.follow)
+    door = CommandSocket(path, commands.table(), commands.changes.follow)
     await door.start()
     assert await ask(path, "echo") == {}
     await door.stop(1)
@@ -168,7 +168,7 @@ async def heard(following: Iterator[frozenset[str]]) -> frozenset[str] | None:
 
 @pytest.mark.usefixtures("served")
 async def test_who_follows_is_told_of_changes_once_each(path: Path, commands: Commands) -> None:
-    one, other = admin.follow(path), admin.follow(path)
+    one, other = asking.follow(path), asking.follow(path)
     assert await heard(one) == await heard(other) == frozenset()
     commands.changes.tell(["a", "b"])
     assert await heard(one) == frozenset({"a", "b"})
@@ -186,9 +186,9 @@ async def test_who_follows_is_told_of_changes_once_each(path: Path, commands: Co
 
 
 async def test_a_daemon_that_stops_ends_all_followers_at_once(path: Path, commands: Commands) -> None:
-    door = AdminSocket(path, commands.table(), commands.changes.follow)
+    door = CommandSocket(path, commands.table(), commands.changes.follow)
     await door.start()
-    following = admin.follow(path)
+    following = asking.follow(path)
     assert await heard(following) == frozenset()
     begun = time.monotonic()
     await door.stop(30)
@@ -196,7 +196,7 @@ async def test_a_daemon_that_stops_ends_all_followers_at_once(path: Path, comman
     assert time.monotonic() - begun < 10
     assert commands.changes._told == (), "nobody is told any more"
     with pytest.raises(Unavailable, match="cannot be followed"):
-        await heard(admin.follow(path))
+        await heard(asking.follow(path))
 
 
 @pytest.mark.usefixtures("served")
@@ -204,7 +204,7 @@ async def test_a_follower_that_is_gone_or_does_not_read_holds_nobody_up(
     path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admin, "QUIET_SECONDS", 0.05)
-    idle, gone = admin.follow(path), admin.follow(path)
+    idle, gone = asking.follow(path), asking.follow(path)
     await heard(idle)
     await heard(gone)
     gone.close()  # type: ignore[attr-defined]

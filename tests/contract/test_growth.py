@@ -17,7 +17,7 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.records import SECOND
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 from tests.contract.loop import MIB, Loop, serving_loop, spec_of, until
 
 
@@ -69,7 +69,7 @@ async def with_disk(loop: Loop, disk: Path) -> str:
 
 async def rescan(loop: Loop, machine_id: str) -> dict[str, Any]:
     arguments = {"machine": machine_id, "volume": ""}
-    (told,) = await asyncio.to_thread(admin.ask, loop.paths.admin_socket, "rescan", arguments)
+    (told,) = await asyncio.to_thread(asking.ask, loop.paths.admin_socket, "rescan", arguments)
     found: dict[str, Any] = told
     return found
 
@@ -104,7 +104,7 @@ async def test_one_that_has_gone_is_told_of_by_a_rescan_and_by_machine_get(loop:
     told = await rescan(loop, machine_id)
     assert told["outcome"] not in ("same", "grown")
     assert str(disk) in told["message"]
-    heard = await asyncio.to_thread(admin.ask, loop.paths.admin_socket, "volumes", {"machine": machine_id})
+    heard = await asyncio.to_thread(asking.ask, loop.paths.admin_socket, "volumes", {"machine": machine_id})
     assert heard["data"]["answers"] is False
     assert str(disk) in heard["data"]["problem"]
 

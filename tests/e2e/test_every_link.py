@@ -266,7 +266,11 @@ def come_and_go(provider: Provider, host: PrivateLibvirt, tiny_image: Path, time
         wait_all_attached(provider, machine_id)
         for kind in KINDS:
             detach(provider, machine_id, kind)
-        wait_for("all gone", lambda: left(provider, host) == before)
+        try:
+            wait_for("all gone", lambda: left(provider, host) == before)
+        except AssertionError as error:
+            now = left(provider, host)
+            raise AssertionError(f"{error}: {now}, before {before}\n{provider.why(machine_id)}") from None
         if number == 1:
             opened = descriptors(provider)
     assert descriptors(provider) <= opened + 2, "a connection more or less is a lane's"

@@ -19,7 +19,7 @@ import pytest
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.errors import FailedPrecondition, Unavailable
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, LABEL_UID
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 from tests import guest, third_party
 from tests.backends import artifacts, luks
 from tests.backends.ceph import Ceph
@@ -68,7 +68,7 @@ def create_unpacked(provider: Provider, machine_id: str) -> None:
 def collect(provider: Provider, _: str) -> None:
     """Remove all images that no machine needs; who was killed meanwhile gives no answer."""
     with suppress(Unavailable, FailedPrecondition):
-        admin.ask(provider.state / "admin.sock", "images-prune", {"all": True}, seconds=PATIENCE)
+        asking.ask(provider.state / "admin.sock", "images-prune", {"all": True}, seconds=PATIENCE)
 
 
 def attach(provider: Provider, machine_id: str) -> None:
@@ -308,6 +308,14 @@ def rest(provider: Provider, flow_state: str, disks: int) -> bool:
     )
 
 
+def rests(what: str, provider: Provider, state: str, disks: int) -> None:
+    """Wait for it; AssertionError, with why it does not and the provider's log."""
+    try:
+        wait_for(what, lambda: rest(provider, state, disks), PATIENCE)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{provider.why(machine_id(provider))}\n{provider.log()}") from None
+
+
 def prepare(provider: Provider, flow: Flow) -> None:
     if not flow.before:
         return
@@ -317,7 +325,7 @@ def prepare(provider: Provider, flow: Flow) -> None:
         wish(provider, machine_id(provider))
         state = "MACHINE_SUSPENDED" if wish is off else "GONE" if wish is delete else "MACHINE_RUNNING"
         disks += wish is attach_connected
-        wait_for(f"{state} before the flow", lambda want=(state, disks): rest(provider, *want), PATIENCE)  # type: ignore[misc]
+        rests(f"{state} before the flow", provider, state, disks)
     provider.stop()
 
 
@@ -362,6 +370,11 @@ def lists(provider: Provider) -> bool:
     return False
 
 
+def end(provider: Provider, machine: str) -> None:
+    provider.delete(machine)
+    wait_for("end of the machine", lambda: not provider.machines(), PATIENCE)
+
+
 def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: str) -> None:
     """The flow with the harm, another provider where that is needed, and what must be true in the end."""
     kind = armed.split(" ", 1)[0]
@@ -381,16 +394,12 @@ def run(provider: Provider, monkeypatch: pytest.MonkeyPatch, flow: Flow, armed: 
     wait_for("a list", lambda: lists(provider), PATIENCE)
     if machine_id(provider) or flow.wish in (create, create_fetched, create_unpacked, collect):
         ask(provider, flow)
-    try:
-        wait_for(f"rest after {armed}", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{provider.why(machine_id(provider))}\n{provider.log()}") from None
+    rests(f"rest after {armed}", provider, flow.state, flow.disks)
     found = machine_id(provider)
     if found:
         assert domains(provider) == [found]
         assert guests(provider) == ([found] if flow.state == "MACHINE_RUNNING" else [])
-        provider.delete(found)
-        wait_for("end of the machine", lambda: not provider.machines(), PATIENCE)
+        end(provider, found)
     expect_nothing_left(provider)
     cache = provider.state / "images" / "sha256"
     assert list(cache.glob("*" if flow.wish is collect else "*.part")) == []
@@ -446,10 +455,13 @@ def recorded(
         monkeypatch.setenv(VARIABLE, f"record {listing}")
         provider.start(*OPTIONS)
         ask(provider, flow)
-        wait_for("rest of the recorded flow", lambda: rest(provider, flow.state, flow.disks), PATIENCE)
+        rests("rest of the recorded flow", provider, flow.state, flow.disks)
         monkeypatch.delenv(VARIABLE)
         # Once for each point: how often the loop looks in vain differs from run to run.
-        return [(1, point) for point in dict.fromkeys(listing.read_text().splitlines())]
+        passed = [(1, point) for point in dict.fromkeys(listing.read_text().splitlines())]
+        if found := machine_id(provider):
+            end(provider, found)
+        return passed
     finally:
         provider.kill()
         private.remove_domains()

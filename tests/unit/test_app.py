@@ -97,20 +97,21 @@ class FakeListener:
         assert serves, "a store that has begun is not doubted"
 
 
-class FakeAdmin:
-    """The operator's socket; see `server.admin.AdminSocket`."""
+class FakeSocket:
+    """The operator's socket, or that of the group; see `server.admin.CommandSocket`."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, path: Path) -> None:
         self._order = order
+        self._does = "obeys" if path.stem == "admin" else "tells"
         self._started = False
 
     async def start(self) -> None:
         self._started = True
-        self._order.seen.append("obeys")
+        self._order.seen.append(self._does)
 
     async def stop(self, grace: float) -> None:
         if self._started:
-            self._order.seen.append("obeys no more")
+            self._order.seen.append(f"{self._does} no more")
 
 
 class FakeLibvirt(FakeHypervisor):
@@ -145,7 +146,7 @@ def provider(
     settings: Settings, paths: StatePaths, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[app.Provider]:
     monkeypatch.setattr(app, "Listener", lambda *_, **__: FakeListener(order))
-    monkeypatch.setattr(app, "AdminSocket", lambda *_: FakeAdmin(order))
+    monkeypatch.setattr(app, "CommandSocket", lambda path, *_, **__: FakeSocket(order, path))
     store = Store.open(paths, lambda: 1)
     store.write(lambda tx: tx.set_meta(META_BESIDE, "1"))  # so that libvirt is not asked whether it may begin
     yield app.Provider(settings, store, hypervisor=FakeLibvirt(order), host=HostStub(), hardware=lambda _: HOST)
@@ -173,7 +174,10 @@ async def test_it_serves_before_libvirt_is_asked_and_stops_serving_first(provide
     await provider.start()
     assert lanes() == ["lane-0", "lane-1", "lane-2", "resync"], "as many as are set, and one for stops"
     await provider.stop()
-    assert order.seen == ["serves", "obeys", "watches", "serves no more", "obeys no more", "watches no more"]
+    assert order.seen == [
+        *("serves", "obeys", "tells", "watches"),
+        *("serves no more", "obeys no more", "tells no more", "watches no more"),
+    ]
     assert lanes() == []
 
 
@@ -202,7 +206,7 @@ async def test_systemd_is_told_that_it_is_ready_once_it_serves(
             await asyncio.sleep(0.01)
     await told.stop()
     order.seen.remove("WATCHDOG")
-    assert order.seen[:3] == ["serves", "obeys", "READY"]
+    assert order.seen[:4] == ["serves", "obeys", "tells", "READY"]
     assert order.seen[order.seen.index("STOPPING") + 1] == "serves no more"
 
 

@@ -1,6 +1,6 @@
 """Imports run downwards only, rooms of one storey do not know each other, and special doors have one keeper.
 
-The storeys are those of the design: cli, app, server/reconcile/console, store/domain/plugins/capacity,
+The storeys are those of the design: cli, app, views, server/reconcile/console, store/domain/plugins/capacity,
 host/hypervisor, the ground floor, and the generated api at the bottom.
 """
 
@@ -46,6 +46,7 @@ STOREYS = (
     {"host", "hypervisor"},
     {"store", "domain", "volumes", "nics", "images", "capacity"},
     {"server", "reconcile", "console"},
+    {"views"},
     {"app"},
     {"cli"},
     {"__main__"},

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import click
 
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import open_store
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import ConsoleHeld, ConsoleLost, FailedPrecondition, Unreachable
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Machine
+from sri_libvirt.views.find import find
 
 if TYPE_CHECKING:
     from sri_libvirt.hypervisor.base import Hypervisor

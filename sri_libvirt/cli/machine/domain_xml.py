@@ -12,14 +12,16 @@ import click
 
 from sri_libvirt import printable
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.find import find, open_store
-from sri_libvirt.cli.machine import live
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import LOOK_SECONDS, connecting, open_store
 from sri_libvirt.config import Settings
 from sri_libvirt.domain import compare, observed, ports
 from sri_libvirt.domain.compiler import DomainCompiler
 from sri_libvirt.errors import FailedPrecondition
+from sri_libvirt.looks import Looks
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.views import live
+from sri_libvirt.views.find import find
 
 Which = Literal["live", "persistent", "as-defined"]
 VIEWS: tuple[Which, ...] = ("as-defined", "persistent", "live")
@@ -64,7 +66,7 @@ def _views(machine: str, settings: Settings, wanted: set[Which], *, absent: bool
         paths = StatePaths(settings.state_dir).machine(found.id)
         views["as-defined"] = compiler.domain_xml(found, ports.in_domain(found.attachments), paths, found.run.uuid)
     if wanted - {"as-defined"}:
-        snapshot = live.snapshot(settings, found.id)
+        snapshot = live.snapshot(connecting(settings), Looks(patience=LOOK_SECONDS), found.id)
         if snapshot is not None:
             views |= {"persistent": snapshot.persistent_xml, "live": snapshot.live_xml}
     views = {name: text for name, text in views.items() if text and name in wanted}

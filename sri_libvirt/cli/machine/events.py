@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
 from sri_libvirt import printable
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli import show
-from sri_libvirt.cli.find import find_ever, open_store
 from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.options import Duration
 from sri_libvirt.cli.options import settings as settings_options
-from sri_libvirt.clock import SteadyClock
+from sri_libvirt.cli.reading import Ask, reading
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import SECOND, Event
-from sri_libvirt.store import Reader
+from sri_libvirt.records import SECOND
+from sri_libvirt.views import show
 
 HEADINGS = ("TIME", "REASON", "TOOK", "MESSAGE")
+OF_ALL = ("TIME", "MACHINE", "REASON", "TOOK", "MESSAGE")
 LATE = 60 * SECOND
 """How long after its time a line that comes once more may be written down."""
 
-OF_ALL = ("TIME", "MACHINE", "REASON", "TOOK", "MESSAGE")
+Line = Mapping[str, Any]
+"""A line of a timeline, with its number."""
 
 
 @click.command()
@@ -45,62 +46,59 @@ def events(
         raise click.UsageError("give either a MACHINE or --all")
     if follow and output == "yaml":
         raise click.UsageError("--follow goes with a table or with -o json")
-    with open_store(settings) as reader:
-        machines = [find_ever(reader, machine)] if machine is not None else None
-        clock = reader.clock()
-        least = max(clock() - since, 0) if since is not None else 0
-        if not follow:
-            found = [event for _, event in reader.timelines(machines, since=least)]
-            _print(found, clock, output, of_all=everybody)
-            return
-        for each in _followed(reader, StatePaths(settings.state_dir), machines, least):
-            _print_line(each, clock, output, of_all=everybody)
+    with reading(settings) as ask:
+        wanted = {"machine": machine} if machine is not None else {}
+        found = ask("events", **wanted, ago=since)
+        if follow:
+            for each in _followed(ask, StatePaths(settings.state_dir), found["ids"], found["since"]):
+                _print_line(each, output, of_all=everybody)
+        else:
+            _print(found["events"], output, of_all=everybody)
 
 
-def _followed(reader: Reader, paths: StatePaths, machines: Sequence[str] | None, since: int) -> Iterator[Event]:
+def _followed(ask: Ask, paths: StatePaths, machines: Sequence[str] | None, since: int) -> Iterator[Line]:
     """What there is, then what comes: new lines, and those that have come once more."""
     latest, counts = 0, dict[int, int]()
     for changed in changes(paths):
         wanted = machines if changed is None else sorted(changed.intersection(machines or changed))
         if wanted == []:
             continue
-        for number, event in reader.timelines(wanted, since=since, after=latest):
-            if counts.get(number) != event.count:
-                counts[number] = event.count
-                yield event
+        told = ask("events", ids=wanted, since=since, after=latest)
+        for line in told["events"]:
+            if counts.get(line["number"]) != line["count"]:
+                counts[line["number"]] = line["count"]
+                yield line
         latest = max(counts, default=latest)
-        since = max(since, reader.clock()() - LATE)
+        since = max(since, told["now"] - LATE)
 
 
-def _cells(event: Event, clock: SteadyClock, *, of_all: bool) -> tuple[str, ...]:
-    time = show.timestamp(clock.to_wall(event.time)) or ""
-    took = show.took(event.took, event.measure)
-    machine = (event.machine,) if of_all else ()
-    return (time, *machine, event.reason, took, _told(event, clock))
+def _cells(line: Line, *, of_all: bool) -> tuple[str, ...]:
+    took = show.took(round((line["took_seconds"] or 0) * SECOND), line["took_of"] or "")
+    machine = (line["machine"],) if of_all else ()
+    return (line["time"], *machine, line["reason"], took, _told(line))
 
 
-def _print(found: Sequence[Event], clock: SteadyClock, output: str, *, of_all: bool) -> None:
+def _print(found: Sequence[Line], output: str, *, of_all: bool) -> None:
     if output != "table":
-        out.data([_data(event, clock, of_all=of_all) for event in found], output)
+        out.data([_data(line, of_all=of_all) for line in found], output)
         return
-    rows = [_cells(event, clock, of_all=of_all) for event in found]
+    rows = [_cells(line, of_all=of_all) for line in found]
     out.table(OF_ALL if of_all else HEADINGS, rows, shorten="MESSAGE")
 
 
-def _print_line(event: Event, clock: SteadyClock, output: str, *, of_all: bool) -> None:
+def _print_line(line: Line, output: str, *, of_all: bool) -> None:
     if output == "json":
-        out.document(printable.json_text(_data(event, clock, of_all=of_all)))
+        out.document(printable.json_text(_data(line, of_all=of_all)))
     else:
-        out.row(_cells(event, clock, of_all=of_all))
+        out.row(_cells(line, of_all=of_all))
     out.flush()
 
 
-def _data(event: Event, clock: SteadyClock, *, of_all: bool) -> dict[str, object]:
-    return {**({"machine": event.machine} if of_all else {}), **show.event(event, clock)}
+def _data(line: Line, *, of_all: bool) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "number" and (of_all or key != "machine")}
 
 
-def _told(event: Event, clock: SteadyClock) -> str:
+def _told(line: Line) -> str:
     """What happened and, of what happened more than once in a row, how often."""
-    if event.count == 1:
-        return event.message
-    return f"{event.message} ({event.count} times, last {show.timestamp(clock.to_wall(event.latest))})"
+    message: str = line["message"]
+    return message if line["count"] == 1 else f"{message} ({line['count']} times, last {line['last']})"

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 from sri_libvirt import statedir
 from sri_libvirt.cli import output as out
+from sri_libvirt.cli.reading import door
 from sri_libvirt.errors import FailedPrecondition, Unavailable
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.server import asking
 
 AWAY_SECONDS = 1.0
 """How often a daemon that has ended is asked for again, as after an upgrade."""
@@ -22,14 +24,13 @@ def changes(paths: StatePaths) -> Iterator[frozenset[str] | None]:
 
     Never ends by itself. Raises FailedPrecondition where no daemon runs at first, Unavailable where none may be asked.
     """
-    from sri_libvirt.server import admin  # slow to load, and seldom wanted
-
     if statedir.is_held(paths) is False:
         raise FailedPrecondition("the provider does not run, so nothing will change")
+    socket = door(paths)
     began, away = False, False
     while True:
         try:
-            for number, changed in enumerate(admin.follow(paths.admin_socket)):
+            for number, changed in enumerate(asking.follow(socket)):
                 began, away = True, False
                 yield changed if number else None
         except Unavailable:  # a daemon that was killed leaves its socket there

@@ -7,17 +7,11 @@ from typing import Any
 import click
 
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli import show
-from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import reading
 from sri_libvirt.config import Settings
-from sri_libvirt.errors import SRIError
-from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Machine
 from sri_libvirt.resources import byte_words
-
-ASK_SECONDS = 5.0
-"""How long a daemon that hangs may keep the rest from being shown."""
+from sri_libvirt.views import show
 
 
 @click.command()
@@ -27,11 +21,10 @@ ASK_SECONDS = 5.0
 def get(machine: str, settings: Settings, output: str) -> None:
     """Show one machine with its devices; never its secrets.
 
-    Whether the backends of its volumes answer is asked of the daemon, if there is one that this user may ask.
+    Whether the backends of its volumes answer is asked of the daemon, if there is one.
     """
-    with open_store(settings) as reader:
-        found, clock = find(reader, machine), reader.clock()
-    shown = show.full(found, clock, heard_of(found, StatePaths(settings.state_dir)))
+    with reading(settings) as ask:
+        shown = ask("get", machine=machine, heard=True)
     if output != "table":
         out.data(shown, output)
         return
@@ -53,20 +46,6 @@ def get(machine: str, settings: Settings, output: str) -> None:
         links = ("name", "driver", "joined_to", "vlan", "address", "filter")
         rows = [[_cell(device[each]) for each in links] for device in nics]
         out.table(("NIC", "DRIVER", "JOINED TO", "VLAN", "ADDRESS", "FILTER"), rows)
-
-
-def heard_of(machine: Machine, paths: StatePaths) -> dict[str, Any]:
-    """What the daemon hears of the volumes' backends, which takes two seconds at most."""
-    connected = any(row.kind == "volume" and row.volume().HasField("connection") for row in machine.attachments)
-    if not connected or not paths.admin_socket.exists():
-        return {}
-    from sri_libvirt.server import admin
-
-    try:
-        heard: dict[str, Any] = admin.ask(paths.admin_socket, "volumes", {"machine": machine.id}, seconds=ASK_SECONDS)
-    except SRIError:
-        return {}
-    return heard
 
 
 def _volume(device: dict[str, Any]) -> list[str]:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
 
-from sri_libvirt import statedir
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli import show
-from sri_libvirt.cli.find import open_store
 from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import Ask, reading
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import Machine, class_name
-from sri_libvirt.store import Reader, reserve
+from sri_libvirt.views import show
+
+Listed = Mapping[str, Any]
+"""A machine of the list; all but `id` and `reasons` is None of one whose record cannot be read."""
 
 HEADINGS = ("ID", "NAME", "CLASS", "POWER", "STATE", "AGE", "WHY")
 WIDE = ("ID", "NAME", "CLASS", "POWER", "STATE", "AGE", "IMAGE", "VOLUMES", "NICS", "WHY")
 STATES = tuple(name.removeprefix("MACHINE_") for name in pb.MachineState.DESCRIPTOR.values_by_name)
 COLOURS = {"STATE": {"RUNNING": "green", "PENDING": "yellow", "TERMINATED": "red", "?": "red"}}
-SORTS: Mapping[str, Callable[[Machine], Any]] = {
-    "age": lambda machine: -machine.created_at,  # the youngest first
-    "class": lambda machine: class_name(machine.spec),
-    "id": lambda machine: machine.id,
-    "name": show.name,
-    "state": show.state,
+SORTS: Mapping[str, Callable[[Listed], Any]] = {
+    "age": lambda machine: -show.moment(machine["created"]),  # the youngest first
+    "class": lambda machine: machine["class"],
+    "id": lambda machine: machine["id"],
+    "name": lambda machine: _name(machine),
+    "state": lambda machine: machine["state"],
 }
 
 
@@ -67,126 +68,136 @@ def list_machines(
         return
     if watch and output not in ("table", "wide", "name"):
         raise click.UsageError("--watch goes with -o table, wide and name")
-    with open_store(settings) as reader:
-        (machines, damaged), clock = reader.readable(), reader.clock()
-    doubted = _warn(StatePaths(settings.state_dir))
-    if any(asked.values()):
-        damaged = {}
-    machines = [each for each in machines if _fits(each, asked)]
-    if sort:
-        machines.sort(key=SORTS[sort])
-    if output == "name":
-        for machine_id in (*(each.id for each in machines), *damaged):
-            out.say(machine_id)
-    elif output in ("json", "yaml"):
-        shown = [show.brief(machine, clock) for machine in machines]
-        out.data([*shown, *(show.unreadable(*each) for each in damaged.items())], output)
-    else:
-        headings, now = WIDE if output == "wide" else HEADINGS, clock.wall()
-        rows = [_row(machine, now, headings, "?" if doubted else "") for machine in machines]
-        rows += [[{"ID": each, "STATE": "?", "WHY": problem}.get(name, "") for name in headings]
-                 for each, problem in damaged.items()]  # fmt: skip
-        shorten = "" if output == "wide" else "WHY"
-        out.table(headings, rows, shorten=shorten, titled=not no_headers, colours=COLOURS)
-    if watch:
-        _watch(settings, asked, output, machines)
-
-
-def _watch(settings: Settings, asked: Mapping[str, str | None], output: str, listed: Iterable[Machine]) -> None:
-    """A line for each machine that is asked for and is not as it was listed or shown last, also for the last time."""
-    headings = WIDE if output == "wide" else HEADINGS
-    out.flush()
-    shown = {each.id: _row(each, 0, headings, "") for each in listed}
-    with open_store(settings) as reader:
-        for changed in changes(StatePaths(settings.state_dir)):
-            for machine_id in sorted(changed if changed is not None else set(reader.machine_ids()) | set(shown)):
-                _show_change(reader, machine_id, asked, headings, shown, bare=output == "name")
+    with reading(settings) as ask:
+        told = ask("list")
+        doubted = _warn(told)
+        machines, damaged = _chosen(told["machines"], asked)
+        if sort:
+            machines.sort(key=SORTS[sort])
+        headings = WIDE if output == "wide" else HEADINGS
+        if output == "name":
+            for each in (*machines, *damaged):
+                out.say(each["id"])
+        elif output in ("json", "yaml"):
+            out.data([*machines, *damaged], output)
+        else:
+            now = time.time_ns()
+            rows = [_row(each, now, headings, "?" if doubted else "") for each in machines]
+            rows += [[{"ID": each["id"], "STATE": "?", "WHY": _why(each)}.get(name, "") for name in headings]
+                     for each in damaged]  # fmt: skip
+            shorten = "" if output == "wide" else "WHY"
+            out.table(headings, rows, shorten=shorten, titled=not no_headers, colours=COLOURS)
+        if watch:
             out.flush()
+            shown = {each["id"]: _row(each, 0, headings, "") for each in machines}
+            _watch(ask, settings, asked, shown, headings, bare=output == "name")
+
+
+def _chosen(machines: Iterable[Listed], asked: Mapping[str, str | None]) -> tuple[list[Listed], list[Listed]]:
+    """Those that are asked for, and of all those whose record cannot be read."""
+    readable, damaged = list[Listed](), list[Listed]()
+    for machine in machines:
+        if machine["state"] is None:
+            damaged.append(machine)
+        elif _fits(machine, asked):
+            readable.append(machine)
+    return readable, [] if any(asked.values()) else damaged
+
+
+def _watch(
+    ask: Ask,
+    settings: Settings,
+    asked: Mapping[str, str | None],
+    shown: dict[str, list[str]],
+    headings: tuple[str, ...],
+    *,
+    bare: bool,
+) -> None:
+    """A line for each machine that is asked for and is not as it was listed or shown last, also for the last time."""
+    for changed in changes(StatePaths(settings.state_dir)):
+        told = ask("list", ids=sorted(changed) if changed is not None else None)["machines"]
+        for machine in told:
+            if machine["state"] is not None:
+                _show_change(machine, asked, headings, shown, bare=bare)
+        listed = {each["id"] for each in told}
+        for machine_id in sorted((set(shown) if changed is None else changed & shown.keys()) - listed):
+            del shown[machine_id]
+            out.row([machine_id] if bare else [machine_id, "GONE"])
+        out.flush()
 
 
 def _show_change(
-    reader: Reader,
-    machine_id: str,
+    machine: Listed,
     asked: Mapping[str, str | None],
     headings: tuple[str, ...],
     shown: dict[str, list[str]],
     *,
     bare: bool,
 ) -> None:
-    machine = reader.machine(machine_id)
-    if machine is None:
-        if shown.pop(machine_id, None) is not None:
-            out.row([machine_id] if bare else [machine_id, "GONE"])
-        return
+    machine_id = machine["id"]
     now = _row(machine, 0, headings, "")  # without its age, which is no change
     if not _fits(machine, asked):
         if machine_id in shown:
             shown[machine_id] = []  # it is shown again when it is as before
     elif shown.get(machine_id) != now:
-        out.row([machine_id] if bare else _row(machine, reader.clock().wall(), headings, ""))
+        out.row([machine_id] if bare else _row(machine, time.time_ns(), headings, ""))
         shown[machine_id] = now
 
 
 def _departed(settings: Settings, asked: Mapping[str, str | None], output: str, *, titled: bool) -> None:
-    with open_store(settings) as reader:
-        departed, clock = reader.departed(), reader.clock()
-    wanted = (asked["namespace"], asked["class"])
-    found = [
-        each
-        for each in departed
-        if all(word in (None, has) for word, has in zip(wanted, (each.namespace, each.machine_class), strict=True))
-    ]
+    with reading(settings) as ask:
+        departed = ask("gone")
+    found = [each for each in departed if all(asked[key] in (None, each[key]) for key in ("namespace", "class"))]
     if output == "name":
         for each in found:
-            out.say(each.id)
+            out.say(each["id"])
     elif output in ("json", "yaml"):
-        out.data([show.departed(each, clock) for each in found], output)
+        out.data(found, output)
     else:
         rows = [
-            (
-                each.id,
-                show.full_name(each.namespace, each.name),
-                each.machine_class,
-                show.timestamp(clock.to_wall(each.gone_at)) or "",
-                show.ended(each.run),
-            )
+            (each["id"], _name(each), each["class"] or "", each["gone"] or "", show.ended(each["run"]))
             for each in found
         ]
         out.table(("ID", "NAME", "CLASS", "GONE", "LAST GUEST"), rows, titled=titled)
 
 
-def _warn(paths: StatePaths) -> bool:
+def _warn(told: Mapping[str, Any]) -> bool:
     """Say what makes the list one of the past; whether machines may be otherwise by now without a record of it."""
-    if statedir.is_held(paths) is False:
+    if told["provider_running"] is False:
         out.warn("the provider does not run: this is as it left it")
-    if problem := reserve.unwritable(paths.reserve):
-        out.warn(f"the file system of {paths.root} is {problem}, so this may be out of date")
+    problem = told["state_directory_problem"]
+    if problem:
+        out.warn(f"the file system of {told['state_directory']} is {problem}, so this may be out of date")
     return bool(problem)
 
 
-def _fits(machine: Machine, asked: Mapping[str, str | None]) -> bool:
-    has = {"namespace": machine.namespace, "state": show.state(machine), "class": class_name(machine.spec)}
-    return all(wanted is None or has[name] == wanted for name, wanted in asked.items())
+def _fits(machine: Listed, asked: Mapping[str, str | None]) -> bool:
+    return all(wanted is None or machine[name] == wanted for name, wanted in asked.items())
 
 
-def _row(machine: Machine, now: int, headings: tuple[str, ...], mark: str) -> list[str]:
+def _row(machine: Listed, now: int, headings: tuple[str, ...], mark: str) -> list[str]:
     cells = {
-        "ID": machine.id,
-        "NAME": show.name(machine),
-        "CLASS": class_name(machine.spec),
-        "POWER": show.power(machine),
-        "STATE": show.state(machine) + mark + (" (deleting)" if machine.deleted_at else ""),
-        "AGE": show.ago(machine.created_at, now),
-        "IMAGE": machine.spec.image.image or "-",
-        "VOLUMES": _attached(machine.status.volumes, pb.VOLUME_ATTACHED, machine.spec.volumes),
-        "NICS": _attached(
-            machine.status.network_interfaces, pb.NETWORK_INTERFACE_ATTACHED, machine.spec.network_interfaces
-        ),
-        "WHY": machine.reasons[0].message if machine.reasons else "",
+        "ID": machine["id"],
+        "NAME": _name(machine),
+        "CLASS": machine["class"],
+        "POWER": machine["power"],
+        "STATE": machine["state"] + mark + (" (deleting)" if machine["deleted"] else ""),
+        "AGE": show.ago(show.moment(machine["created"]), now),
+        "IMAGE": machine["image"] or "-",
+        "VOLUMES": _attached(machine["volumes"]),
+        "NICS": _attached(machine["network_interfaces"]),
+        "WHY": _why(machine),
     }
     return [cells[name] for name in headings]
 
 
-def _attached(there: Iterable[Any], attached: int, wanted: Sized) -> str:
-    """How many devices are attached, and of how many."""
-    return f"{sum(each.state == attached for each in there)}/{len(wanted)}"
+def _name(machine: Listed) -> str:
+    return show.full_name(machine["namespace"], machine["name"])
+
+
+def _why(machine: Listed) -> str:
+    return machine["reasons"][0]["message"] if machine["reasons"] else ""
+
+
+def _attached(devices: Mapping[str, int]) -> str:
+    return f"{devices['attached']}/{devices['wanted']}"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli import show as shown
-from sri_libvirt.cli.report.shares import amount
 from sri_libvirt.resources import CPU, DISK, MEMORY, byte_words, words
+from sri_libvirt.views import show as shown
+from sri_libvirt.views.shares import amount
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -15,10 +15,10 @@ import grpc
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.api.machine.v1alpha1.api_pb2_grpc import MachineRuntimeStub
-from sri_libvirt.cli.show import full_name, took
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import FailedPrecondition, NotFound, Unavailable
 from sri_libvirt.records import LABEL_NAME, LABEL_NAMESPACE, SECOND
+from sri_libvirt.views.show import full_name, took
 
 CALL_SECONDS = 30.0
 LOOK_SECONDS = 0.25

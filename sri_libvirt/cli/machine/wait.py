@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
-from sri_libvirt import statedir
-from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.cli.find import find, find_gone, open_store
 from sri_libvirt.cli.machine.following import changes
 from sri_libvirt.cli.machine.why import sentences
 from sri_libvirt.cli.options import Duration
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import Ask, reading
 from sri_libvirt.config import Settings
-from sri_libvirt.errors import FailedPrecondition, NotFound
+from sri_libvirt.errors import FailedPrecondition, SRIError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import SECOND, Machine
-from sri_libvirt.store import Reader
-
-Met = Callable[[Machine], bool]
+from sri_libvirt.records import SECOND
 
 
 class Condition(click.ParamType):  # type: ignore[type-arg]  # generic in click's types only
@@ -46,27 +43,19 @@ def wait(machine: str, *, wanted: tuple[str, str], timeout: int | None, settings
     The status is 0 once it is so, and 1 when the time is over, or when it cannot become so any more: then why is said.
     """
     seconds = None if timeout is None else timeout / SECOND
-    with open_store(settings) as reader:
-        try:
-            machine_id = find(reader, machine).id
-        except NotFound:
-            if find_gone(reader, machine) is None:
-                raise
-            if wanted[0] == "gone":
-                return
-            raise FailedPrecondition("the machine is gone") from None
-        if _is_met(reader, machine_id, wanted):
-            return
-        _wait(reader, machine_id, wanted, settings, seconds)
+    with reading(settings) as ask:
+        found = ask("find", machine=machine)
+        if not _is_met(ask, found["id"], wanted):
+            _wait(ask, found["id"], wanted, settings, seconds)
 
 
-def _wait(reader: Reader, machine_id: str, wanted: tuple[str, str], settings: Settings, seconds: float | None) -> None:
+def _wait(ask: Ask, machine_id: str, wanted: tuple[str, str], settings: Settings, seconds: float | None) -> None:
     done, problem = threading.Event(), list[BaseException]()
 
     def follow() -> None:
         try:
             for changed in changes(StatePaths(settings.state_dir)):
-                if (changed is None or machine_id in changed) and _is_met(reader, machine_id, wanted):
+                if (changed is None or machine_id in changed) and _is_met(ask, machine_id, wanted):
                     break
         except BaseException as error:
             problem.append(error)
@@ -75,45 +64,42 @@ def _wait(reader: Reader, machine_id: str, wanted: tuple[str, str], settings: Se
     # Of a thread of its own: whatever it waits for, the time is kept.
     threading.Thread(target=follow, name="follow", daemon=True).start()
     if not done.wait(seconds):
-        raise FailedPrecondition(f"the time is over. {_why(reader, machine_id, settings)}")
+        raise FailedPrecondition(f"the time is over. {_why(ask, machine_id)}")
     if problem:
         raise problem[0]
 
 
-def _is_met(reader: Reader, machine_id: str, wanted: tuple[str, str]) -> bool:
+def _is_met(ask: Ask, machine_id: str, wanted: tuple[str, str]) -> bool:
     """Raises FailedPrecondition of a machine that cannot become so any more."""
-    machine = reader.machine(machine_id)
     word, name = wanted
-    if machine is None:
+    found = ask("list", ids=[machine_id])["machines"]
+    if not found:
         if word == "gone":
             return True
         raise FailedPrecondition("the machine is gone")
     if word == "gone":
         return False
-    if machine.deleted_at:
+    (machine,) = found
+    if machine["deleted"]:
         raise FailedPrecondition("the machine is being deleted")
-    if machine.observed_generation < machine.generation:
+    if machine["observed_generation"] < machine["generation"]:
         return False  # nobody has looked at its latest change
-    if word == "running":
-        return machine.status.state == pb.MACHINE_RUNNING
-    if word == "off":
-        return machine.status.state == pb.MACHINE_SUSPENDED
-    return _is_attached(machine, name)
+    if word == "attached":
+        return _is_attached(ask("get", machine=machine_id), name)
+    return bool(machine["state"] == {"running": "RUNNING", "off": "SUSPENDED"}[word])
 
 
-def _is_attached(machine: Machine, name: str) -> bool:
-    wanted = [row for row in machine.attachments if row.wanted and row.name == name and row.kind in ("volume", "nic")]
+def _is_attached(machine: Mapping[str, Any], name: str) -> bool:
+    wanted = [each for each in machine["devices"] if each["wanted"] and each["name"] == name]
+    wanted = [each for each in wanted if each["kind"] in ("volume", "nic")]
     if not wanted:
         raise FailedPrecondition(f"the machine has no volume or network interface {name!r}")
-    attached = {("volume", each.name) for each in machine.status.volumes if each.state == pb.VOLUME_ATTACHED}
-    interfaces = machine.status.network_interfaces
-    attached |= {("nic", each.name) for each in interfaces if each.state == pb.NETWORK_INTERFACE_ATTACHED}
-    return all((row.kind, row.name) in attached for row in wanted)
+    return all(each["state"] == "ATTACHED" for each in wanted)
 
 
-def _why(reader: Reader, machine_id: str, settings: Settings) -> str:
-    machine = reader.machine(machine_id)
-    if machine is None:
+def _why(ask: Ask, machine_id: str) -> str:
+    try:
+        found = ask("why", machine=machine_id)
+    except SRIError:
         return "The machine is gone."
-    running = statedir.is_held(StatePaths(settings.state_dir))
-    return " ".join(line.strip() for line in sentences(machine, None, running, reader.clock()()))
+    return " ".join(line.strip() for line in sentences({**found, "latest": None}, time.time_ns()))

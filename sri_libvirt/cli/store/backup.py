@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli import show
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.config import Settings, absolute_path
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import SECOND
 from sri_libvirt.store import backup as copies
+from sri_libvirt.views import show
 
 
 @click.command()

@@ -6,10 +6,11 @@ import click
 
 from sri_libvirt.cli import daemon
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import open_store
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
+from sri_libvirt.views.find import find
 
 
 @click.command()

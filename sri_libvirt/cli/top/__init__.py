@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli import show
-from sri_libvirt.cli.find import open_store
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import open_store
 from sri_libvirt.cli.top.sampling import Rates, Sample, Sampler
 from sri_libvirt.config import Settings
 from sri_libvirt.errors import HypervisorError
 from sri_libvirt.records import Machine
 from sri_libvirt.resources import byte_words
+from sri_libvirt.views import show
 
 SECONDS = 2.0
 OLD = 3

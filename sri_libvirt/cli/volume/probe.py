@@ -11,9 +11,9 @@ import click
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli import manifest
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.find import open_store
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.planned import SAMPLE_ID
+from sri_libvirt.cli.reading import open_store
 from sri_libvirt.config import Settings
 from sri_libvirt.devices import DiskSource, SecretPurpose
 from sri_libvirt.errors import InvalidSpec, NotReady, SRIError

@@ -8,11 +8,12 @@ import click
 
 from sri_libvirt.cli import daemon
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.find import find, open_store
 from sri_libvirt.cli.options import settings as settings_options
+from sri_libvirt.cli.reading import open_store
 from sri_libvirt.config import Settings
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.resources import byte_words
+from sri_libvirt.views.find import find
 
 FINE = frozenset({"same", "grown", "growing", "grows-at-start", "not-asked"})
 

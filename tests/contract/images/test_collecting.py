@@ -25,7 +25,7 @@ from sri_libvirt.images.fetch.job import Failure, Pull, Pulled, Resolve, Resolve
 from sri_libvirt.images.fetching import Need, Progress
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.records import SECOND, Attachment
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 from tests.backends.artifacts import ironcore
 from tests.backends.registry import Registry
 from tests.contract.loop import Loop, Witness, serving_loop, spec_of, until
@@ -311,7 +311,7 @@ async def prunes(loop: Loop, end: float) -> int:
     """Remove what no machine needs, again and again; the bytes that came free."""
     freed = 0
     while time.monotonic() < end:
-        answer = await asyncio.to_thread(admin.ask, loop.paths.admin_socket, "images-prune", {"all": True})
+        answer = await asyncio.to_thread(asking.ask, loop.paths.admin_socket, "images-prune", {"all": True})
         freed += answer["bytes"]
     return freed
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from sri_libvirt import qcow2
-from sri_libvirt.errors import NotReady
+from sri_libvirt.errors import UNDER_WAY, NotReady
 from sri_libvirt.images.base import Base
 from sri_libvirt.images.fetched import OciImages
-from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.process import ProcessError
 from sri_libvirt.records import SECOND
 from tests.backends.artifacts import (

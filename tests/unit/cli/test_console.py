@@ -14,6 +14,7 @@ from sri_libvirt.cli import main
 from sri_libvirt.cli.console import logfile
 from sri_libvirt.paths import MachinePaths
 from sri_libvirt.printable import UNFIT
+from sri_libvirt.views import consolelog
 from tests.unit.cli.conftest import WEB, Cli
 
 
@@ -142,14 +143,14 @@ def test_it_is_followed_over_renamings_until_the_machine_is_gone(
     ],
 )
 def test_what_a_terminal_is_given(printed: bytes, shown: str) -> None:
-    assert logfile.Text().of(printed) == shown
-    text = logfile.Text()
+    assert consolelog.Text().of(printed) == shown
+    text = consolelog.Text()
     assert "".join(text.of(bytes([each])) for each in printed) == shown
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"\x1b[", b"\x1b]0;", b"1m", b"\x07", b"\r", b"\n"])))
 def test_a_terminal_is_never_given_what_it_may_not_be(pieces: list[bytes]) -> None:
-    text, whole = logfile.Text(), logfile.Text()
+    text, whole = consolelog.Text(), consolelog.Text()
     shown = "".join(map(text.of, pieces))
     assert not UNFIT.search(shown.replace("\n", "").replace("\t", ""))
     assert shown == whole.of(b"".join(pieces)), "however it comes"

@@ -11,7 +11,7 @@ from sri_libvirt import statedir
 from sri_libvirt.cli import daemon
 from sri_libvirt.errors import ConfigError
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ def paths(tmp_path: Path) -> StatePaths:
 
 def test_nothing_is_done_here_while_a_daemon_runs(paths: StatePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(admin, "ask", lambda _socket, command, _arguments: asked.append(command))
+    monkeypatch.setattr(asking, "ask", lambda _socket, command, _arguments: asked.append(command))
     with statedir.lock(paths):
         daemon.through(paths, "sweep", {}, lambda: pytest.fail("done here, too"))
     assert asked == ["sweep"]
 
 
 def test_no_daemon_can_start_while_it_is_done_here(paths: StatePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "ask", lambda *_: pytest.fail("a daemon was asked"))
+    monkeypatch.setattr(asking, "ask", lambda *_: pytest.fail("a daemon was asked"))
 
     def here() -> str:
         with pytest.raises(ConfigError), statedir.lock(paths):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sri_libvirt.cli.machine import describe, live
+from sri_libvirt import config
 from sri_libvirt.devices import DiskSource
+from sri_libvirt.errors import HypervisorError
+from sri_libvirt.hypervisor.base import Connection
+from sri_libvirt.looks import Looks
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import SECOND, Event
 from sri_libvirt.resources import CPU, MEMORY, Claim
-from sri_libvirt.store import Store
+from sri_libvirt.store import Reader, Store
+from sri_libvirt.views import live, page
+from sri_libvirt.views.page import Page
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
 
 DOMAIN = {"state": "running", "reason": "booted", "managed_save": False, "problem": None}
@@ -36,7 +41,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(live, "process", lambda *_: PROCESS)
     logs = tmp_path / "qemu"
     logs.mkdir()
-    monkeypatch.setattr(describe, "QEMU_LOGS", logs)
+    monkeypatch.setattr(page, "QEMU_LOGS", logs)
     return logs
 
 
@@ -120,45 +125,47 @@ def test_a_heir_of_its_name_comes_before_one_that_is_gone(cli: Cli, store: Store
 
 
 def test_what_hangs_or_fails_is_named_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    hangs = threading.Event()
+    hangs, looks = threading.Event(), Looks(patience=0.05)
 
-    def late(_settings: object, _machine: object) -> None:
+    def late() -> Connection:
         hangs.wait(60)
+        raise HypervisorError("gone")
+
+    def refused() -> Connection:
+        raise HypervisorError("no socket")
 
     monkeypatch.undo()
-    monkeypatch.setattr(live, "SECONDS", 0.05)
-    monkeypatch.setattr(live, "_snapshot", late)
-    told = live.domain(None, WEB)  # type: ignore[arg-type]
-    assert (told["state"], told["problem"]) == (None, "libvirt has not answered within 0.05 s")
+    assert live.domain(refused, looks, WEB)["problem"] == "no socket"
+    for _ in range(2):
+        told = live.domain(late, looks, WEB)
+        assert told["state"] is None
+        assert "asking libvirt for a domain goes on since" in told["problem"]
+    assert looks.late() == 1, "the second has not begun another"
     hangs.set()
 
 
 def test_what_files_take_is_asked_of_files_alone_and_of_a_server_that_hangs_not_for_long(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reader: Reader
 ) -> None:
     hangs, stat = threading.Event(), Path.stat
 
     def late(path: Path, **options: Any) -> Any:
-        if path.name == "hangs":
+        if path.name == "zhangs":
             hangs.wait(60)
         return stat(path, **options)
 
     (tmp_path / "good").write_bytes(b"x")
     good = DiskSource("h", str(tmp_path / "good"), "raw", 1)
     volume = replace(good, kind="network", protocol="rbd", path=str(tmp_path / "good"))
-    assert describe._real_sizes([volume, None, replace(good, path="/nowhere")]) == {}
-    monkeypatch.setattr(live, "SECONDS", 0.05)
+    pages = Page(reader, config.load({}), lambda: pytest.fail("libvirt is not asked"), Looks(patience=0.05))
+    assert pages._real_sizes([volume, None, replace(good, path="/nowhere")]) == {}
     monkeypatch.setattr(Path, "stat", late)
-    taken = describe._real_sizes([good, replace(good, path=str(tmp_path / "hangs")), replace(good, path="/etc")])
+    taken = pages._real_sizes([good, replace(good, path=str(tmp_path / "zhangs")), replace(good, path="/zzz")])
     hangs.set()
     assert list(taken) == [good.path]
 
 
-def test_within_gives_what_the_work_gives() -> None:
-    def fails() -> None:
-        raise KeyError("x")
-
-    works: Callable[[], int] = lambda: 7  # noqa: E731
-    assert live.within(5, works) == 7
-    with pytest.raises(KeyError):
-        live.within(5, fails)
+@pytest.fixture
+def reader(store: Store, state_dir: Path) -> Iterator[Reader]:
+    with Reader.open(StatePaths(state_dir)) as opened:
+        yield opened

@@ -14,7 +14,7 @@ from sri_libvirt.cli import output as out
 from sri_libvirt.cli.machine import following
 from sri_libvirt.errors import Unavailable
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 
 SOME = frozenset({"a"})
 
@@ -36,7 +36,7 @@ def test_a_daemon_that_was_killed_is_waited_for_with_one_word_and_without_haste(
             raise Unavailable("refused")
 
     monkeypatch.setattr(statedir, "is_held", lambda _: True)
-    monkeypatch.setattr(admin, "follow", follow)
+    monkeypatch.setattr(asking, "follow", follow)
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(out, "warn", told.append)
     assert list(islice(following.changes(paths), 4)) == [None, SOME, None, SOME]

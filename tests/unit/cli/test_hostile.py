@@ -21,7 +21,6 @@ from rich.console import Console
 from sri_libvirt import config, printable
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli import main
-from sri_libvirt.cli.machine import live
 from sri_libvirt.cli.report import facts, prometheus
 from sri_libvirt.cli.report.document import document
 from sri_libvirt.cli.report.facts import Stored, Verdict
@@ -44,6 +43,7 @@ from sri_libvirt.records import (
 )
 from sri_libvirt.resources import CPU, Claim, Usage
 from sri_libvirt.store import Store
+from sri_libvirt.views import live
 from tests.unit.cli import reports
 from tests.unit.cli.conftest import DB, NOW, WEB, Cli, machine
 

@@ -17,7 +17,7 @@ from sri_libvirt.devices import ImagePin
 from sri_libvirt.errors import FailedPrecondition
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Attachment
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 from sri_libvirt.store import Store
 from tests.unit.cli.conftest import NOW, WEB, Cli, machine
 
@@ -37,7 +37,7 @@ class Daemon:
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.answers: list[Any] = []
         monkeypatch.setattr(daemon, "through", lambda _, command, arguments, __: self(command, arguments))
-        monkeypatch.setattr(admin, "ask", lambda _, command, arguments, **__: self(command, arguments))
+        monkeypatch.setattr(asking, "ask", lambda _, command, arguments, **__: self(command, arguments))
         monkeypatch.setattr(pull, "POLL_SECONDS", 0.0)
 
     def __call__(self, command: str, arguments: Mapping[str, Any]) -> Any:

@@ -16,12 +16,14 @@ import pytest
 import yaml
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.cli import output, show
-from sri_libvirt.cli.machine.why import sentences, settled
+from sri_libvirt.cli import output
+from sri_libvirt.cli.machine.why import sentences
+from sri_libvirt.clock import SteadyClock
 from sri_libvirt.devices import NicBackend
 from sri_libvirt.paths import StatePaths
-from sri_libvirt.records import LABEL_NAME, LABEL_UID, SECOND, Event, Measure, Reason, Run
+from sri_libvirt.records import LABEL_NAME, LABEL_UID, SECOND, Event, Machine, Measure, Reason, Run
 from sri_libvirt.store import Store
+from sri_libvirt.views import show
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -216,17 +218,23 @@ def test_every_field_of_the_messages_was_decided_on() -> None:
     assert fields["Volume"] == {"name", "device", "empty_disk", "connection"}
 
 
+def told(machine: Machine, latest: Event | None = None, now: int = NOW) -> list[str]:
+    """What `why` says of a machine whose provider runs."""
+    found = show.explained(machine, latest, SteadyClock.by(lambda: now))
+    return list(sentences({**found, "provider_running": True, "state_directory_problem": None}, now))
+
+
 def test_why_of_a_change_that_no_pass_has_seen() -> None:
     new = machine(WEB, "web", NOW)
-    assert list(sentences(new, None, True, NOW))[1:] == ["No pass has looked at it yet with libvirt at hand."]
+    assert told(new)[1:] == ["No pass has looked at it yet with libvirt at hand."]
     changed = replace(new, generation=3, observed_generation=2)
-    assert "generation 3) has not been looked at yet" in list(sentences(changed, None, True, NOW))[-1]
-    assert not settled(changed)
+    assert "generation 3) has not been looked at yet" in told(changed)[-1]
+    assert not any("as it should be" in line for line in told(changed))
 
 
 def test_why_of_a_machine_being_deleted() -> None:
     going = replace(machine(WEB, "web", NOW), deleted_at=NOW, observed_generation=1)
-    lines = list(sentences(going, Event("request", "delete", "asked", NOW), True, NOW + 90 * SECOND))
+    lines = told(going, Event("request", "delete", "asked", NOW), NOW + 90 * SECOND)
     assert lines[0].endswith("should be gone.")
     assert lines[1].startswith("It is being deleted since 90s")
 

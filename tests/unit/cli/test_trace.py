@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from sri_libvirt.cli.machine import trace
 from sri_libvirt.errors import NotFound
+from sri_libvirt.paths import StatePaths
+from sri_libvirt.reconcile.firstbyte import NAME
 from sri_libvirt.records import SECOND, Event
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 from sri_libvirt.store import Store
 from sri_libvirt.traces import MOST, Lap, Span, Traces
 from tests.unit.cli.conftest import NOW, WEB, Cli
@@ -57,9 +60,27 @@ def test_the_spans_of_a_cause_are_one_after_the_other_and_name_what_was_idle() -
         trace.chosen(START, 3)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.sampled_from(["wait", "look", "action", "call"])))
-)
+def test_a_guest_boots_where_nothing_else_is_done() -> None:
+    spans = [
+        span("rpc", "CreateMachine", 0, 5),
+        span("action", "Start", 5, 100),
+        span("guest", NAME, 90, 900),  # it runs before the start is on record
+        span("look", "Look", 120, 130),
+        span("action", "PlugDevice", 700, 800),
+        span("action", "UnplugDevice", 950, 960),
+    ]
+    whole = trace.partitioned(spans)
+    assert [(each.name, (each.begin - NOW) // MS, (each.end - NOW) // MS) for each in whole] == [
+        ("CreateMachine", 0, 5), ("Start", 5, 100), (NAME, 100, 120), ("Look", 120, 130), (NAME, 130, 700),
+        ("PlugDevice", 700, 800), (NAME, 800, 900), ("idle", 900, 950), ("UnplugDevice", 950, 960),
+    ]  # fmt: skip
+    assert trace.partitioned(spans[:3])[-1] == span("guest", NAME, 100, 900), "which is a part of the whole"
+
+
+KINDS = ["wait", "look", "action", "call", "guest"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.sampled_from(KINDS))))
 def test_spans_add_up_to_the_whole(given_spans: list[tuple[int, int, str]]) -> None:
     spans = [span("rpc", "CreateMachine", 0, 5)]
     spans += [span(kind, "x", begin, begin + length) for begin, length, kind in given_spans]
@@ -70,18 +91,42 @@ def test_spans_add_up_to_the_whole(given_spans: list[tuple[int, int, str]]) -> N
     assert all(one.end == other.begin for one, other in pairwise(whole))
 
 
-def test_a_table_and_data(cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("store")
+def test_the_first_byte_is_told_though_others_worked_meanwhile(
+    cli: Cli, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StatePaths(state_dir).admin_socket.touch()
+    spans = [
+        span("rpc", "CreateMachine", 0, 5),
+        span("action", "Start", 5, 100),
+        span("guest", NAME, 95, 600),
+        span("action", "PlugDevice", 200, 500),
+    ]
+    monkeypatch.setattr(asking, "ask", lambda *_, **__: [asdict(each) for each in spans])
+    first, _, *lines = cli("machine", "trace", WEB).out.splitlines()
+    assert first.endswith("600 ms in all, 200 ms of it the guest's")
+    rows = [re.split(r"  +", line) for line in lines]
+    assert [row[2] for row in rows[:-1]] == ["CreateMachine", "Start", NAME, "PlugDevice", NAME]
+    assert rows[-1] == ["0.600 s", "* the first byte on its console"]
+    assert lines[-2].count("=") == 6
+    found = json.loads(cli("machine", "trace", WEB, "-o", "json").out)
+    assert sum(each["seconds"] for each in found["spans"]) == pytest.approx(0.6)
+    assert [(each["after_seconds"], each["seconds"]) for each in found["first_bytes"]] == [(0.095, 0.505)]
+
+
+def test_a_table_and_data(cli: Cli, store: Store, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    StatePaths(state_dir).admin_socket.touch()
     asked: list[Any] = []
 
     def ask(_path: object, command: str, arguments: object, *, seconds: float) -> list[dict[str, Any]]:
         asked.append((command, arguments))
         return [asdict(each) for each in START]
 
-    monkeypatch.setattr(admin, "ask", ask)
+    monkeypatch.setattr(asking, "ask", ask)
     event = Event("state", "running", "the machine is running", NOW + 450 * MS)
     store.write(lambda tx: tx.add_event(WEB, event))
     lines = cli("machine", "trace", "default/web", "--run", "2").out.splitlines()
-    assert asked == [("trace", {"machine": WEB})]
+    assert asked == [("spans", {"machine": WEB})]
     assert lines[0] == "CreateMachine at 2023-11-14T22:13:20Z, 500 ms in all"
     assert [line.split()[0] for line in lines[2:]] == [
         "0.000", "0.005", "0.009", "0.010", "0.012", "0.040", "0.100", "0.101", "0.450",
@@ -99,15 +144,16 @@ def test_a_table_and_data(cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("store")
 def test_a_call_stands_below_its_span_though_that_is_cut_at_the_front(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    StatePaths(state_dir).admin_socket.touch()
     spans = [
         span("rpc", "CreateMachine", 0, 17),
         span("look", "Look", 10, 28),
         span("call", "connect", 16, 24),
         span("action", "Start", 28, 100),
     ]
-    monkeypatch.setattr(admin, "ask", lambda *_, **__: [asdict(each) for each in spans])
+    monkeypatch.setattr(asking, "ask", lambda *_, **__: [asdict(each) for each in spans])
     lines = cli("machine", "trace", WEB).out.splitlines()[2:]
     assert [re.split(r"  +", line)[2] for line in lines] == ["CreateMachine", "Look", "libvirt: connect", "Start"]
 

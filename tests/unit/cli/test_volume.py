@@ -15,7 +15,7 @@ from sri_libvirt.devices import DiskHost, DiskSource, Encryption, SecretPurpose,
 from sri_libvirt.errors import FailedPrecondition, NotReady, Unavailable
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import GIB
-from sri_libvirt.server import admin
+from sri_libvirt.server import asking
 from sri_libvirt.store import Store
 from sri_libvirt.volumes import probe as volume_probe
 from sri_libvirt.volumes.base import Found
@@ -47,7 +47,7 @@ class Daemon:
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.answer: Any = []
         monkeypatch.setattr(daemon, "through", lambda _, command, arguments, __: self(command, arguments))
-        monkeypatch.setattr(admin, "ask", lambda _, command, arguments, **__: self(command, arguments))
+        monkeypatch.setattr(asking, "ask", lambda _, command, arguments, **__: self(command, arguments))
 
     def __call__(self, command: str, arguments: Mapping[str, Any]) -> Any:
         self.asked.append((command, arguments))

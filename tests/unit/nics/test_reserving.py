@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.errors import AddressHeld, HypervisorError, NotReady
+from sri_libvirt.errors import UNDER_WAY, AddressHeld, HypervisorError, NotReady
 from sri_libvirt.hypervisor.fake import FakeConnection, FakeHypervisor
 from sri_libvirt.hypervisor.fake_networks import FakeNetwork
-from sri_libvirt.jobs import UNDER_WAY, Jobs
+from sri_libvirt.jobs import Jobs
 from sri_libvirt.nics.network import NetworkNics
 from sri_libvirt.nics.reserving import BACKSTOP, Reserving
 

@@ -12,8 +12,7 @@ import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource
-from sri_libvirt.errors import InvalidSpec, NotFound, NotReady
-from sri_libvirt.jobs import UNDER_WAY
+from sri_libvirt.errors import UNDER_WAY, InvalidSpec, NotFound, NotReady
 from sri_libvirt.reconcile.growth import Growth, Rescan
 from sri_libvirt.records import GIB, Attachment, Machine
 from sri_libvirt.store import Store

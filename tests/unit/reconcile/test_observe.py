@@ -9,10 +9,9 @@ import pytest
 
 from sri_libvirt.devices import NicBackend, NicKind
 from sri_libvirt.domain.observed import Place
-from sri_libvirt.errors import HypervisorError, NotReady, Unreachable
+from sri_libvirt.errors import UNDER_WAY, HypervisorError, NotReady, Unreachable
 from sri_libvirt.hypervisor.base import Connection, DiskError, LastWords
 from sri_libvirt.hypervisor.fake import FakeHypervisor
-from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.reconcile.observe import Observer
 from sri_libvirt.reconcile.view import FailedDisk, Heard, NotSeen, Observed
 from sri_libvirt.records import Attachment, Machine, Run, StopCause

@@ -13,6 +13,7 @@ import pytest
 
 from sri_libvirt.cli.machine.why import sentences
 from sri_libvirt.cli.main import sri_libvirt
+from sri_libvirt.clock import SteadyClock
 from sri_libvirt.domain import profile as profiles
 from sri_libvirt.hypervisor.fake import OFFER
 from sri_libvirt.reconcile import disks, perform, states
@@ -20,6 +21,7 @@ from sri_libvirt.reconcile import reasons as why
 from sri_libvirt.reconcile.view import Heard
 from sri_libvirt.reconcile.virtualisation import ADVICE
 from sri_libvirt.records import GIB, SECOND, Profile, Reason, StopCause
+from sri_libvirt.views import show
 from tests.unit.reconcile.world import ID, PROFILE, STRANGER, T0, machine, volume_row
 
 TESTS = Path(__file__).parents[1]
@@ -104,10 +106,16 @@ def test_the_samples_are_all_reasons() -> None:
     assert {sample.code for sample in SAMPLES.values()} == set(SAMPLES) == why.CODES
 
 
+def told_of(reason: Reason, now: int) -> list[str]:
+    """What `machine why` says."""
+    found = show.explained(machine(reasons=(reason,), observed_generation=1), None, SteadyClock.by(lambda: now))
+    return list(sentences({**found, "provider_running": True, "state_directory_problem": None}, now))
+
+
 @pytest.mark.parametrize("code", sorted(why.CODES))
 def test_machine_why_prints_each_reason_with_its_advice(code: str) -> None:
     reason = replace(SAMPLES[code], since=T0)
-    told = list(sentences(machine(reasons=(reason,), observed_generation=1), None, True, T0 + 8 * SECOND))
+    told = told_of(reason, T0 + 8 * SECOND)
     assert len(told) == (3 if reason.advice else 2)
     first = told[1]
     assert first == f"1. {reason.message[0].upper()}{reason.message[1:]} (for 8s)."
@@ -151,8 +159,8 @@ def test_advice_names_commands_that_there_are() -> None:
 def test_advice_is_of_this_machine() -> None:
     reason = why.back_off(StopCause.PANICKED, 1)
     assert why.THIS in reason.advice
-    told = list(sentences(machine(reasons=(reason,), observed_generation=1), None, True, T0))
-    assert told[2] == f"   `sri-libvirt console {ID} --log` has what its kernel said. The host and QEMU are well."
+    words = f"   `sri-libvirt console {ID} --log` has what its kernel said. The host and QEMU are well."
+    assert told_of(reason, T0)[2] == words
     assert not [advice for advice in map(replaced, advices()) if "<" in advice or "MACHINE" in advice]
 
 

@@ -8,9 +8,8 @@ from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.devices import DiskSource, ImagePin, NicBackend
 from sri_libvirt.domain import ports
 from sri_libvirt.domain.observed import Place
-from sri_libvirt.errors import HypervisorError, UnusableSave
+from sri_libvirt.errors import UNDER_WAY, HypervisorError, UnusableSave
 from sri_libvirt.hypervisor.base import DomainSnapshot, DomainState, LastWords
-from sri_libvirt.jobs import UNDER_WAY
 from sri_libvirt.reconcile import actions as act
 from sri_libvirt.reconcile import plugging
 from sri_libvirt.reconcile.brake import back_off

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from sri_libvirt.devices import DiskHost, DiskKind, DiskSource, SecretPurpose
-from sri_libvirt.errors import NotReady
-from sri_libvirt.jobs import THREADS, UNDER_WAY, Jobs
+from sri_libvirt.errors import UNDER_WAY, NotReady
+from sri_libvirt.jobs import THREADS, Jobs
 from sri_libvirt.records import SECOND
 from sri_libvirt.volumes.base import Found
 from sri_libvirt.volumes.probing import ASKED, BACKSTOP, FIRST_PAUSE, FRESH, KEPT, PER_PLACE, Probing

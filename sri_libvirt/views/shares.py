@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sri_libvirt import names
-from sri_libvirt.cli import show
 from sri_libvirt.reconcile.reasons import device_words
 from sri_libvirt.records import META_NEIGHBOURS, Attachment, Machine, class_name
 from sri_libvirt.resources import CPU, DISK, MACHINES, MEMORY, Claim, claims_of_text, words
 from sri_libvirt.store import Reader
+from sri_libvirt.views import show
 
 HEADINGS = ("ID", "NAME", "FOR", "CPU", "MEMORY", "DISK", "DEVICES")
 _COLUMNS = (CPU, MEMORY, DISK)

@@ -2,12 +2,12 @@
 
 Ignition data, secret and encryption data and a connection's attributes are not in it (what of them says where a volume
 is, its `backend` tells), and nothing is copied whole out of a message: a field that a later version adds stays hidden
-until it is named here. How it is printed does not belong here (that is `output.py`).
+until it is named here. How it is printed does not belong here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ from sri_libvirt.clock import SteadyClock
 from sri_libvirt.devices import DiskSource, NicBackend
 from sri_libvirt.domain import layout
 from sri_libvirt.reconcile.reasons import STOP_WORDS, advice, notes
-from sri_libvirt.records import SECOND, Attachment, Departed, Event, Machine, Measure, Run, class_name
+from sri_libvirt.records import SECOND, Attachment, Departed, Event, Machine, Measure, Run, StopCause, class_name
 
 _MICRO = 1000
 
@@ -31,6 +31,11 @@ def timestamp(nanoseconds: int) -> str | None:
         return None
     seconds, rest = divmod(nanoseconds, SECOND)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // _MICRO).isoformat().replace("+00:00", "Z")
+
+
+def moment(shown: str) -> int:
+    """The nanoseconds of such a timestamp."""
+    return round(datetime.fromisoformat(shown).timestamp() * 1_000_000) * _MICRO
 
 
 def ago(then: int, now: int) -> str:
@@ -108,6 +113,26 @@ def brief(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
     }
 
 
+def listed(machine: Machine, clock: SteadyClock) -> dict[str, Any]:
+    """The same, with what else a list has a column for."""
+    spec, status = machine.spec, machine.status
+    return {
+        **brief(machine, clock),
+        "generation": machine.generation,
+        "observed_generation": machine.observed_generation,
+        "image": spec.image.image,
+        "volumes": _attached(status.volumes, pb.VOLUME_ATTACHED, spec.volumes),
+        "network_interfaces": _attached(
+            status.network_interfaces, pb.NETWORK_INTERFACE_ATTACHED, spec.network_interfaces
+        ),
+    }
+
+
+def _attached(there: Iterable[Any], attached: int, wanted: Sized) -> dict[str, int]:
+    """How many devices are attached, and of how many."""
+    return {"attached": sum(each.state == attached for each in there), "wanted": len(wanted)}
+
+
 def departed(each: Departed, clock: SteadyClock) -> dict[str, Any]:
     """A machine that is no more, as far as anything of it is kept."""
     return {
@@ -121,11 +146,11 @@ def departed(each: Departed, clock: SteadyClock) -> dict[str, Any]:
     }
 
 
-def ended(latest: Run | None) -> str:
-    """How the last guest came to its end, "" of one that never ran or is not known to have ended."""
-    if latest is None or latest.stopped is None:
+def ended(latest: Mapping[str, Any] | None) -> str:
+    """How the guest of a run, as `run` shows it, came to its end; "" of one that never ran or is not known to have."""
+    if latest is None or latest["stopped_by"] is None:
         return ""
-    return STOP_WORDS[latest.stopped]
+    return STOP_WORDS[StopCause(latest["stopped_by"])]
 
 
 def run(latest: Run, clock: SteadyClock) -> dict[str, Any]:
@@ -139,11 +164,17 @@ def run(latest: Run, clock: SteadyClock) -> dict[str, Any]:
     }
 
 
+_LISTED = (
+    *("id", "namespace", "name", "class", "power", "state", "created", "deleted", "reasons"),
+    *("generation", "observed_generation", "image", "volumes", "network_interfaces"),
+)
+"""What `listed` has."""
+
+
 def unreadable(machine_id: str, problem: str) -> dict[str, Any]:
     """A machine in a list whose record cannot be read: nothing of it is known, and that is said."""
-    unknown = dict.fromkeys(("namespace", "name", "class", "power", "state", "created", "deleted"))
     damaged = {"code": "record-damaged", "device": None, "message": problem, "advice": "", "since": None}
-    return {"id": machine_id, **unknown, "reasons": [damaged]}
+    return {**dict.fromkeys(_LISTED), "id": machine_id, "reasons": [damaged]}
 
 
 def full(
@@ -169,6 +200,20 @@ def full(
         "devices": [_device(row, machine.status, heard) for row in sorted(machine.attachments, key=_order)],
         "run": run(machine.run, clock),
         "notes": notes(machine),
+    }
+
+
+def explained(machine: Machine, latest: Event | None, clock: SteadyClock) -> dict[str, Any]:
+    """Why a machine is not what it should be; `latest` is the last line of its timeline."""
+    settled = not machine.reasons and not machine.deleted_at and machine.observed_generation >= machine.generation
+    return {
+        **brief(machine, clock),
+        # Whether the latest pass looked at the latest wish and found nothing missing.
+        "as_it_should_be": settled,
+        "generation": machine.generation,
+        "observed_generation": machine.observed_generation,
+        "notes": notes(machine),
+        "latest": event(latest, clock) if latest else None,
     }
 
 

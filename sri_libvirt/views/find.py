@@ -5,22 +5,11 @@ What is shown of a machine does not belong here (that is `show.py`).
 
 from __future__ import annotations
 
-from sri_libvirt.config import Settings
 from sri_libvirt.errors import NotFound, StoreError
-from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Departed, Machine
 from sri_libvirt.store import Reader
 
 _SHOWN = 5
-
-
-def open_store(settings: Settings) -> Reader:
-    """The store of the state directory, read-only. Raises StoreError, also of one that may be the wrong one."""
-    reader = Reader.open(StatePaths(settings.state_dir))
-    if doubt := reader.doubt:
-        reader.close()
-        raise StoreError(doubt)
-    return reader
 
 
 def find(reader: Reader, word: str) -> Machine:

@@ -1,0 +1,240 @@
+"""What is told of machines to who may use the SRI's socket and read nothing else: by the daemon, on another socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+import stat
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
+from sri_libvirt.errors import FailedPrecondition, Unavailable
+from sri_libvirt.hypervisor.fake import FakeHypervisor
+from sri_libvirt.server import admin, asking
+from sri_libvirt.server.admin import CommandSocket
+from sri_libvirt.store.changes import Changes
+from sri_libvirt.views.machines import QUESTIONS
+from tests.contract.loop import Loop, serving_loop, spec_of, until
+
+SECRET = "hunter2"
+PATIENCE = 60.0
+
+BECOME = """
+import os, sys
+from importlib import import_module
+from pkgutil import walk_packages
+import difflib, rich.cells, yaml, sri_libvirt
+for each in walk_packages(sri_libvirt.__path__, "sri_libvirt."):
+    if not each.name.endswith("__main__"):
+        import_module(each.name)  # where Python and we lie may not be for everybody
+uid, gid = map(int, sys.argv[1:3])
+os.setgroups([])
+os.setgid(gid)
+os.setuid(uid)
+from sri_libvirt.cli import main
+main.main(sys.argv[3:])
+"""
+
+
+async def begun(root: Path, uid: int, gid: int, *words: str) -> Process:
+    """`sri-libvirt machine …` of a user of one group, without any capability."""
+    argv = [sys.executable, "-c", BECOME, str(uid), str(gid), "machine", *words]
+    env = {**os.environ, "SRI_LIBVIRT_STATE_DIR": str(root / "state"), "SRI_LIBVIRT_CONFIG": "/dev/null"}
+    return await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE, env=env)
+
+
+async def done(process: Process) -> tuple[int | None, str, str]:
+    async with asyncio.timeout(PATIENCE):
+        out, told = await process.communicate()
+    return process.returncode, out.decode(), told.decode()
+
+
+class Somebody:
+    """Who is in the group of the SRI's socket, or not."""
+
+    def __init__(self, root: Path, uid: int, gid: int) -> None:
+        self._who = (root, uid, gid)
+
+    async def begin(self, *words: str) -> Process:
+        return await begun(*self._who, *words)
+
+    async def run(self, *words: str) -> tuple[int | None, str, str]:
+        return await done(await self.begin(*words))
+
+    async def data(self, *words: str) -> Any:
+        status, out, told = await self.run(*words, "-o", "json")
+        assert (status, told) == (0, ""), told
+        return json.loads(out)
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Somebody:
+    return Somebody(tmp_path, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("games").pw_gid)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> str:
+    """That of the provider's sockets; its directories can be passed."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    for path in (tmp_path, *tmp_path.parents):
+        if str(path).startswith("/tmp/pytest"):
+            path.chmod(0o711)
+    return str(pwd.getpwnam("games").pw_gid)
+
+
+async def made(loop: Loop) -> str:
+    """A machine with a secret in every place."""
+    spec = spec_of(disks=("data",))
+    spec.ignition_data = f"#cloud-config {SECRET}".encode()
+    machine_id = await loop.create(spec, uid="web")
+    await loop.state(machine_id, "RUNNING")
+    return machine_id
+
+
+async def test_every_question_is_answered_as_root_answers_it_himself(
+    tmp_path: Path, member: Somebody, group: str
+) -> None:
+    async with serving_loop(tmp_path, FakeHypervisor(), socket_group=group) as loop:
+        machine_id = await made(loop)
+        root = Somebody(tmp_path, 0, 0)
+        await until("rest", lambda: any(each.name == "Start" for each in loop.provider.traces.of(machine_id)))
+        for words in (
+            ("list",),
+            ("list", "--state", "RUNNING"),
+            ("get", "default/web"),
+            ("why", machine_id[:8]),
+            ("events", "web"),
+            ("events", "--all", "--since", "10m"),
+            ("trace", machine_id),
+        ):
+            assert await member.data(*words) == await root.data(*words), words
+            status, out, told = await member.run(*words)
+            assert (status, told) == (0, ""), words
+            assert out
+            assert SECRET not in out
+        page, own = await member.data("describe", "web"), await root.data("describe", "web")
+        # The provider asks its own libvirt, here the fake; who asks himself does not know of that.
+        assert (page["domain"].pop("state"), own.pop("domain") is not None) == ("running", True)
+        page.pop("domain")
+        assert page == own
+        assert SECRET not in json.dumps(page)
+        await loop.stub.DeleteMachine(pb.DeleteMachineRequest(machine_id=machine_id))
+        await until("gone", lambda: loop.store.machine(machine_id) is None)
+        assert await member.data("list", "--gone") == await root.data("list", "--gone")
+        assert (await member.run("get", "web"))[2].startswith("sri-libvirt: there is no machine 'web'")
+
+
+async def test_changes_are_told(tmp_path: Path, member: Somebody, group: str) -> None:
+    async with serving_loop(tmp_path, FakeHypervisor(), socket_group=group) as loop:
+        machine_id = await made(loop)
+        waiting = await member.begin("wait", "web", "--for", "off")
+        watching = await member.begin("list", "--watch", "--no-headers")
+        following = await member.begin("events", "web", "--follow")
+        for each in (watching, following):
+            assert each.stdout is not None
+            async with asyncio.timeout(PATIENCE):
+                assert await each.stdout.readline()
+        await loop.power(machine_id, pb.POWER_OFF)
+        assert await done(waiting) == (0, "", "")
+        for each, wanted in ((watching, "SUSPENDED"), (following, "the machine is suspended")):
+            assert each.stdout is not None
+            async with asyncio.timeout(PATIENCE):
+                while wanted not in (line := (await each.stdout.readline()).decode()):
+                    assert line, wanted
+            each.kill()
+            await each.communicate()
+        assert await done(await member.begin("wait", "web", "--for", "attached=none"))
+
+
+async def test_who_is_in_no_such_group_is_told_who_may(tmp_path: Path, member: Somebody, group: str) -> None:
+    async with serving_loop(tmp_path, FakeHypervisor(), socket_group="0"):
+        path = tmp_path / "state" / "read.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        for words in (("list",), ("why", "x"), ("wait", "x", "--for", "off")):
+            status, out, told = await member.run(*words)
+            assert (status, out) == (1, "")
+            assert "is not for this user" in told
+            assert "--socket-group may ask it" in told
+    assert not path.exists()
+
+
+async def test_nothing_can_be_changed_by_it_and_nonsense_is_refused(tmp_path: Path) -> None:
+    async with serving_loop(tmp_path, FakeHypervisor()) as loop:
+        machine_id = await made(loop)
+
+        async def ask(command: str, arguments: dict[str, Any]) -> Any:
+            return await asyncio.to_thread(asking.ask, loop.paths.reading_socket, command, arguments)
+
+        for command in ("sweep", "confirm", "rescan", "cordon", "drain", "images-pull", "images-prune", "spans"):
+            with pytest.raises(FailedPrecondition, match="is not one of list, gone, find"):
+                await ask(command, {})
+        for command in QUESTIONS:
+            for arguments in (
+                {"machine": 1, "ids": "x", "since": -1},
+                {"machine": ["x"], "ids": [1], "ago": "x"},
+                {"machine": None, "ids": [None], "after": 1 << 63},
+                {"machine": "../../etc", "ids": {}, "since": True},
+            ):
+                if command == "gone":
+                    assert await ask(command, arguments) == []
+                    continue
+                with pytest.raises(FailedPrecondition, match=r"^(machine|ids|since|ago|after): |there is no machine"):
+                    await ask(command, arguments)
+        assert (await ask("find", {"machine": "web"})) == {"id": machine_id, "gone": False}
+
+
+async def test_a_crowd_takes_a_bounded_part_and_others_are_answered(tmp_path: Path) -> None:
+    changes = Changes()
+    door = CommandSocket(tmp_path / "read.sock", {"echo": dict}, changes.follow, told=False)
+    await door.start()
+    try:
+        path = tmp_path / "read.sock"
+        crowd = [await asyncio.open_unix_connection(str(path)) for _ in range(admin.MOST_CLIENTS)]
+        for _, writer in crowd:
+            writer.write(b'{"command": "follow", "arguments": {}}\n')
+        for reader, _ in crowd:
+            assert json.loads(await reader.readline()) == {"changed": []}
+        with pytest.raises(FailedPrecondition, match="others are being answered or follow: try again"):
+            await asyncio.to_thread(asking.ask, path, "echo", {})
+        with pytest.raises(Unavailable, match="others are being answered"):
+            await asyncio.to_thread(next, asking.follow(path))
+        crowd[0][1].close()
+
+        def answered() -> bool:
+            try:
+                return bool(asking.ask(path, "echo", {"n": 1}) == {"n": 1})
+            except FailedPrecondition:
+                return False
+
+        async with asyncio.timeout(PATIENCE):
+            while not await asyncio.to_thread(answered):
+                await asyncio.sleep(0.01)
+    finally:
+        await door.stop(1)
+    for _, writer in crowd:
+        writer.close()
+
+
+async def test_who_does_not_read_what_he_asked_for_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "SAY_SECONDS", 0.1)
+    door = CommandSocket(tmp_path / "read.sock", {"much": lambda _: "x" * (8 << 20)}, Changes().follow, told=False)
+    await door.start()
+    try:
+        _, writer = await asyncio.open_unix_connection(str(tmp_path / "read.sock"), limit=1)
+        writer.write(b'{"command": "much", "arguments": {}}\n')
+        async with asyncio.timeout(PATIENCE):
+            while not door._clients:
+                await asyncio.sleep(0.01)
+            while door._clients:
+                await asyncio.sleep(0.01)
+        writer.close()
+    finally:
+        await door.stop(1)
