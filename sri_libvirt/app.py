@@ -110,6 +110,10 @@ takes 10 ms more while lanes compute."""
 ASK_SECONDS = 5.0
 """How long a start waits for what libvirt says of an empty store; it serves then all the same, but refuses."""
 
+READERS = 4
+"""Views of machines that are made at a time for who may not read the store: more would take RPCs' share of Python's
+lock. One may wait for libvirt."""
+
 STOP_SECONDS = 10.0
 """How long running RPCs and lanes may take to end; a lane that is stuck in a call is left behind."""
 
@@ -300,7 +304,12 @@ class Provider:
         )
         self._watchdog = Watchdog(loop, settings.lanes)
         self.lanes = self._watchdog.lanes
-        self.metrics.left_behind(lanes=self._watchdog.late, programs=process.left_behind, looks=looks.late)
+        shown = Looks()
+        self.metrics.left_behind(
+            lanes=self._watchdog.late,
+            programs=process.left_behind,
+            looks=lambda: looks.late() + shown.late(),
+        )
         neighbours = Neighbours(store, self._hypervisor.connect, self.pool.set_neighbours)
         self.pool.set_neighbours(neighbours.remembered())
         self.clean_up = partial(Leftovers(store.instance, loans).clean_up, self._hypervisor.connect)
@@ -345,15 +354,14 @@ class Provider:
         )
         reader = Reader(paths.database)
         self._stack.callback(reader.close)
-        views = Views(
-            reader, settings, lambda name, arguments: told[name](arguments), self._hypervisor.connect, Looks()
-        )
+        views = Views(reader, settings, lambda name, arguments: told[name](arguments), self._hypervisor.connect, shown)
         self.reading = CommandSocket(
             paths.reading_socket,
             {question: partial(views.answer, question) for question in QUESTIONS},
             store.follow,
             mode=settings.socket_mode,
             group=settings.socket_group,
+            workers=READERS,
             told=False,
         )
 

@@ -83,14 +83,15 @@ def capacity(explained: str | None, seconds: float | None, by: str | None, setti
 
 def _by_machine(settings: Settings, output: str) -> None:
     from sri_libvirt.cli.reading import open_store  # machines are no small thing to load
-    from sri_libvirt.views import shares
+    from sri_libvirt.cli.report import shares
+    from sri_libvirt.views.shares import data, gather
 
     with open_store(settings) as reader:
-        found = shares.gather(reader)
+        found = data(gather(reader))
     if output == "picture":
         out.table(shares.HEADINGS, shares.rows(found))
     else:
-        out.data(shares.data(found), output)
+        out.data(found, output)
 
 
 def _data(report: Report, output: str) -> None:

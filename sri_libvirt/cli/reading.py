@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,19 @@ from sri_libvirt.views.machines import Views
 if TYPE_CHECKING:
     from sri_libvirt.hypervisor.base import Connection
 
-Ask = Callable[..., Any]
-"""`ask(question, name=value, …)` gives the answer. Raises SRIError."""
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """`ask(question, name=value, …)` gives the answer; raises SRIError. `door` is where the daemon tells this user of
+    changes.
+    """
+
+    door: Path
+    answer: Callable[[str, Mapping[str, Any]], Any]
+
+    def __call__(self, question: str, **arguments: Any) -> Any:
+        return self.answer(question, arguments)
+
 
 LOOK_SECONDS = 3.0
 """How long libvirt, the kernel and file systems may take to say what nothing else depends on."""
@@ -50,31 +63,31 @@ def reading(settings: Settings) -> Iterator[Ask]:
     if _may_read(paths.database):
         with open_store(settings) as reader:
             views = Views(reader, settings, _daemon(paths), connecting(settings), Looks(patience=LOOK_SECONDS))
-            yield lambda question, **arguments: views.answer(question, arguments)
+            yield Ask(paths.admin_socket, views.answer)
     else:
-        yield lambda question, **arguments: _ask_daemon(paths, question, arguments)
-
-
-def door(paths: StatePaths) -> Path:
-    """The socket by which the daemon tells this user of changes."""
-    return paths.admin_socket if _may_read(paths.database) else paths.reading_socket
+        yield Ask(paths.reading_socket, partial(_ask_daemon, paths))
 
 
 def _may_read(path: Path) -> bool:
-    """Whether no right of a file keeps this user from it; what else is wrong with it is told by who opens it."""
+    """Whether no right of a file keeps this user from it; what else is wrong with it is told by who opens it.
+
+    It is not opened: whoever closes a file drops all locks that his process has on it, a reader's of SQLite too.
+    """
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        path.stat()
     except PermissionError:
         return False
     except OSError:
         return True
-    return True
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _ask_daemon(paths: StatePaths, question: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return asking.ask(paths.reading_socket, question, arguments, seconds=ANSWER_SECONDS)
     except Unavailable as error:
+        if not isinstance(error.__cause__, PermissionError | FileNotFoundError | ConnectionRefusedError):
+            raise  # it is there, and for this user
         raise Unavailable(
             f"{paths.database} is not for this user, and {error}. Root may read the store; who is in the provider's "
             "--socket-group may ask it while it runs"

@@ -62,7 +62,11 @@ class FirstBytes(threading.Thread):
 
     @contextmanager
     def of(self, machine_id: str) -> Iterator[None]:
-        """The guest is started within, and awaited from the end on, if that did not raise."""
+        """The guest is started within, and awaited from the end on, if that did not raise. The one before it, if it
+        has printed nothing, never will.
+        """
+        with self._changed:
+            self._awaited.pop(machine_id, None)
         end = self._end_of(machine_id)
         yield
         if end is None:
@@ -97,16 +101,16 @@ class FirstBytes(threading.Thread):
     def _look(self, machine_id: str, awaited: _Awaited) -> None:
         end, now = self._end_of(machine_id), time.monotonic()
         heard = end is not None and end.size > (awaited.end.size if end.inode == awaited.end.inode else 0)
-        if heard:
-            self._traces.add(machine_id, [Lap("guest", NAME, awaited.since, now)])
         with self._changed:
             if self._awaited.get(machine_id) is not awaited:
-                return  # it was started anew meanwhile
+                return  # it is started anew: what is heard may be the next one's
             waited = now - awaited.since
             if heard or waited > LONGEST:
                 del self._awaited[machine_id]
             else:
                 self._awaited[machine_id] = replace(awaited, due=now + max(SHORTEST, waited * SHARE))
+        if heard:
+            self._traces.add(machine_id, [Lap("guest", NAME, awaited.since, now)])
 
     def _end_of(self, machine_id: str) -> _End | None:
         """None where that cannot be known, which is no reason not to start a guest."""

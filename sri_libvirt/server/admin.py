@@ -1,12 +1,13 @@
 """What the command line asks of a daemon that runs: sockets in the state directory.
 
 One JSON object on one line each way, then the connection ends: `{"command": …, "arguments": {…}}` is answered with
-`{"result": …}` or `{"error": …}`, a sentence. The command `follow` alone has no end: each line of its answer holds the
-ids of machines that have changed since the one before, `{"changed": […]}`, the first of them none.
+`{"result": …}` or `{"error": …, "kind": …}`, a sentence and the class of error. The command `follow` alone has no end:
+each line of its answer holds the ids of machines that have changed since the one before, `{"changed": […]}`, the first
+of them none.
 
 There are two: `admin.sock` (0600) is for root, and `read.sock` for whoever may use the SRI's own socket, so nothing can
-be changed by it, and nobody there can take more than a bounded part of the daemon. Machines are not made here, and what
-a command does does not belong here: `app.py` hands the commands in.
+be changed by it, and all there together take no more than a bounded part of the daemon. Machines are not made here, and
+what a command does does not belong here: `app.py` hands the commands in.
 """
 
 from __future__ import annotations
@@ -23,22 +24,26 @@ from typing import Any
 
 import structlog
 
-from sri_libvirt.errors import ConfigError, InvalidSpec, SRIError, Unavailable
+from sri_libvirt.errors import ConfigError, FailedPrecondition, InvalidSpec, NotReady, SRIError, Unavailable
+from sri_libvirt.resources import byte_words
 from sri_libvirt.server.asking import FOLLOW, QUIET_SECONDS, short
 from sri_libvirt.server.groups import group_id
 
 ROOT_ONLY = 0o600
 MOST_CLIENTS = 64
-"""As many are answered, or follow, at a time; as many more are told so."""
+"""As many are answered at a time, and as many follow."""
 
-WORKERS = 16
-"""As many commands are at work at a time; others wait for their turn."""
+MOST_ANSWERS = 16
+"""As many commands are at work, or their answers being read, at a time; others wait for their turn."""
+
+ANSWER_BYTES = 16 << 20
+"""What is longer would take more of the daemon than an answer is worth, MOST_ANSWERS times."""
 
 REQUEST_BYTES = 1 << 20
 REQUEST_SECONDS = 10.0
 """How long a client may take to say what it wants."""
 
-SAY_SECONDS = 30.0
+SAY_SECONDS = 10.0
 """How long a client may take to read what it is told."""
 
 Follow = Callable[[Callable[[frozenset[str]], None]], Callable[[], None]]
@@ -53,8 +58,9 @@ log = structlog.get_logger(__name__)
 class CommandSocket:
     """Answers on the socket from `start` to `stop`; commands run on threads. The caller holds the state's lock.
 
-    `group` by name or number is who else may use it, as far as `mode` says; "" is nobody's. `told` is whether the log
-    says what is asked for, as it does of changes.
+    `group` by name or number is who else may use it, as far as `mode` says; "" is nobody's. `workers` are at work at a
+    time, which all have one processor: Python's lock. `told` is whether the log says what is asked for, as it does of
+    changes.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class CommandSocket:
         *,
         mode: int = ROOT_ONLY,
         group: str = "",
+        workers: int = MOST_ANSWERS,
         told: bool = True,
     ) -> None:
         self._path = path
@@ -73,10 +80,12 @@ class CommandSocket:
         self._mode = mode
         self._group = group_id(group)
         self._told = told
-        self._workers = ThreadPoolExecutor(WORKERS, path.stem)
+        self._workers = ThreadPoolExecutor(workers, path.stem)
+        self._turns = asyncio.Semaphore(MOST_ANSWERS)
         self._stopping = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._followers = 0
 
     async def start(self) -> None:
         """Listen. What is left of a daemon that was killed is replaced. Raises ConfigError."""
@@ -106,39 +115,55 @@ class CommandSocket:
         assert client is not None
         self._clients.add(client)
         try:
-            if len(self._clients) > 2 * MOST_CLIENTS:
+            if len(self._clients) - self._followers > MOST_CLIENTS:
+                await _say(writer, _refused(Unavailable(f"{MOST_CLIENTS} others are being answered: try again")))
                 return
-            answer = await self._answer(reader)
-            if answer is None:
-                await self._tell_of_changes(writer)
-            else:
-                await _say(writer, answer)
+            await self._serve(reader, writer)
         except OSError as error:
             log.info("a client of a socket went away", socket=self._path.name, error=str(error))
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
         finally:
             self._clients.discard(client)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> dict[str, Any] | None:
-        """None for one who follows."""
-        name = ""
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             name, arguments = await _request(reader)
-            if len(self._clients) > MOST_CLIENTS:
-                raise Unavailable(f"{MOST_CLIENTS} others are being answered or follow: try again")
-            if name == FOLLOW:
-                return None
-            if name not in self._commands:
+            if name == FOLLOW and self._followers >= MOST_CLIENTS:
+                raise Unavailable(f"{MOST_CLIENTS} others follow: try again")
+            if name != FOLLOW and name not in self._commands:
                 raise InvalidSpec("command", f"{name!r} is not one of {', '.join(self._commands)}")
-            if self._told:
-                log.info("admin command", command=name)
-            loop = asyncio.get_running_loop()
-            return {"result": await loop.run_in_executor(self._workers, self._commands[name], arguments)}
         except SRIError as error:
-            return {"error": str(error)}
+            await _say(writer, _refused(error))
+            return
+        if name == FOLLOW:
+            self._followers += 1
+            try:
+                await self._tell_of_changes(writer)
+            finally:
+                self._followers -= 1
+            return
+        if self._told:
+            log.info("admin command", command=name)
+        async with self._turns:
+            await _say(writer, await self._answer(name, arguments))
+
+    async def _answer(self, name: str, arguments: Mapping[str, Any]) -> bytes:
+        def work() -> bytes:
+            return _line({"result": self._commands[name](arguments)})
+
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        except SRIError as error:
+            return _refused(error)
         except Exception:
             log.exception("a bug: a command failed", socket=self._path.name, command=name)
-            return {"error": "the daemon met a bug of its own; its log says more"}
+            return _refused(FailedPrecondition("the daemon met a bug of its own; its log says more"))
+        if len(answer) > ANSWER_BYTES:
+            return _refused(FailedPrecondition(f"the answer has {byte_words(len(answer))}: ask for less at once"))
+        return answer
 
     async def _tell_of_changes(self, writer: asyncio.StreamWriter) -> None:
         loop, news, changed = asyncio.get_running_loop(), asyncio.Event(), set[str]()
@@ -158,7 +183,7 @@ class CommandSocket:
                 told = sorted(changed)
                 changed.clear()
                 news.clear()
-                await _say(writer, {"changed": told})
+                await _say(writer, _line({"changed": told}))
                 waiting = loop.create_task(news.wait())
                 await asyncio.wait({waiting, stopping}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
@@ -167,9 +192,18 @@ class CommandSocket:
             stopping.cancel()
 
 
-async def _say(writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> None:
+def _line(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
+
+
+def _refused(error: SRIError) -> bytes:
+    words = f"{error}. {error.advice}" if isinstance(error, NotReady) and error.advice else str(error)
+    return _line({"error": words, "kind": type(error).__name__})
+
+
+async def _say(writer: asyncio.StreamWriter, line: bytes) -> None:
     """Raises TimeoutError, which is an OSError, of a client that does not read."""
-    writer.write(json.dumps(answer).encode() + b"\n")
+    writer.write(line)
     async with asyncio.timeout(SAY_SECONDS):
         await writer.drain()
 
@@ -180,9 +214,10 @@ async def _request(reader: asyncio.StreamReader) -> tuple[str, Mapping[str, Any]
             line = await reader.readline()
         request = json.loads(line)
         name, arguments = request["command"], request["arguments"]
+        json.dumps(request, ensure_ascii=False).encode()  # which halves of characters have none
     except TimeoutError:
         raise Unavailable("no request came") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidSpec("request", 'it must be one line {"command": "…", "arguments": {…}}') from None
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise InvalidSpec("request", "command must be a text and arguments an object")

@@ -9,15 +9,18 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sri_libvirt.errors import FailedPrecondition, Unavailable
+from sri_libvirt.errors import FailedPrecondition, NotFound, SRIError, StoreError, Unavailable
 
 FOLLOW = "follow"
 QUIET_SECONDS = 10.0
 """How often a follower is told that nothing has changed, so that each end knows that the other is there."""
+
+_KINDS: dict[str, type[SRIError]] = {each.__name__: each for each in (NotFound, StoreError, Unavailable)}
+"""Errors that who asks may have to tell from others."""
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def follow(path: Path) -> Iterator[frozenset[str]]:
             door.settimeout(3 * QUIET_SECONDS)
             with short(path) as name:
                 door.connect(name)
-            door.sendall(json.dumps({"command": FOLLOW, "arguments": {}}).encode() + b"\n")
+            _say(door, FOLLOW, {})
             with door.makefile("rb") as reading:
                 begun = False
                 while line := reading.readline():
@@ -57,17 +60,17 @@ def follow(path: Path) -> Iterator[frozenset[str]]:
 
 
 def ask(path: Path, command: str, arguments: Mapping[str, Any], *, seconds: float | None = None) -> Any:
-    """Have the daemon behind the socket do a command, and wait for its result. Raises Unavailable, FailedPrecondition.
+    """Have the daemon behind the socket do a command, and wait for its result. Raises SRIError.
 
-    FailedPrecondition holds the daemon's own words; Unavailable means that it cannot be asked, or was silent for so
-    many seconds.
+    Its own refusal is NotFound, StoreError, Unavailable or FailedPrecondition, with its words. Unavailable is also that
+    it cannot be asked, because of the error that is its cause, or was silent for so many seconds.
     """
     try:
         with socket.socket(socket.AF_UNIX) as door:
             door.settimeout(seconds)
             with short(path) as name:
                 door.connect(name)
-            door.sendall(json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n")
+            _say(door, command, arguments)
             with door.makefile("rb") as reading:
                 line = reading.readline()
         answer = json.loads(line)
@@ -75,5 +78,10 @@ def ask(path: Path, command: str, arguments: Mapping[str, Any], *, seconds: floa
         problem = (error.strerror or "it is silent") if isinstance(error, OSError) else "it ended without an answer"
         raise Unavailable(f"the daemon cannot be asked at {path}: {problem}") from error
     if "error" in answer:
-        raise FailedPrecondition(str(answer["error"]))
+        raise _KINDS.get(answer.get("kind"), FailedPrecondition)(str(answer["error"]))
     return answer["result"]
+
+
+def _say(door: socket.socket, command: str, arguments: Mapping[str, Any]) -> None:
+    with suppress(BrokenPipeError):  # who is one too many is told so unasked
+        door.sendall(json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n")

@@ -79,17 +79,18 @@ def events(connection: sqlite3.Connection, machine_id: str, limit: int) -> list[
 
 
 def timelines(
-    connection: sqlite3.Connection, machines: Sequence[str] | None, since: int, after: int
+    connection: sqlite3.Connection, machines: Sequence[str] | None, since: int, after: int, beyond: int, most: int
 ) -> list[tuple[int, Event]]:
     """Lines of these machines, or of all, in their order, each with its number: those with a number above `after`, or
     without one those that came at `since` (steady time) or later; and those that came once more at `since` or later.
+    Of all these the first `most` with a number above `beyond`.
     """
-    where = "(id > ? AND time >= ? OR last >= ?)"
+    where = "id > ? AND (id > ? AND time >= ? OR last >= ?)"
     if machines is not None:
         where += f" AND machine IN ({', '.join('?' * len(machines))})"
     rows = connection.execute(
-        f"SELECT * FROM event WHERE {where} ORDER BY id",  # noqa: S608 (our own words)
-        (after, 0 if after else since, since, *(machines or ())),
+        f"SELECT * FROM event WHERE {where} ORDER BY id LIMIT ?",  # noqa: S608 (our own words)
+        (beyond, after, 0 if after else since, since, *(machines or ()), most),
     )
     return [(row["id"], codec.event(row)) for row in rows]
 

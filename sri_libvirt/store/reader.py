@@ -139,14 +139,14 @@ class Reader:
             return queries.events(connection, machine_id, limit)
 
     def timelines(
-        self, machines: Sequence[str] | None = None, *, since: int = 0, after: int = 0
+        self, machines: Sequence[str] | None = None, *, since: int, after: int, beyond: int, most: int
     ) -> list[tuple[int, Event]]:
         """Lines of these machines, or of all, also of those that are gone, in their order, each with its number: those
         with a number above `after`, or without one those that came at `since` (steady time) or later; and those that
-        came once more at `since` or later.
+        came once more at `since` or later. Of all these the first `most` with a number above `beyond`.
         """
         with self._snapshot() as connection:
-            return queries.timelines(connection, machines, since, after)
+            return queries.timelines(connection, machines, since, after, beyond, most)
 
     def claims(self, machine_id: str) -> list[Claim]:
         """What a machine has of the host."""

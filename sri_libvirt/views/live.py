@@ -51,11 +51,8 @@ def snapshot(connect: Connect, looks: Looks, machine_id: str) -> DomainSnapshot 
 
 
 def process(procfs: Path, looks: Looks, machine_id: str) -> dict[str, Any] | None:
-    """Its QEMU; None where there is none, or where the kernel does not say."""
-    try:
-        found = looks.result("the processes", "", "looking at the guests' processes", lambda: guests.processes(procfs))
-    except SRIError:
-        return None
+    """Its QEMU, None where there is none. Raises NotReady where the kernel does not say in time."""
+    found = looks.result("the processes", "", "looking at the guests' processes", lambda: guests.processes(procfs))
     qemu = found.get(machine_id)
     if qemu is None:
         return None

@@ -22,6 +22,10 @@ from sri_libvirt.views.live import Connect
 
 QUESTIONS = ("list", "gone", "find", "get", "why", "describe", "events", "trace")
 
+MOST_IDS = 10_000
+MOST_LINES = 4_096
+"""Machines that may be asked for by id, and lines of timelines that an answer holds: none grows with what is asked."""
+
 Daemon = Callable[[str, Mapping[str, Any]], Any]
 """Asks the daemon what only it knows: `volumes`, `images` and `spans`. Raises SRIError, also where there is none."""
 
@@ -109,7 +113,7 @@ class Views:
         """Lines of the timelines of `machine`, of the `ids`, or of all, each with its number.
 
         Of the last `ago` nanoseconds, or since `since` by the steady clock, which `now` is of; and after the line with
-        the number `after`.
+        the number `after`. There are `more` than an answer holds: of numbers `beyond` its last.
         """
         ids = _texts(arguments, "ids")
         if "machine" in arguments:
@@ -117,8 +121,10 @@ class Views:
         clock = self._reader.clock()
         now, ago = clock(), _number(arguments, "ago")
         since = max(now - ago, 0) if ago is not None else _number(arguments, "since") or 0
-        lines = self._reader.timelines(ids, since=since, after=_number(arguments, "after") or 0)
+        after, beyond = (_number(arguments, each) or 0 for each in ("after", "beyond"))
+        lines = self._reader.timelines(ids, since=since, after=after, beyond=beyond, most=MOST_LINES)
         return {
+            "more": len(lines) == MOST_LINES,
             "now": now,
             "since": since,
             "ids": ids,
@@ -166,6 +172,10 @@ def _text(arguments: Mapping[str, Any], name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str):
         raise InvalidSpec(name, "must be a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # what the command line was given is not UTF-8
+        raise InvalidSpec(name, "must be UTF-8") from None
     return value
 
 
@@ -173,7 +183,12 @@ def _texts(arguments: Mapping[str, Any], name: str) -> list[str] | None:
     value = arguments.get(name)
     if value is not None and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
         raise InvalidSpec(name, "must be a list of texts")
-    return value
+    if value is None:
+        return None
+    ids = list(dict.fromkeys(value))
+    if len(ids) > MOST_IDS:
+        raise InvalidSpec(name, f"are {len(ids)}, of at most {MOST_IDS}")
+    return ids
 
 
 def _number(arguments: Mapping[str, Any], name: str) -> int | None:

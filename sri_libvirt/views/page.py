@@ -15,7 +15,7 @@ from sri_libvirt.config import Settings
 from sri_libvirt.devices import DiskSource
 from sri_libvirt.errors import SRIError
 from sri_libvirt.looks import Looks
-from sri_libvirt.paths import MachinePaths, StatePaths
+from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import Departed, Machine
 from sri_libvirt.store import Reader
 from sri_libvirt.views import consolelog, live, shares, show
@@ -46,7 +46,6 @@ class Page:
         for device in full["devices"]:
             device["file"] = path = _file(backings[device["alias"]])
             device["real_bytes"] = taken.get(path)
-        process = live.process(self._settings.procfs, self._looks, machine.id)
         timeline = self._reader.events(machine.id)
         state = next((each for each in reversed(timeline) if each.kind == "state"), None)
         return {
@@ -54,9 +53,9 @@ class Page:
             "state_since": show.timestamp(clock.to_wall(state.latest)) if state else None,
             "gone": None,
             "claims": shares.data(shares.of(self._reader, machine)),
-            "domain": {**live.domain(self._connect, self._looks, machine.id), "process": process},
+            "domain": {**live.domain(self._connect, self._looks, machine.id), **self._process(machine.id)},
             "events": [show.event(each, clock) for each in timeline[-EVENTS:]],
-            "console_log": _console(StatePaths(self._settings.state_dir).machine(machine.id)),
+            "console_log": self._console(machine.id),
             "qemu_log": self._qemu(machine.id),
         }
 
@@ -69,19 +68,44 @@ class Page:
             "qemu_log": self._qemu(departed.id),
         }
 
+    def _process(self, machine_id: str) -> dict[str, Any]:
+        try:
+            process = live.process(self._settings.procfs, self._looks, machine_id)
+        except (SRIError, OSError) as error:
+            return {"process": None, "process_problem": str(error)}
+        return {"process": process, "process_problem": None}
+
     def _real_sizes(self, backings: Iterable[object]) -> dict[str | None, int]:
         """What files really take, by path; without those of which nobody says it in time, as of a server that hangs."""
         paths = frozenset(each.path for each in backings if isinstance(each, DiskSource) and each.kind == "file")
         taken: dict[str | None, int] = {}
 
-        def look() -> None:
+        def look() -> dict[str | None, int]:
             for path in sorted(paths):
                 with suppress(OSError):
                     taken[path] = Path(path).stat().st_blocks * 512
+            return taken
 
-        with suppress(SRIError):
-            self._looks.result("the files of disks", paths, "asking what files take", look)
-        return dict(taken)
+        try:  # who asks for the same at the same time has another's look
+            return self._looks.result("the files of disks", paths, "asking what files take", look)
+        except SRIError:
+            return dict(taken)
+
+    def _console(self, machine_id: str) -> list[str]:
+        """What the guest has printed last: no more of it than a guest can make worth reading."""
+        files = StatePaths(self._settings.state_dir).machine(machine_id)
+
+        def look() -> bytes:
+            with ExitStack() as stack:
+                parts = [stack.enter_context(each) for each in consolelog.parts(files)]
+                consolelog.skip(parts, _TAIL)
+                return b"".join(consolelog.last(LINES, parts))
+
+        try:
+            said = self._looks.result(str(files.root.parent), machine_id, "reading a console log", look)
+        except (SRIError, OSError):
+            return []
+        return consolelog.Text().of(said).splitlines()
 
     def _qemu(self, machine_id: str) -> list[str]:
         """What QEMU and libvirt have said last, without the arguments and the environment that it was started with."""
@@ -102,17 +126,6 @@ class Page:
 def _file(backing: object) -> str | None:
     """The file of this host behind a device."""
     return (backing.path or None) if isinstance(backing, DiskSource) else None
-
-
-def _console(files: MachinePaths) -> list[str]:
-    text = consolelog.Text()
-    with ExitStack() as stack:
-        try:
-            parts = [stack.enter_context(each) for each in consolelog.parts(files)]
-            said = b"".join(consolelog.last(LINES, parts))
-        except OSError:
-            return []
-    return text.of(said).splitlines()
 
 
 def _without_arguments(lines: Iterable[bytes]) -> Iterator[bytes]:

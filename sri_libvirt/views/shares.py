@@ -1,6 +1,6 @@
 """Who has what of the host: machines and what they have it for, and domains that are not ours.
 
-How much there is, and what that is good for, does not belong here (`facts.py`).
+How much there is, and what that is good for, does not belong here (`capacity/`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ from typing import Any
 from sri_libvirt import names
 from sri_libvirt.reconcile.reasons import device_words
 from sri_libvirt.records import META_NEIGHBOURS, Attachment, Machine, class_name
-from sri_libvirt.resources import CPU, DISK, MACHINES, MEMORY, Claim, claims_of_text, words
+from sri_libvirt.resources import DISK, Claim, claims_of_text
 from sri_libvirt.store import Reader
 from sri_libvirt.views import show
-
-HEADINGS = ("ID", "NAME", "FOR", "CPU", "MEMORY", "DISK", "DEVICES")
-_COLUMNS = (CPU, MEMORY, DISK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +48,8 @@ def of(reader: Reader, machine: Machine) -> list[Share]:
     return _of_machine(machine.id, machine, reader.claims(machine.id))
 
 
-def amount(resource: str, amounts: Mapping[str, int]) -> str:
-    """A cell for people."""
-    return words(resource, amounts[resource]) if resource in amounts else "-"
-
-
-def rows(shares: Iterable[Share]) -> list[tuple[str, ...]]:
-    """Cells for people."""
-    return [
-        (
-            share.id or "-",
-            show.name(share.machine) if share.machine else "-",
-            share.purpose,
-            *(amount(each, share.amounts) for each in _COLUMNS),
-            ", ".join(f"{name} {words(name, amount)}" for name, amount in _others(share)) or "-",
-        )
-        for share in shares
-    ]
-
-
 def data(shares: Iterable[Share]) -> list[dict[str, Any]]:
-    """The same for scripts: a machine's `name` and `class` are null of a domain that is not ours."""
+    """As plain data: a machine's `name` and `class` are null of a domain that is not ours."""
     return [
         {
             "id": share.id or None,
@@ -124,7 +102,3 @@ def _by_holder(claims: Iterable[Claim]) -> dict[str, dict[str, int]]:
         amounts = found.setdefault(claim.holder, {})
         amounts[claim.resource] = amounts.get(claim.resource, 0) + claim.amount
     return found
-
-
-def _others(share: Share) -> list[tuple[str, int]]:
-    return [(name, amount) for name, amount in share.amounts.items() if name not in (*_COLUMNS, MACHINES)]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sri_libvirt.errors import FailedPrecondition, NotFound, Unavailable
+from sri_libvirt.errors import FailedPrecondition, NotFound, NotReady, Unavailable
 from sri_libvirt.server import admin, asking
 from sri_libvirt.server.admin import CommandSocket
 from sri_libvirt.store.changes import Changes
@@ -30,10 +30,13 @@ class Commands:
         self.changes = Changes()
 
     def table(self) -> dict[str, admin.Command]:
-        return {"echo": dict, "refuse": self.refuse, "break": self.break_, "wait": self.wait}
+        return {"echo": dict, "refuse": self.refuse, "break": self.break_, "advise": self.advise, "wait": self.wait}
 
     def refuse(self, _: Mapping[str, Any]) -> None:
         raise NotFound("there is no such thing; nothing was done")
+
+    def advise(self, _: Mapping[str, Any]) -> None:
+        raise NotReady("no link yet", "Make one")
 
     def break_(self, _: Mapping[str, Any]) -> None:
         raise RuntimeError("hunter2")
@@ -93,8 +96,10 @@ async def test_it_is_roots_alone(served: CommandSocket, path: Path) -> None:
 
 async def test_answers(served: CommandSocket, path: Path) -> None:
     assert await ask(path, "echo", text="ünï", number=1) == {"text": "ünï", "number": 1}
-    with pytest.raises(FailedPrecondition, match="there is no such thing; nothing was done"):
+    with pytest.raises(NotFound, match="there is no such thing; nothing was done"):
         await ask(path, "refuse")
+    with pytest.raises(FailedPrecondition, match=r"no link yet\. Make one"):
+        await ask(path, "advise")
     with pytest.raises(FailedPrecondition, match="'nonsense' is not one of echo"):
         await ask(path, "nonsense")
 
@@ -118,6 +123,8 @@ async def test_a_bug_is_told_without_its_words(served: CommandSocket, path: Path
         b'{"command": 1, "arguments": {}}\n',
         b'{"command": "echo", "arguments": []}\n',
         b"\xff\xfe\n",
+        b'{"command": "echo", "arguments": {"a": "\\ud800"}}\n',
+        b"[" * 200_000 + b"\n",
     ],
 )
 async def test_nonsense_is_refused(served: CommandSocket, path: Path, data: bytes) -> None:

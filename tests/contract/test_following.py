@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +209,20 @@ async def test_where_the_time_of_a_machine_went(tmp_path: Path) -> None:
             "Forget",
         )
         assert (await told(machine_id, "--run", "2"))["cause"] == "CreateMachine"
+
+
+async def test_who_watches_keeps_his_hold_on_the_store(tmp_path: Path) -> None:
+    """Else a restore beside him would not know of him, and he would go on with a store that is no more."""
+    async with serving_loop(tmp_path, FakeHypervisor()) as loop:
+        await loop.created()
+        watching = await Command.begin(tmp_path, "list", "--watch", "--no-headers")
+        await watching.line(wanted="RUNNING")
+        await until("a follower", lambda: loop.provider.admin._followers == 1)
+        database = loop.paths.database
+    await watching.warned(STOPPED)
+    with (
+        closing(sqlite3.connect(database, timeout=0)) as other,
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        other.execute("PRAGMA journal_mode=DELETE")
+    await watching.stop()

@@ -9,21 +9,22 @@ import pwd
 import stat
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
-from sri_libvirt.errors import FailedPrecondition, Unavailable
+from sri_libvirt.errors import FailedPrecondition, NotFound, SRIError, Unavailable
 from sri_libvirt.hypervisor.fake import FakeHypervisor
 from sri_libvirt.server import admin, asking
 from sri_libvirt.server.admin import CommandSocket
 from sri_libvirt.store.changes import Changes
-from sri_libvirt.views.machines import QUESTIONS
+from sri_libvirt.views.machines import MOST_IDS, QUESTIONS
 from tests.contract.loop import Loop, serving_loop, spec_of, until
 
-SECRET = "hunter2"
+SECRET, KEY = "hunter2", "aHVudGVyMg=="
 PATIENCE = 60.0
 
 BECOME = """
@@ -91,7 +92,6 @@ def group(tmp_path: Path) -> str:
 
 
 async def made(loop: Loop) -> str:
-    """A machine with a secret in every place."""
     spec = spec_of(disks=("data",))
     spec.ignition_data = f"#cloud-config {SECRET}".encode()
     machine_id = await loop.create(spec, uid="web")
@@ -119,13 +119,11 @@ async def test_every_question_is_answered_as_root_answers_it_himself(
             status, out, told = await member.run(*words)
             assert (status, told) == (0, ""), words
             assert out
-            assert SECRET not in out
         page, own = await member.data("describe", "web"), await root.data("describe", "web")
         # The provider asks its own libvirt, here the fake; who asks himself does not know of that.
         assert (page["domain"].pop("state"), own.pop("domain") is not None) == ("running", True)
         page.pop("domain")
         assert page == own
-        assert SECRET not in json.dumps(page)
         await loop.stub.DeleteMachine(pb.DeleteMachineRequest(machine_id=machine_id))
         await until("gone", lambda: loop.store.machine(machine_id) is None)
         assert await member.data("list", "--gone") == await root.data("list", "--gone")
@@ -151,7 +149,45 @@ async def test_changes_are_told(tmp_path: Path, member: Somebody, group: str) ->
                     assert line, wanted
             each.kill()
             await each.communicate()
-        assert await done(await member.begin("wait", "web", "--for", "attached=none"))
+        status, out, told = await member.run("wait", "web", "--for", "attached=none")
+        assert (status, out) == (1, "")
+        assert "has no volume or network interface 'none'" in told
+
+
+async def test_no_answer_holds_a_secret(tmp_path: Path) -> None:
+    async with serving_loop(tmp_path, FakeHypervisor()) as loop:
+        machine_id = await made(loop)
+        locked = pb.Volume(name="locked", device="odc", connection=pb.VolumeConnection(driver="ceph", handle="h"))
+        locked.connection.secret_data.update(userID=b"u", userKey=KEY.encode())
+        locked.connection.encryption_data["encryptionKey"] = SECRET.encode()
+        locked.connection.attributes.update(monitors="[::1]:1", image="p/i")
+        await loop.stub.AttachVolume(pb.AttachVolumeRequest(machine_id=machine_id, volume=locked))
+        for question in QUESTIONS:
+            arguments = {} if question in ("list", "gone") else {"machine": machine_id}
+            answer = await asyncio.to_thread(asking.ask, loop.paths.reading_socket, question, arguments)
+            assert question == "gone" or machine_id in json.dumps(answer)
+            assert SECRET not in json.dumps(answer)
+            assert KEY not in json.dumps(answer)
+
+
+async def test_who_watches_goes_on_with_the_next_provider(tmp_path: Path, member: Somebody, group: str) -> None:
+    hypervisor = FakeHypervisor()
+    async with serving_loop(tmp_path, hypervisor, socket_group=group) as loop:
+        machine_id = await loop.created()
+        watching = await member.begin("list", "--watch", "--no-headers")
+        await until("a follower", lambda: loop.provider.reading._followers == 1)
+    assert watching.stderr is not None
+    assert watching.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert await watching.stderr.readline() == b"sri-libvirt: the provider has ended: waiting for it\n"
+    async with serving_loop(tmp_path, hypervisor, socket_group=group) as loop:
+        await until("a follower", lambda: loop.provider.reading._followers == 1)
+        await loop.power(machine_id, pb.POWER_OFF)
+        async with asyncio.timeout(PATIENCE):
+            while b"SUSPENDED" not in (line := await watching.stdout.readline()):
+                assert line
+        watching.kill()
+        await watching.communicate()
 
 
 async def test_who_is_in_no_such_group_is_told_who_may(tmp_path: Path, member: Somebody, group: str) -> None:
@@ -186,8 +222,15 @@ async def test_nothing_can_be_changed_by_it_and_nonsense_is_refused(tmp_path: Pa
                 if command == "gone":
                     assert await ask(command, arguments) == []
                     continue
-                with pytest.raises(FailedPrecondition, match=r"^(machine|ids|since|ago|after): |there is no machine"):
+                with pytest.raises(SRIError, match=r"^(machine|ids|since|ago|after): |there is no machine"):
                     await ask(command, arguments)
+        for many in ([str(number) for number in range(MOST_IDS + 1)], ["\udc80"]):
+            for command in ("list", "events"):
+                with pytest.raises(FailedPrecondition, match=r"^(ids: are 10001, of at most 10000|request: )"):
+                    await ask(command, {"ids": many})
+        assert len((await ask("list", {"ids": [machine_id] * MOST_IDS * 2}))["machines"]) == 1
+        with pytest.raises(NotFound):
+            await ask("find", {"machine": "none"})
         assert (await ask("find", {"machine": "web"})) == {"id": machine_id, "gone": False}
 
 
@@ -202,16 +245,20 @@ async def test_a_crowd_takes_a_bounded_part_and_others_are_answered(tmp_path: Pa
             writer.write(b'{"command": "follow", "arguments": {}}\n')
         for reader, _ in crowd:
             assert json.loads(await reader.readline()) == {"changed": []}
-        with pytest.raises(FailedPrecondition, match="others are being answered or follow: try again"):
-            await asyncio.to_thread(asking.ask, path, "echo", {})
-        with pytest.raises(Unavailable, match="others are being answered"):
+        with pytest.raises(Unavailable, match="64 others follow: try again"):
             await asyncio.to_thread(next, asking.follow(path))
-        crowd[0][1].close()
+        silent = [await asyncio.open_unix_connection(str(path)) for _ in range(admin.MOST_CLIENTS - 1)]
+        assert await asyncio.to_thread(asking.ask, path, "echo", {"n": 0}) == {"n": 0}, "as many beside those"
+        silent.append(await asyncio.open_unix_connection(str(path)))
+        with pytest.raises(Unavailable, match="64 others are being answered: try again"):
+            await asyncio.to_thread(asking.ask, path, "echo", {})
+        silent[0][1].close()
+        crowd += silent
 
         def answered() -> bool:
             try:
                 return bool(asking.ask(path, "echo", {"n": 1}) == {"n": 1})
-            except FailedPrecondition:
+            except Unavailable:
                 return False
 
         async with asyncio.timeout(PATIENCE):
@@ -220,6 +267,35 @@ async def test_a_crowd_takes_a_bounded_part_and_others_are_answered(tmp_path: Pa
     finally:
         await door.stop(1)
     for _, writer in crowd:
+        writer.close()
+
+
+async def test_an_answer_is_bounded_and_as_many_are_held_as_are_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "MOST_ANSWERS", 2)
+    made: list[int] = []
+
+    def much(arguments: Mapping[str, Any]) -> str:
+        made.append(1)
+        return "x" * int(arguments["bytes"])
+
+    door = CommandSocket(tmp_path / "read.sock", {"much": much}, Changes().follow, told=False)
+    await door.start()
+    try:
+        path = tmp_path / "read.sock"
+        with pytest.raises(FailedPrecondition, match=r"^the answer has 16 MiB: ask for less at once"):
+            await asyncio.to_thread(asking.ask, path, "much", {"bytes": 16 << 20})
+        made.clear()
+        slow = [await asyncio.open_unix_connection(str(path), limit=1) for _ in range(4)]
+        for _, writer in slow:
+            writer.write(b'{"command": "much", "arguments": {"bytes": 8388608}}\n')
+        await until("two answers", lambda: len(made) == 2)
+        slow[0][1].close()
+        await until("a third", lambda: len(made) == 3)
+    finally:
+        await door.stop(0.1)
+    for _, writer in slow:
         writer.close()
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
 
 from sri_libvirt import printable
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.machine.following import changes
+from sri_libvirt.cli.machine.following import follow
 from sri_libvirt.cli.options import Duration
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.reading import Ask, reading
@@ -30,12 +31,12 @@ Line = Mapping[str, Any]
 @click.command()
 @click.argument("machine", required=False)
 @click.option("-A", "--all", "everybody", is_flag=True, help="Of all machines, also of those that are gone.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("-f", "--follow", "followed", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--since", type=Duration(), help="Only of the last, as 10m or 2h.")
 @settings_options("state_dir")
 @out.form("table", "json", "yaml")
 def events(
-    machine: str | None, *, everybody: bool, follow: bool, since: int | None, settings: Settings, output: str
+    machine: str | None, *, everybody: bool, followed: bool, since: int | None, settings: Settings, output: str
 ) -> None:
     """Show a machine's timeline, or those of all, oldest first.
 
@@ -44,32 +45,51 @@ def events(
     """
     if (machine is None) != everybody:
         raise click.UsageError("give either a MACHINE or --all")
-    if follow and output == "yaml":
+    if followed and output == "yaml":
         raise click.UsageError("--follow goes with a table or with -o json")
     with reading(settings) as ask:
         wanted = {"machine": machine} if machine is not None else {}
-        found = ask("events", **wanted, ago=since)
-        if follow:
-            for each in _followed(ask, StatePaths(settings.state_dir), found["ids"], found["since"]):
-                _print_line(each, output, of_all=everybody)
+        if followed:
+            found = ask("events", **wanted, ago=since)
+            told = partial(_print_line, output=output, of_all=everybody)
+            _follow(ask, StatePaths(settings.state_dir), found["ids"], found["since"], told)
         else:
-            _print(found["events"], output, of_all=everybody)
+            _print(_whole(ask, **wanted, ago=since)["events"], output, of_all=everybody)
 
 
-def _followed(ask: Ask, paths: StatePaths, machines: Sequence[str] | None, since: int) -> Iterator[Line]:
-    """What there is, then what comes: new lines, and those that have come once more."""
+def _whole(ask: Ask, **wanted: Any) -> dict[str, Any]:
+    """The answer with all lines, which may be more than one holds."""
+    whole: dict[str, Any] = ask("events", **wanted)
+    more = whole["more"]
+    while more:
+        rest = {"ids": whole["ids"], "since": whole["since"], "after": wanted.get("after")}
+        told = ask("events", **rest, beyond=whole["events"][-1]["number"])
+        whole["events"] += told["events"]
+        more = told["more"]
+    return whole
+
+
+def _follow(
+    ask: Ask, paths: StatePaths, machines: Sequence[str] | None, since: int, tell: Callable[[Line], None]
+) -> None:
+    """Tell what there is, then what comes: new lines, and those that have come once more."""
     latest, counts = 0, dict[int, int]()
-    for changed in changes(paths):
+
+    def act(changed: frozenset[str] | None) -> bool:
+        nonlocal latest, since
         wanted = machines if changed is None else sorted(changed.intersection(machines or changed))
         if wanted == []:
-            continue
-        told = ask("events", ids=wanted, since=since, after=latest)
+            return True
+        told = _whole(ask, ids=wanted, since=since, after=latest)
         for line in told["events"]:
             if counts.get(line["number"]) != line["count"]:
                 counts[line["number"]] = line["count"]
-                yield line
+                tell(line)
         latest = max(counts, default=latest)
         since = max(since, told["now"] - LATE)
+        return True
+
+    follow(ask, paths, act)
 
 
 def _cells(line: Line, *, of_all: bool) -> tuple[str, ...]:

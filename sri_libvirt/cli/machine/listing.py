@@ -10,7 +10,7 @@ import click
 
 from sri_libvirt.api.machine.v1alpha1 import api_pb2 as pb
 from sri_libvirt.cli import output as out
-from sri_libvirt.cli.machine.following import changes
+from sri_libvirt.cli.machine.following import follow
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.reading import Ask, reading
 from sri_libvirt.config import Settings
@@ -114,7 +114,8 @@ def _watch(
     bare: bool,
 ) -> None:
     """A line for each machine that is asked for and is not as it was listed or shown last, also for the last time."""
-    for changed in changes(StatePaths(settings.state_dir)):
+
+    def act(changed: frozenset[str] | None) -> bool:
         told = ask("list", ids=sorted(changed) if changed is not None else None)["machines"]
         for machine in told:
             if machine["state"] is not None:
@@ -124,6 +125,9 @@ def _watch(
             del shown[machine_id]
             out.row([machine_id] if bare else [machine_id, "GONE"])
         out.flush()
+        return True
+
+    follow(ask, StatePaths(settings.state_dir), act)
 
 
 def _show_change(

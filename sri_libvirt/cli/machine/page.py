@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sri_libvirt.cli import output as out
-from sri_libvirt.resources import CPU, DISK, MEMORY, byte_words, words
+from sri_libvirt.cli.report.shares import COLUMNS, amount
+from sri_libvirt.resources import CPU, byte_words, words
 from sri_libvirt.views import show as shown
-from sri_libvirt.views.shares import amount
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ def _print_gone(found: Mapping[str, Any]) -> None:
 
 
 def _print_here(found: Mapping[str, Any]) -> None:
-    domain, process = found["domain"], found["domain"]["process"]
+    domain = found["domain"]
     facts = {
         "id": found["id"],
         "name": shown.full_name(found["namespace"], found["name"]),
@@ -59,7 +59,7 @@ def _print_here(found: Mapping[str, Any]) -> None:
         "generation": f"{found['generation']}, looked at: {found['observed_generation']}",
         "hardware": " ".join(f"{key}={value}" for key, value in (found["hardware"] or {}).items()),
         "domain": _domain(domain),
-        "QEMU": _process(process),
+        "QEMU": _process(domain),
         "started": found["run"]["started"],
         "last guest": _last_guest(found["run"]),
         "labels": " ".join(f"{key}={value}" for key, value in found["labels"].items()),
@@ -76,8 +76,7 @@ def _print_here(found: Mapping[str, Any]) -> None:
     out.say()
     _print_devices(found["devices"])
     out.say()
-    resources = (CPU, MEMORY, DISK)
-    rows = [(each["for"], *(amount(name, each["claims"]) for name in resources)) for each in found["claims"]]
+    rows = [(each["for"], *(amount(name, each["claims"]) for name in COLUMNS)) for each in found["claims"]]
     out.table(("CLAIMED FOR", "CPU", "MEMORY", "DISK"), rows)
 
 
@@ -122,7 +121,10 @@ def _domain(domain: Mapping[str, Any]) -> str:
     return f"{domain['state']}{reason}{saved}"
 
 
-def _process(process: Mapping[str, Any] | None) -> str:
+def _process(domain: Mapping[str, Any]) -> str:
+    process = domain["process"]
+    if domain["process_problem"]:
+        return f"unknown: {domain['process_problem']}"
     if process is None:
         return "no process"
     return (

@@ -49,7 +49,8 @@ def trace(machine: str, number: int, settings: Settings, output: str) -> None:
     spans = chosen([Span(**each) for each in told["spans"]], number)
     whole = partitioned(spans)
     begin, end = whole[0].begin, whole[-1].end
-    seen = [each for each in told["events"] if begin <= each["at"] <= end + AFTER]
+    worked = max(each.end for each in spans if each.kind != GUEST)  # a boot goes on beside what is asked for next
+    seen = [each for each in told["events"] if begin <= each["at"] <= worked + AFTER]
     calls, boots = ([each for each in spans if each.kind == kind] for kind in ("call", GUEST))
     if output == "json":
         shown = [{**_data(each, begin)} for each in whole]
@@ -76,14 +77,21 @@ def trace(machine: str, number: int, settings: Settings, output: str) -> None:
 
 
 def chosen(spans: Sequence[Span], number: int) -> list[Span]:
-    """Those of the `number`-th cause from the end: an RPC, and what was done until the next. Raises NotFound."""
+    """Those of the `number`-th cause from the end: an RPC, and what was begun until the next. Raises NotFound."""
     causes = [each for each in spans if each.kind == "rpc" and each.name not in _NO_CAUSES]
     if len(causes) < number:
         raise NotFound("the provider has no such run of the machine in its memory, which holds the newest of all")
     cause = causes[-number]
     until = causes[-number + 1].begin if number > 1 else None
-    return [cause, *(each for each in spans if each.kind != "rpc" and each.begin >= cause.begin
-                     and (until is None or each.begin < until))]  # fmt: skip
+    starts = [each.begin for each in spans if each.kind == "action" and each.name == "Start"]
+
+    def since(span: Span) -> int:
+        """When it was begun: a guest with its start, though it runs from the end of that on."""
+        before = [each for each in starts if each <= span.begin] if span.kind == GUEST else []
+        return max(before, default=span.begin)
+
+    return [cause, *(each for each in spans if each.kind != "rpc" and cause.begin <= since(each)
+                     and (until is None or since(each) < until))]  # fmt: skip
 
 
 def partitioned(spans: Sequence[Span]) -> list[Span]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 
-from sri_libvirt.cli.machine.following import changes
+from sri_libvirt.cli.machine.following import follow
 from sri_libvirt.cli.machine.why import sentences
 from sri_libvirt.cli.options import Duration
 from sri_libvirt.cli.options import settings as settings_options
 from sri_libvirt.cli.reading import Ask, reading
 from sri_libvirt.config import Settings
-from sri_libvirt.errors import FailedPrecondition, SRIError
+from sri_libvirt.errors import FailedPrecondition, NotFound, SRIError
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import SECOND
+
+T = TypeVar("T")
+
+WHY_SECONDS = 2.0
+"""How long the provider may take, when the time is over, to say why it is."""
 
 
 class Condition(click.ParamType):  # type: ignore[type-arg]  # generic in click's types only
@@ -44,29 +49,44 @@ def wait(machine: str, *, wanted: tuple[str, str], timeout: int | None, settings
     """
     seconds = None if timeout is None else timeout / SECOND
     with reading(settings) as ask:
-        found = ask("find", machine=machine)
-        if not _is_met(ask, found["id"], wanted):
-            _wait(ask, found["id"], wanted, settings, seconds)
-
-
-def _wait(ask: Ask, machine_id: str, wanted: tuple[str, str], settings: Settings, seconds: float | None) -> None:
-    done, problem = threading.Event(), list[BaseException]()
-
-    def follow() -> None:
         try:
-            for changed in changes(StatePaths(settings.state_dir)):
-                if (changed is None or machine_id in changed) and _is_met(ask, machine_id, wanted):
-                    break
+            _within(seconds, lambda: _until(ask, machine, wanted, settings))
+        except TimeoutError:
+            raise FailedPrecondition(f"the time is over. {_why(ask, machine)}") from None
+
+
+def _within(seconds: float | None, work: Callable[[], T]) -> T:
+    """What work returns or raises; TimeoutError if that takes longer, whatever it waits for."""
+    done, outcome = threading.Event(), list[Callable[[], T]]()
+
+    def go() -> None:
+        try:
+            result = work()
         except BaseException as error:
-            problem.append(error)
+            failure = error
+
+            def fail() -> T:
+                raise failure
+
+            outcome.append(fail)
+        else:
+            outcome.append(lambda: result)
         done.set()
 
-    # Of a thread of its own: whatever it waits for, the time is kept.
-    threading.Thread(target=follow, name="follow", daemon=True).start()
+    threading.Thread(target=go, name="wait", daemon=True).start()
     if not done.wait(seconds):
-        raise FailedPrecondition(f"the time is over. {_why(ask, machine_id)}")
-    if problem:
-        raise problem[0]
+        raise TimeoutError
+    return outcome[0]()
+
+
+def _until(ask: Ask, machine: str, wanted: tuple[str, str], settings: Settings) -> None:
+    machine_id = ask("find", machine=machine)["id"]
+    if not _is_met(ask, machine_id, wanted):
+
+        def act(changed: frozenset[str] | None) -> bool:
+            return not ((changed is None or machine_id in changed) and _is_met(ask, machine_id, wanted))
+
+        follow(ask, StatePaths(settings.state_dir), act)
 
 
 def _is_met(ask: Ask, machine_id: str, wanted: tuple[str, str]) -> bool:
@@ -97,9 +117,13 @@ def _is_attached(machine: Mapping[str, Any], name: str) -> bool:
     return all(each["state"] == "ATTACHED" for each in wanted)
 
 
-def _why(ask: Ask, machine_id: str) -> str:
+def _why(ask: Ask, machine: str) -> str:
     try:
-        found = ask("why", machine=machine_id)
-    except SRIError:
+        found = _within(WHY_SECONDS, lambda: ask("why", machine=machine))
+    except NotFound:
         return "The machine is gone."
+    except TimeoutError:
+        return "The provider does not answer."
+    except SRIError as error:
+        return f"Why is not known: {error}"
     return " ".join(line.strip() for line in sentences({**found, "latest": None}, time.time_ns()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from sri_libvirt import config
 from sri_libvirt.devices import DiskSource
-from sri_libvirt.errors import HypervisorError
+from sri_libvirt.errors import HypervisorError, NotReady
 from sri_libvirt.hypervisor.base import Connection
 from sri_libvirt.looks import Looks
 from sri_libvirt.paths import StatePaths
@@ -98,7 +99,7 @@ def test_reasons_and_problems_are_on_the_page(cli: Cli) -> None:
 @pytest.mark.usefixtures("store")
 def test_the_same_as_data(cli: Cli) -> None:
     found = json.loads(cli("machine", "describe", WEB, "-o", "json").out)
-    assert found["domain"] == {**DOMAIN, "process": PROCESS}
+    assert found["domain"] == {**DOMAIN, "process": PROCESS, "process_problem": None}
     assert (found["gone"], found["console_log"], found["qemu_log"]) == (None, [], [])
     assert found["devices"][-1]["pci_address"] is None, "it has no port yet"
     assert SECRET not in json.dumps(found)
@@ -163,6 +164,52 @@ def test_what_files_take_is_asked_of_files_alone_and_of_a_server_that_hangs_not_
     taken = pages._real_sizes([good, replace(good, path=str(tmp_path / "zhangs")), replace(good, path="/zzz")])
     hangs.set()
     assert list(taken) == [good.path]
+
+
+def test_two_pages_at_a_time_both_know_what_files_take(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reader: Reader
+) -> None:
+    going_on, stat = threading.Event(), Path.stat
+
+    def slow(path: Path, **options: Any) -> Any:
+        if path.name == "disk":
+            going_on.wait(60)
+        return stat(path, **options)
+
+    (tmp_path / "disk").write_bytes(b"x")
+    disk, looks = DiskSource("h", str(tmp_path / "disk"), "raw", 1), Looks()
+    pages = Page(reader, config.load({}), lambda: pytest.fail("libvirt is not asked"), looks)
+    monkeypatch.setattr(Path, "stat", slow)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(pages._real_sizes, [disk]) for _ in range(2)]
+        going_on.set()
+        assert [list(each.result()) for each in found] == [[disk.path]] * 2
+
+
+def test_a_log_without_a_line_break_is_no_long_page(cli: Cli, store: Store, state_dir: Path) -> None:
+    """A guest can write as much as its log holds, four files of 2 MiB, and never end a line."""
+    files = StatePaths(state_dir).machine(WEB)
+    files.root.mkdir()
+    for name in ("console.log.2", "console.log.1", "console.log.0"):
+        (files.root / name).write_bytes(b"x" * (2 << 20))
+    files.console_log.write_bytes(b"last words")
+    (line,) = json.loads(cli("machine", "describe", WEB, "-o", "json").out)["console_log"]
+    assert len(line) == 64 << 10
+    assert line.endswith("xlast words")
+    files.console_log.write_bytes(b"\0" * (2 << 20) + b"\nlogin: ")
+    assert json.loads(cli("machine", "describe", WEB, "-o", "json").out)["console_log"][1:] == ["login: "]
+
+
+def test_a_kernel_that_does_not_say_is_no_process_that_is_gone(
+    cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(*_: object) -> None:
+        raise NotReady("looking at the guests' processes goes on since yesterday")
+
+    monkeypatch.setattr(live, "process", hangs)
+    assert "unknown: looking at the guests' processes goes on" in cli("machine", "describe", WEB).out
+    domain = json.loads(cli("machine", "describe", WEB, "-o", "json").out)["domain"]
+    assert (domain["process"], domain["process_problem"][:7]) == (None, "looking")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from sri_libvirt.devices import NicBackend
 from sri_libvirt.paths import StatePaths
 from sri_libvirt.records import LABEL_NAME, LABEL_UID, SECOND, Event, Machine, Measure, Reason, Run
 from sri_libvirt.store import Store
-from sri_libvirt.views import show
+from sri_libvirt.views import machines, show
 from tests.unit.cli.conftest import DB, NOW, SECRET, WEB, Cli, machine
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -123,6 +123,20 @@ def test_events(cli: Cli) -> None:
     (event,) = json.loads(cli("machine", "events", DB, "-o", "json").out)
     assert (event["reason"], event["took_seconds"]) == ("device-not-ready", 2.5)
     assert event["took_of"] is None, "an older version has not said"
+
+
+def test_more_events_than_an_answer_holds_are_all_told_once(
+    cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        event = Event("state", chr(97 + number), "something", NOW + number)
+        store.write(lambda tx, number=number, event=event: tx.add_event((WEB, DB)[number % 2], event))  # type: ignore[misc]
+    for words in (("-A",), ("-A", "--since", "100000h"), (DB,)):
+        whole = cli("machine", "events", *words).out
+        with monkeypatch.context() as few:
+            few.setattr(machines, "MOST_LINES", 3)
+            assert cli("machine", "events", *words).out == whole
+        assert [line for line in whole.splitlines() if " t " in line], "the last"
 
 
 def test_events_of_a_machine_that_is_gone(cli: Cli, store: Store) -> None:

@@ -77,6 +77,28 @@ def test_a_guest_boots_where_nothing_else_is_done() -> None:
     assert trace.partitioned(spans[:3])[-1] == span("guest", NAME, 100, 900), "which is a part of the whole"
 
 
+def test_a_boot_is_in_the_run_that_has_its_start_though_others_are_begun_meanwhile(
+    cli: Cli, store: Store, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StatePaths(state_dir).admin_socket.touch()
+    spans = [
+        span("rpc", "CreateMachine", 0, 5),
+        span("action", "Start", 1_000, 4_000),
+        span("rpc", "AttachVolume", 2_000, 2_005),
+        span("guest", NAME, 3_990, 34_000),
+        span("action", "PlugDevice", 4_100, 4_200),
+    ]
+    monkeypatch.setattr(asking, "ask", lambda *_, **__: [asdict(each) for each in spans])
+    for at, message in ((4_000, "the guest is started"), (20_000, "something of later")):
+        event = Event("state", "x", message, NOW + at * MS)
+        store.write(lambda tx, event=event: tx.add_event(WEB, event))  # type: ignore[misc]
+    created = json.loads(cli("machine", "trace", WEB, "--run", "2", "-o", "json").out)
+    assert (created["cause"], created["total_seconds"], len(created["first_bytes"])) == ("CreateMachine", 34.0, 1)
+    assert "something of later" not in [each["message"] for each in created["events"]]
+    attached = json.loads(cli("machine", "trace", WEB, "-o", "json").out)
+    assert (attached["cause"], attached["total_seconds"], attached["first_bytes"]) == ("AttachVolume", 2.2, [])
+
+
 KINDS = ["wait", "look", "action", "call", "guest"]
 
 

@@ -20,7 +20,7 @@ def put(store: Store, machine_id: str, state: pb.MachineState) -> None:
 
 
 def test_who_asks_for_some_hears_of_them_alone(cli: Cli, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def changes(_paths: object) -> Iterator[frozenset[str] | None]:
+    def changes() -> Iterator[frozenset[str] | None]:
         yield None  # nothing is otherwise than it was listed
         put(store, WEB, pb.MACHINE_SUSPENDED)
         yield frozenset({WEB})
@@ -33,7 +33,7 @@ def test_who_asks_for_some_hears_of_them_alone(cli: Cli, store: Store, monkeypat
         yield frozenset({WEB})
 
     put(store, WEB, pb.MACHINE_RUNNING)
-    monkeypatch.setattr(listing, "changes", changes)
+    monkeypatch.setattr(listing, "follow", lambda _ask, _paths, act: [act(each) for each in changes()])
     lines = cli("machine", "list", "--watch", "--state", "RUNNING", "--no-headers").out.splitlines()
     assert [line.split()[0] for line in lines] == [WEB, WEB, WEB]
     assert [" RUNNING " in line for line in lines] == [True, True, False]
@@ -51,7 +51,7 @@ def test_what_happens_between_the_list_and_the_first_word_is_told(
         monkeypatch.setattr(out, "flush", flush)
 
     monkeypatch.setattr(out, "flush", changed)
-    monkeypatch.setattr(listing, "changes", lambda _: iter([None]))
+    monkeypatch.setattr(listing, "follow", lambda _ask, _paths, act: act(None))
     lines = cli("machine", "list", "--watch", "--no-headers").out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == [DB]
     assert " SUSPENDED " in lines[2]
