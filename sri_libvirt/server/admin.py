@@ -114,6 +114,7 @@ class CommandSocket:
         client = asyncio.current_task()
         assert client is not None
         self._clients.add(client)
+        writer.transport.set_write_buffer_limits(0)  # what is said is read, or its reader is left
         try:
             if len(self._clients) - self._followers > MOST_CLIENTS:
                 await _say(writer, _refused(Unavailable(f"{MOST_CLIENTS} others are being answered: try again")))
@@ -121,6 +122,7 @@ class CommandSocket:
             await self._serve(reader, writer)
         except OSError as error:
             log.info("a client of a socket went away", socket=self._path.name, error=str(error))
+            writer.transport.abort()  # a close would wait for it, for ever
         except asyncio.CancelledError:
             if not self._stopping.is_set():
                 raise

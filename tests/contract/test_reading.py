@@ -299,18 +299,26 @@ async def test_an_answer_is_bounded_and_as_many_are_held_as_are_being_read(
         writer.close()
 
 
-async def test_who_does_not_read_what_he_asked_for_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [8 << 20, 250_000], ids=["much", "a little more than a socket holds"])
+async def test_who_does_not_read_what_he_asked_for_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     monkeypatch.setattr(admin, "SAY_SECONDS", 0.1)
-    door = CommandSocket(tmp_path / "read.sock", {"much": lambda _: "x" * (8 << 20)}, Changes().follow, told=False)
+    asked: list[int] = []
+
+    def much(_: Mapping[str, Any]) -> str:
+        asked.append(1)
+        return "x" * size
+
+    door = CommandSocket(tmp_path / "read.sock", {"much": much}, Changes().follow, told=False)
     await door.start()
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
     try:
         _, writer = await asyncio.open_unix_connection(str(tmp_path / "read.sock"), limit=1)
         writer.write(b'{"command": "much", "arguments": {}}\n')
-        async with asyncio.timeout(PATIENCE):
-            while not door._clients:
-                await asyncio.sleep(0.01)
-            while door._clients:
-                await asyncio.sleep(0.01)
+        await until("an answer", lambda: bool(asked))
+        await until("only his end", lambda: not door._clients and len(list(descriptors.iterdir())) <= before + 1)
         writer.close()
     finally:
         await door.stop(1)
