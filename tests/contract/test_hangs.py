@@ -237,6 +237,8 @@ async def test_a_machine_that_waits_for_a_lane_says_so_until_it_has_one(
         late = await loop.create()
         off = await loop.create(spec_of(power=pb.POWER_OFF, disks=("data",)))
         await loop.state(off, "SUSPENDED")  # what it needs no others for is told at once
+        queue = loop.provider.queue
+        await until("both wait", lambda: {late, off} <= set(queue.waiting(clock() + 1)), loop.explain)
         clock.ahead += 31 * SECOND
         for machine_id in (late, off):
             assert "finished with other machines" in await loop.reason(machine_id, "waiting-for-lane")
